@@ -1,0 +1,73 @@
+"""Perturbation methods: one function in a file per method, one dict of names."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from miue.errors import InputError, choose
+from miue.images import Images
+from miue.models import MODELS
+from miue.pgd import Budget, parse_epsilon
+from miue.poisons import em, mi_ue, random
+from miue.poisons.base import Method, Poison, make
+from miue.train import Recipe, default_device
+
+__all__ = ["METHODS", "Method", "Poison", "generate", "options"]
+
+METHODS: dict[str, Method] = {
+    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS),
+    "em": Method(em.em, em.PRESETS),
+    "random": Method(random.random, random.PRESETS),
+}
+
+
+def options(method: str, preset: str, **changes: Any) -> Any:
+    """The options of `method` in `preset`, with some fields changed; fields of the source recipe count as its own.
+
+    Raises:
+        InputError: unknown method, preset or field; the message lists what exists.
+    """
+    presets = METHODS[choose("method", method, METHODS)].presets
+    chosen = presets[choose("preset", preset, presets)]
+    own = {f.name for f in fields(chosen)} - {"source"}
+    of_source = {f.name for f in fields(Recipe)} - own if hasattr(chosen, "source") else set()
+    for name in changes:
+        choose(f"{method} option", name, sorted(own | of_source))
+    inner = {k: v for k, v in changes.items() if k in of_source}
+    outer = {k: v for k, v in changes.items() if k in own}
+    return replace(chosen, **outer, **({"source": replace(chosen.source, **inner)} if inner else {}))
+
+
+def generate(
+    method: str,
+    images: Images,
+    *,
+    model: str = "small_resnet",
+    epsilon: float | str = 8 / 255,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    preset: str = "laptop",
+    **changes: Any,
+) -> Poison:
+    """Perturb training pictures.
+
+    Args:
+        method: one of `METHODS`.
+        images: clean pictures; their order does not matter, only their ids.
+        model: source network, one of `miue.models.MODELS` (methods without a source ignore it).
+        epsilon: L-infinity budget as a fraction of the pixel range, 1/255 to 127/255; `floor(255 epsilon + 1e-6)`
+            whole grey levels are used.
+        seed: of everything random; the same seed on the same CPU gives the same delta bit for bit.
+        device: by default the GPU where there is one.
+        preset: "quick", "laptop" or "paper"; each says in `expects` what it costs and what to expect.
+        **changes: fields of the preset, or of its source recipe, to override.
+
+    Raises:
+        InputError: unknown method, model, preset or option; epsilon out of range.
+    """
+    budget, chosen = Budget(parse_epsilon(epsilon)), options(method, preset, **changes)
+    choose("model", model, MODELS)
+    if len(images.classes) < 2:
+        raise InputError(f"images: {images.name} has {len(images.classes)} class; at least two are needed")
+    return make(METHODS[method], method, images.on(device or default_device()), model, budget, chosen, seed)

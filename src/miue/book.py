@@ -1,0 +1,93 @@
+"""The book: the default experiment, Jupyter Book, and a check of the pages that came out."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from miue import progress, runs
+from miue.errors import InputError
+from miue.page_check import check
+from miue.runs.records import read_object
+from miue.runs.watch import passed_on
+
+__all__ = ["BookError", "build", "check"]
+
+DEFAULT = "default"
+"""Name of the results page that each build makes anew: small data, no download, never committed."""
+
+BUILD = Path("_build")
+HTML = BUILD / "html"
+WHOLE = BUILD / "whole"
+"""Stands while the last build ended without a warning. Sphinx reads only what changed: without this mark a
+page that warned once would be taken for good by the next build."""
+
+
+class BookError(RuntimeError):
+    """The book could not be built, or a page of it is not fit to be read; the message lists why."""
+
+
+def build(root: str | Path = ".") -> Path:
+    """Run the default experiment, execute the chapters, render `_build/html`, check every page.
+
+    What has not changed is not done again: the run is kept in `runs/`, the outputs of chapters in
+    `_build/.jupyter_cache`, both by a hash of the package's code.
+
+    Args:
+        root: the repository, the folder that holds `_config.yml`.
+
+    Returns:
+        The path of the book's first page.
+
+    Raises:
+        InputError: `root` holds no book, or the packages of `miue[book]` are missing.
+        runs.RunFailed: the default experiment failed.
+        BookError: a chapter failed, Sphinx warned, or the check found something.
+    """
+    root = Path(root).resolve()
+    if not (root / "_config.yml").is_file():
+        raise InputError(f"book: {root} holds no _config.yml; give the folder of the repository")
+    _default_result(root)
+    _render(root)
+    if problems := check(root / HTML):
+        raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
+    return root / HTML / "index.html"
+
+
+def _default_result(root: Path) -> None:
+    """Make `book/results/default` from the run of today's code."""
+    run = runs.run(root / "book" / "experiments" / "cifar10.md", {"data": "digits_m"}, out=root / "runs", timeout=1800)
+    published = read_object(root / "book" / "results" / f"{DEFAULT}.json")
+    if published.get("notebook_sha256") != run.status["notebook_sha256"]:
+        runs.publish(run.folder, DEFAULT, root)
+
+
+def _render(root: Path) -> None:
+    """Call Jupyter Book with warnings as errors; after a failure nothing is left that could be read."""
+    whole = root / WHOLE
+    if not whole.exists():
+        _forget(root)
+    whole.unlink(missing_ok=True)
+    start = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
+    command = [sys.executable, "-c", start, "build", str(root), "--warningiserror", "--nitpick", "--keep-going"]
+    try:
+        with passed_on(root / BUILD / "progress.log") as log:
+            # The kernels of chapters show their progress here, not in pages, and are those of this Python.
+            env = os.environ | {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1"}
+            done = subprocess.run(command, cwd=root, env=env, check=False)
+    except BaseException:
+        _forget(root)
+        raise
+    if done.returncode:
+        _forget(root)
+        raise BookError(f"jupyter-book ended with {done.returncode}; the reason stands above")
+    whole.touch()
+
+
+def _forget(root: Path) -> None:
+    """Delete pages and what Sphinx remembers of them; the outputs of chapters that succeeded stay."""
+    for folder in (root / HTML, root / BUILD / ".doctrees"):
+        if folder.exists():
+            progress.say(f"deleting {folder.relative_to(root)}: the last build did not end well")
+            shutil.rmtree(folder)

@@ -1,0 +1,97 @@
+"""Projected sign-gradient steps inside a budget: the one loop that every optimised perturbation runs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from miue.errors import InputError
+
+MAX_LEVELS = 127
+
+
+def parse_epsilon(value: float | str) -> float:
+    """Read a fraction of the pixel range: 0.031 or "8/255".
+
+    Raises:
+        InputError: not a number.
+    """
+    try:
+        numerator, _, denominator = str(value).partition("/")
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(
+            f"epsilon: {value!r} is no fraction of the pixel range; write it like 8/255 or 0.031"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An L-infinity budget: how far each pixel may move.
+
+    Args:
+        epsilon: fraction of the pixel range, at least 1/255 and at most 127/255.
+
+    Raises:
+        InputError: epsilon is out of range or not finite.
+    """
+
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.epsilon) and 1 <= self.levels <= MAX_LEVELS):
+            raise InputError(
+                f"epsilon: {self.epsilon:g} is out of range; it must lie between 1/255 (0.0040) and 127/255 (0.4980)"
+            )
+
+    @property
+    def levels(self) -> int:
+        """The budget in whole grey levels: floor(255 epsilon + 1e-6)."""
+        return math.floor(255 * self.epsilon + 1e-6) if math.isfinite(self.epsilon) else 0
+
+
+def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:
+    """Clip `delta` (int8 levels) so that x + delta stays in 0..255; `x` is uint8 of the same shape."""
+    levels = x.to(torch.int16)
+    return torch.clamp(delta.to(torch.int16), -levels, 255 - levels).to(delta.dtype)
+
+
+def pgd(
+    objective: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    delta: Tensor,
+    *,
+    budget: Budget,
+    step: float,
+    steps: int,
+    ascend: bool = False,
+) -> Tensor:
+    """Move `delta` by sign-gradient steps on `objective(x + delta, y)`, inside the budget and the pixel range.
+
+    Args:
+        objective: maps pictures (B, C, H, W), float in [0, 1], and labels to a scalar; whatever augmentation it
+            applies, it applies to x + delta, so that delta stays in the picture's own frame.
+        x: (B, C, H, W) uint8.
+        y: (B,) int64 labels, handed to the objective.
+        delta: (B, C, H, W) int8 pixel levels to start from.
+        budget: the L-infinity limit.
+        step: length of a step, as a fraction of the pixel range.
+        steps: number of steps.
+        ascend: go up instead of down.
+
+    Returns:
+        (B, C, H, W) int8 levels, rounded to the nearest; x + delta lies in 0..255 exactly.
+    """
+    pixels = x.float() / 255
+    limit = budget.levels / 255
+    low, high = (-pixels).clamp(min=-limit), (1 - pixels).clamp(max=limit)
+    moving = delta.float() / 255
+    signed = step if ascend else -step
+    for _ in range(steps):
+        moving.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(objective(pixels + moving, y), moving)
+        moving = torch.clamp(moving.detach() + signed * gradient.sign(), low, high)
+    return fit_to_pictures((moving * 255).round().to(torch.int8), x)

@@ -1,0 +1,104 @@
+"""MI-UE: perturbations that lower the mutual information of clean and perturbed features (the paper's method).
+
+Zhu, Miao, Dong & Gao, ICLR 2026 (arXiv 2603.03725): train a source network on the perturbed pictures; after every
+epoch, sweep once over the data with sign-gradient descent on the MI-UE loss of the network's features.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from miue import train
+from miue.images import Images
+from miue.losses import distance_term, mi_ue_loss, similarity_term
+from miue.pgd import Budget
+from miue.poisons.base import Made, source_network, sweep
+from miue.progress import track
+
+
+@dataclass(frozen=True)
+class MIUE:
+    """Options of MI-UE.
+
+    Args:
+        source: how the source network is trained; one sweep follows each of its epochs.
+        steps: sign-gradient steps in a sweep.
+        step: their length in the first sweep, as a fraction of the pixel range.
+        last_step: their length in the last sweep; linear in between.
+        sweep_batch: pictures that share a loss.
+        temperature, zeta: of `miue.losses.mi_ue_loss`.
+        expects: accuracy and time to expect, with the evidence.
+    """
+
+    source: train.Recipe
+    steps: int
+    step: float
+    last_step: float
+    sweep_batch: int
+    temperature: float = 0.1
+    zeta: float = 0.1
+    expects: str = ""
+
+
+_SOURCE = train.Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4)
+_QUICK = MIUE(source=_SOURCE, steps=5, step=0.8 / 255, last_step=0.8 / 255, sweep_batch=256, expects="PLACE")
+
+PRESETS = {
+    "quick": _QUICK,
+    "laptop": replace(_QUICK, source=replace(_SOURCE, epochs=15), steps=10, expects="PLACE"),
+    "paper": MIUE(
+        source=replace(_SOURCE, epochs=100, flip=True, crop=4),
+        steps=10,
+        step=0.2 / 255,
+        last_step=0.4 / 255,
+        sweep_batch=512,
+        expects="PLACE",
+    ),
+}
+
+
+def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int) -> Made:
+    """Generate an MI-UE perturbation; the notes hold one row per source epoch, measured after its sweep."""
+    delta = torch.zeros(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    poisoned = images.plus(delta)
+    network = source_network(model, images, seed)
+    generator = torch.Generator().manual_seed(seed)
+    last = options.source.epochs - 1
+
+    def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        return mi_ue_loss(features, labels, options.temperature, options.zeta)
+
+    trace = []
+    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device)
+    for done in track(trained, "MI-UE, source epochs", last + 1):
+        step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)
+        sweep(
+            network,
+            images,
+            delta,
+            objective,
+            batch=options.sweep_batch,
+            budget=budget,
+            step=step,
+            steps=options.steps,
+            generator=generator,
+        )
+        row = {
+            "epoch": done.epoch,
+            "source_loss": done.loss,
+            "source_accuracy": done.train_accuracy,
+            "step": step,
+        }
+        trace.append(row | _terms(network, poisoned, options))
+    return Made(delta, {"epochs": trace})
+
+
+def _terms(network: torch.nn.Module, poisoned: Images, options: MIUE) -> dict[str, float]:
+    """Both terms of the loss on the first pictures, as many as share a loss in a sweep."""
+    probe = poisoned.subset(torch.arange(min(len(poisoned), options.sweep_batch)))
+    features, labels = train.features(network, probe), probe.y.cpu()
+    return {
+        "similarity": float(similarity_term(features, labels, options.temperature)),
+        "distance": float(distance_term(features, labels)),
+    }

@@ -1,0 +1,191 @@
+"""Runs: a template executed with checked parameters into a folder of its own."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from miue import progress, store
+from miue.errors import InputError
+from miue.runs import notebook, parameters, template
+from miue.runs.records import METRICS, PROGRESS, STATUS, Run, RunFailed, load, problems, read_object
+from miue.runs.template import Template
+from miue.runs.watch import passed_on
+
+NAMED = ("data", "method", "model", "source", "preset", "n_train")
+"""Parameters whose values show in the name of a run's folder."""
+
+
+def run(
+    name: str | Path,
+    given: Mapping[str, object] | None = None,
+    *,
+    out: str | Path = "runs",
+    force: bool = False,
+    timeout: float = 4 * 3600.0,
+    limit: float = 12 * 3600.0,
+) -> Run:
+    """Execute a template and return the finished run; one that was finished before is returned at once.
+
+    The folder `out/<template>-<parameters>-<hash>` holds the executed notebook, `metrics.json` (written by
+    the notebook), `status.json` and `progress.log`. The hash covers the parameters, the template, the
+    package's code and the data folder: a run is taken for the same only if all of them are.
+
+    Args:
+        name: of a template in `book/experiments/`, or the path of one.
+        given: values by parameter name; see `parameters.check` for what is read how.
+        out: folder of run folders.
+        force: run again although an identical run is done.
+        timeout: seconds that one cell may take.
+        limit: seconds that the whole run may take.
+
+    Raises:
+        InputError: the template or a parameter is unknown, or a value does not fit; nothing was started.
+        RunFailed: a cell raised or took too long, the kernel died, or no metrics were written. The folder
+            keeps the notebook as far as it went, and `status.json` says why.
+    """
+    if not min(timeout, limit) > 0:
+        raise InputError(f"timeout, limit: {timeout:g} s and {limit:g} s must both be above 0")
+    chosen = template.read(name)
+    values = parameters.check(given or {}, chosen.parameters, chosen.name)
+    # A kernel works in the run's folder; the data folder is that of the caller.
+    data_root = str(Path(os.environ.get("MIUE_DATA") or chosen.root / "data").resolve())
+    folder = Path(out).resolve() / _folder_name(chosen, values, data_root)
+    if not force and (before := _finished(folder)):
+        progress.say(f"{folder.name}: done before ({before.status['ended']})")
+        return before
+    _Execution(chosen, values, folder).go({"MIUE_DATA": data_root}, timeout, limit)
+    return load(folder)
+
+
+def _finished(folder: Path) -> Run | None:
+    try:
+        before = load(folder)
+    except InputError:
+        return None
+    return None if problems(before) else before
+
+
+def _folder_name(chosen: Template, values: dict[str, Any], data_root: str) -> str:
+    key = [values, hashlib.sha256(chosen.path.read_bytes()).hexdigest(), store.code_hash("miue"), data_root]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
+    words = [Path(str(values[name])).name for name in NAMED if values.get(name) is not None]
+    parts = ["".join(c if c.isalnum() or c in "._" else "_" for c in word)[:24] for word in words]
+    return "-".join([chosen.name, *parts, digest])
+
+
+@dataclass
+class _Execution:
+    """One execution and its record, which is written before it starts, at each cell, and at its end."""
+
+    template: Template
+    values: dict[str, Any]
+    folder: Path
+    started: int = 0
+    clock: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        defaults = self.template.parameters
+        self.changed = {name: v for name, v in self.values.items() if v != defaults[name].default}
+        self.target = self.folder / f"{self.template.name}.ipynb"
+        self.headings = notebook.headings(self.template.notebook)
+        # Papermill adds one cell, with the changed parameters, behind the cell of the defaults.
+        self.total = len(notebook.code_cells(self.template.notebook)) + bool(self.changed)
+        self.status: dict[str, Any] = {
+            "state": "running",
+            "template": self.template.relative,
+            "parameters": self.values,
+            "cells": {"done": 0, "total": self.total},
+            "error": None,
+            "started": _now(),
+            "ended": None,
+            "wall_seconds": None,
+            "notebook": self.target.name,
+            "notebook_sha256": None,
+            "provenance": store.provenance(),
+        }
+
+    def go(self, env: dict[str, str], timeout: float, limit: float) -> None:
+        """Execute, and record how it ended; raise RunFailed or KeyboardInterrupt if it ended badly."""
+        from miue.runs import kernel
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.write()
+        error = details = ""
+        try:
+            with tempfile.TemporaryDirectory() as scratch, passed_on(self.folder / PROGRESS) as log:
+                source = Path(scratch) / self.target.name
+                notebook.save(self.template.notebook, source)
+                kernel.execute(
+                    source,
+                    self.target,
+                    self.changed,
+                    env={**env, "MIUE_PROGRESS": str(log)},
+                    timeout=timeout,
+                    limit=limit,
+                    on_cell=self.on_cell,
+                )
+            self.status["state"] = "done"
+        except KeyboardInterrupt:
+            self.status["state"], error = "interrupted", "interrupted by the user"
+            raise
+        except kernel.CellError as caught:
+            error, _, details = str(caught).partition("\n")
+        except Exception as caught:
+            error = f"{type(caught).__name__}: {caught}".splitlines()[0]
+        finally:
+            self.settle(error)
+        if self.status["state"] != "done":
+            reason, last = self.status["error"], notebook.plain(details).splitlines()[-12:]
+            kept = f"what was done is kept in {self.folder}"
+            raise RunFailed("\n".join([f"{self.template.name}: {reason}", *last, kept]), self.folder)
+        progress.say(f"{self.folder.name}: done in {self.status['wall_seconds']:.0f} s")
+
+    def on_cell(self, number: int) -> None:
+        """Record and show that the code cell of that number (from 1, over all cells) starts."""
+        self.status["cells"]["done"] = self.started
+        self.started += 1
+        self.write()
+        place = self.headings[min(number, len(self.headings)) - 1]
+        progress.say(f"{self.folder.name}: cell {self.started}/{self.total}, {place}")
+
+    def settle(self, error: str) -> None:
+        """Judge by what lies in the folder, not by what papermill says, and write the final record."""
+        flaws = self.clean() if self.target.is_file() else ["no notebook was written"]
+        if not read_object(self.folder / METRICS):
+            flaws.append(f"the notebook wrote no readable {METRICS}")
+        if self.status["state"] != "interrupted" and (error or flaws):
+            self.status["state"], error = "failed", error or flaws[0]
+        done = self.total if self.status["state"] == "done" else max(0, self.started - 1)
+        self.status |= {
+            "cells": {"done": done, "total": self.total},
+            "error": error or None,
+            "ended": _now(),
+            "wall_seconds": round(time.monotonic() - self.clock, 1),
+            "notebook_sha256": notebook.sha256(self.target) if self.target.is_file() else None,
+        }
+        self.write()
+
+    def clean(self) -> list[str]:
+        """Take this machine's folders out of the executed notebook; return its flaws."""
+        executed = notebook.load(self.target)
+        executed.metadata.papermill |= {"input_path": self.template.relative, "output_path": self.target.name}
+        executed = notebook.shorten(executed, {self.folder: ".", self.template.root: ".", Path.home(): "~"})
+        notebook.save(executed, self.target)
+        return notebook.flaws(executed)
+
+    def write(self) -> None:
+        """Write the record, atomically."""
+        store.write_json(self.folder / STATUS, self.status)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
