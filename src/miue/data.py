@@ -49,10 +49,11 @@ def load(
     """
     where = Path(root or os.environ.get("MIUE_DATA") or "data")
     kind, _, path = name.partition(":")
-    if kind == "folder" and path:
-        train, test = folder(Path(path), size or 224)
+    check_name(name)
+    if kind == "folder":
+        # A relative folder is looked for under the root too, so that a record need not hold a machine's paths.
+        train, test = folder(Path(path) if Path(path).is_dir() else where / path, 224 if size is None else size)
     else:
-        choose("data", name, DATASETS)
         if size not in (None, 32):
             raise InputError(f"size: {size}; the pictures of {name} are 32 px, so leave size out")
         if name == "digits_m":
@@ -61,6 +62,16 @@ def load(
             _cifar10_from_jpeg(where) if name == "cifar10" and _jpeg_copy(where) else _torchvision(name, where)
         )
     return _subset(train, "n_train", n_train, seed), _subset(test, "n_test", n_test, seed)
+
+
+def check_name(name: str) -> str:
+    """Return `name` if `load` knows it; whether the pictures are there, only loading tells.
+
+    Raises:
+        InputError: it does not; the message lists what exists.
+    """
+    kind, _, path = name.partition(":")
+    return name if kind == "folder" and path else choose("data", name, DATASETS)
 
 
 def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Images:

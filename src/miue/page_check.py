@@ -1,8 +1,10 @@
 """Check of rendered pages: what a reader, with or without network and eyesight, must be able to rely on."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from miue.errors import InputError
@@ -12,9 +14,8 @@ LEAST_WORDS = 4
 
 NETWORK = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 CSS_URL = re.compile(r"""(?:url\(|@import)\s*["']?\s*((?:https?:)?//[^"')\s]+)""", re.IGNORECASE)
-FILE_NAME = re.compile(r"\S+\.(png|svg|jpe?g|gif|webp)$", re.IGNORECASE)
+FILE_NAME = re.compile(r"^\S+\.(png|svg|jpe?g|gif|webp)$", re.IGNORECASE)
 LOADING_LINKS = {"stylesheet", "preload", "modulepreload", "icon", "shortcut", "apple-touch-icon", "manifest"}
-GENERATED = ("search.html", "genindex.html", "_static", "_sources")
 
 
 def check(html: str | Path) -> list[str]:
@@ -56,7 +57,7 @@ def check(html: str | Path) -> list[str]:
     return found
 
 
-def _errors(page) -> Iterator[str]:
+def _errors(page: Any) -> Iterator[str]:
     """Error outputs as myst-nb renders them, and the marks that papermill leaves."""
     for output in page.select(".output.traceback, .output.stderr, #papermill-error-cell"):
         last = (output.get_text().strip().splitlines() or [""])[-1]
@@ -65,22 +66,19 @@ def _errors(page) -> Iterator[str]:
         yield f"shows a message of the builder: {message.get_text().strip()[:100]}"
 
 
-def _images(page, path: Path) -> Iterator[str]:
-    for image in page.find_all("img"):
-        source = image.get("src") or ""
-        name = "an embedded image" if source.startswith("data:") else f"image {source}"
-        if (
-            not source
-            or not (NETWORK.match(source) or source.startswith("data:"))
-            and not _target(path, source).is_file()
-        ):
+def _images(page: Any, path: Path) -> Iterator[str]:
+    for image in page.select("img, object[type^=image]"):
+        source = image.get("src") or image.get("data") or ""
+        embedded = source.startswith("data:")
+        name = "an embedded image" if embedded else f"image {source}"
+        if not source or not (embedded or NETWORK.match(source) or _target(path, source).is_file()):
             yield f"{name} is missing"
-        text = (image.get("alt") or "").strip()
-        if not text or FILE_NAME.match(text) or len(text.split()) < LEAST_WORDS:
+        text = (image.get("alt") or image.get_text()).strip()
+        if FILE_NAME.search(text) or len(text.split()) < LEAST_WORDS:
             yield f"{name} has no alternative text that says what is seen: {text!r}"
 
 
-def _links(page, path: Path, html: Path, anchors: dict[Path, set[str]]) -> Iterator[str]:
+def _links(page: Any, path: Path, html: Path, anchors: dict[Path, set[str]]) -> Iterator[str]:
     for link in page.find_all("a", href=True):
         url = urlsplit(link["href"])
         if url.scheme or url.netloc or (not url.path and not url.fragment):
@@ -94,7 +92,7 @@ def _links(page, path: Path, html: Path, anchors: dict[Path, set[str]]) -> Itera
             yield f"link to {link['href']}, but there is no such place on that page"
 
 
-def _network(page) -> Iterator[str]:
+def _network(page: Any) -> Iterator[str]:
     for tag in page.find_all(["script", "img", "iframe", "embed", "source", "video", "audio", "object", "link"]):
         if tag.name == "link" and not LOADING_LINKS & {rel.lower() for rel in tag.get("rel") or []}:
             continue  # rel="next", "search" and the like load nothing
@@ -113,7 +111,7 @@ def _network(page) -> Iterator[str]:
             yield f"a script loads {url} from the network"
 
 
-def _anchors(page) -> set[str]:
+def _anchors(page: Any) -> set[str]:
     return {tag["id"] for tag in page.find_all(id=True)} | {
         tag["name"] for tag in page.find_all("a", attrs={"name": True})
     }
@@ -122,3 +120,14 @@ def _anchors(page) -> set[str]:
 def _target(path: Path, url: str) -> Path:
     """The file that a relative URL on the page at `path` stands for."""
     return (path.parent / unquote(urlsplit(url).path)).resolve()
+
+
+def main() -> None:
+    """Check the folder that the command line names, print what is wrong, exit with 1 if anything is."""
+    problems = check(sys.argv[1])
+    print("\n".join(problems) or "every page is fit to be read")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue.augment import flip_crop
-from miue.errors import InputError, choose
+from miue.errors import InputError, choose, override, require_positive
 from miue.images import Images
-from miue.models import build, forward, precision
+from miue.models import PRECISIONS, build, forward, precision
 
 SCHEDULES = ("constant", "cosine", "one_cycle")
 
@@ -51,9 +51,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         choose("schedule", self.schedule, SCHEDULES)
-        for name in ("epochs", "lr", "batch"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}: {getattr(self, name)}; it must be above 0")
+        choose("precision", self.precision, PRECISIONS)
+        require_positive(self, "epochs", "lr", "batch")
 
 
 _ONE_CYCLE = Recipe(epochs=15, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2)
@@ -67,20 +66,13 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def with_changes(base: Any, changes: dict[str, Any]) -> Any:
-    """Return the frozen dataclass `base` with some fields replaced.
+def recipe(name: str, **changes: Any) -> Recipe:
+    """Look up a recipe by name (one of `RECIPES`) and override fields of it.
 
     Raises:
-        InputError: a name is no field of it; the message lists the fields.
+        InputError: unknown name or field, or a value of the wrong type.
     """
-    for name in changes:
-        choose(f"{type(base).__name__} option", name, asdict(base))
-    return replace(base, **changes)
-
-
-def recipe(name: str | Recipe, **changes: Any) -> Recipe:
-    """Look up a recipe by name (one of `RECIPES`) and override fields of it."""
-    return with_changes(name if isinstance(name, Recipe) else RECIPES[choose("recipe", name, RECIPES)], changes)
+    return override(RECIPES[choose("recipe", name, RECIPES)], changes, "recipe")
 
 
 @dataclass(frozen=True)

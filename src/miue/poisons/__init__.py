@@ -1,17 +1,17 @@
 """Perturbation methods: one function in a file per method, one dict of names."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import torch
 
-from miue.errors import InputError, choose
+from miue.errors import InputError, choose, override
 from miue.images import Images
 from miue.models import MODELS
 from miue.pgd import Budget, parse_epsilon
 from miue.poisons import em, mi_ue, random
 from miue.poisons.base import Method, Poison, make
-from miue.train import Recipe, default_device
+from miue.train import default_device
 
 __all__ = ["METHODS", "Method", "Poison", "generate", "options"]
 
@@ -30,13 +30,14 @@ def options(method: str, preset: str, **changes: Any) -> Any:
     """
     presets = METHODS[choose("method", method, METHODS)].presets
     chosen = presets[choose("preset", preset, presets)]
-    own = {f.name for f in fields(chosen)} - {"source"}
-    of_source = {f.name for f in fields(Recipe)} - own if hasattr(chosen, "source") else set()
-    for name in changes:
-        choose(f"{method} option", name, sorted(own | of_source))
-    inner = {k: v for k, v in changes.items() if k in of_source}
-    outer = {k: v for k, v in changes.items() if k in own}
-    return replace(chosen, **outer, **({"source": replace(chosen.source, **inner)} if inner else {}))
+    if not hasattr(chosen, "source"):
+        return override(chosen, changes, method)
+    of_source = {f.name for f in fields(chosen.source)} - {f.name for f in fields(chosen)}
+    inner = {name: value for name, value in changes.items() if name in of_source}
+    outer = {name: value for name, value in changes.items() if name not in of_source}
+    if inner:
+        outer["source"] = override(chosen.source, inner, method)
+    return override(chosen, outer, method)
 
 
 def generate(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miue import train
+from miue.errors import require_positive
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, source_network, sweep
@@ -38,8 +39,11 @@ class EM:
     stop_accuracy: float = 0.99
     expects: str = ""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "step", "sweep_batch", "stop_accuracy")
 
-_SOURCE = train.Recipe(epochs=10, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10)
+
+_SOURCE = train.Recipe(epochs=10, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32")
 
 PRESETS = {
     "quick": EM(source=_SOURCE, steps=10, expects="PLACE"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from miue import progress, store
 from miue.errors import InputError
+from miue.files import cache_dir
 from miue.runs import notebook, parameters, template
 from miue.runs.records import METRICS, PROGRESS, STATUS, Run, RunFailed, load, problems, read_object
 from miue.runs.template import Template
@@ -55,13 +56,14 @@ def run(
         raise InputError(f"timeout, limit: {timeout:g} s and {limit:g} s must both be above 0")
     chosen = template.read(name)
     values = parameters.check(given or {}, chosen.parameters, chosen.name)
-    # A kernel works in the run's folder; the data folder is that of the caller.
+    # A kernel works in the run's folder; the folders of data and cache are those of the caller.
     data_root = str(Path(os.environ.get("MIUE_DATA") or chosen.root / "data").resolve())
+    env = {"MIUE_DATA": data_root, "MIUE_CACHE": str(cache_dir().resolve())}
     folder = Path(out).resolve() / _folder_name(chosen, values, data_root)
     if not force and (before := _finished(folder)):
         progress.say(f"{folder.name}: done before ({before.status['ended']})")
         return before
-    _Execution(chosen, values, folder).go({"MIUE_DATA": data_root}, timeout, limit)
+    _Execution(chosen, values, folder).go(env, timeout, limit)
     return load(folder)
 
 

@@ -9,7 +9,7 @@ import ast
 import io
 import math
 import tokenize
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -18,13 +18,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 
 from miue.errors import InputError
-
-CHECKS: dict[str, Callable[[Any], Any]] = {}
-"""Checks of values by parameter name, for the vocabulary that all templates share (`data`, `preset`, ...).
-
-A check takes the value, already of the declared type, and returns the value to use; it raises InputError
-where there is none. It runs for every template that has a parameter of that name, defaults included.
-"""
+from miue.runs.vocabulary import CHECKS
 
 SIMPLE: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 ORDER = (NoneType, bool, int, float)

@@ -1,0 +1,46 @@
+# make book    from a clone to _build/html/index.html: environment, default experiment, chapters, pages, check
+# make test    lint, types and the fast tests            make test-slow  the tests that take longer
+# make check   the page check alone, on what is built    make clean      what make book built; runs/ stays
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: env test test-slow book check clean
+
+env: $(INSTALLED)
+
+# The first Python that is new enough: PYTHON if it is given, python3, or one that is named by its version.
+$(INSTALLED): pyproject.toml constraints.txt
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "Python 3.11 or newer is needed and none was found; try: make env PYTHON=/path/to/python3.12" >&2; exit 2; \
+	fi; \
+	echo "environment: .venv, made with $$("$$found" --version)"; \
+	if uv --version >/dev/null 2>&1; then \
+	  { $(BIN)/python --version >/dev/null 2>&1 || { rm -rf .venv && uv venv --python "$$found" .venv; }; } && \
+	  uv pip install --python $(BIN)/python -c constraints.txt -e '.[book,test]'; \
+	else \
+	  { $(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv && "$$found" -m venv .venv; }; } && \
+	  $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[book,test]'; \
+	fi
+	@touch $@
+
+test: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+	$(BIN)/python -m pytest
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow
+
+book: env
+	$(BIN)/miue book
+
+check: env
+	$(BIN)/python -m miue.page_check _build/html
+
+clean:
+	rm -rf _build book/results/default.ipynb book/results/default.json

@@ -1,0 +1,72 @@
+"""What `book.build` does around Jupyter Book, with a stand-in for it: what is kept, deleted, done again."""
+
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from miue import book, runs
+from miue.errors import InputError
+
+
+@pytest.fixture
+def jupyter_book(small_book, monkeypatch):
+    """Stand in for Jupyter Book: writes one page, ends with `code` (an exception is raised)."""
+    calls = SimpleNamespace(count=0, code=0, page="<p>One</p>")
+
+    def stand_in(command, **options):
+        calls.count += 1
+        (small_book.root / book.HTML).mkdir(parents=True, exist_ok=True)
+        (small_book.root / book.HTML / "index.html").write_text(calls.page)
+        if isinstance(calls.code, BaseException):
+            raise calls.code
+        return SimpleNamespace(returncode=calls.code)
+
+    monkeypatch.setattr(subprocess, "run", stand_in)
+    monkeypatch.setattr(book, "_default_result", lambda root: None)
+    return calls
+
+
+@pytest.mark.parametrize("code", [1, KeyboardInterrupt()])
+def test_a_build_that_fails_leaves_nothing_to_be_read(small_book, jupyter_book, code):
+    jupyter_book.code = code
+    (small_book.root / "_build" / ".doctrees").mkdir(parents=True)
+    (small_book.root / "_build" / ".jupyter_cache").mkdir()
+    with pytest.raises((book.BookError, KeyboardInterrupt)):
+        book.build(small_book.root)
+    left = {path.name for path in (small_book.root / "_build").iterdir()}
+    assert left == {".jupyter_cache", "progress.log"}
+
+
+def test_pages_are_kept_after_a_whole_build_and_made_anew_after_one_that_was_killed(small_book, jupyter_book):
+    html = small_book.root / book.HTML
+    assert book.build(small_book.root) == html / "index.html"
+    (html / "kept.html").touch()
+    book.build(small_book.root)
+    assert (html / "kept.html").exists()
+    (small_book.root / book.WHOLE).unlink()  # what a killed build leaves
+    book.build(small_book.root)
+    assert not (html / "kept.html").exists()
+
+
+def test_a_page_that_is_not_fit_to_be_read_fails_each_time(small_book, jupyter_book):
+    jupyter_book.page = "<img src='none.png' alt='A line that rises steadily'/>"
+    for _ in range(2):
+        with pytest.raises(book.BookError, match=r"index\.html: image none\.png is missing"):
+            book.build(small_book.root)
+
+
+def test_a_folder_without_a_book_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no _config\.yml"):
+        book.build(tmp_path)
+
+
+def test_the_default_result_is_published_when_its_run_is_new(small_book, monkeypatch):
+    run = SimpleNamespace(folder=small_book.root, status={"notebook_sha256": "1"})
+    published = []
+    monkeypatch.setattr(runs, "run", lambda *args, **options: run)
+    monkeypatch.setattr(runs, "publish", lambda *args: published.append(args))
+    book._default_result(small_book.root)
+    small_book.result("default", notebook_sha256="1")
+    book._default_result(small_book.root)
+    assert published == [(small_book.root, "default", small_book.root)]

@@ -1,0 +1,116 @@
+"""The local extension and the settings, without a build: what is refused, what is cached where, what is excluded."""
+
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from conftest import ROOT
+from nbformat import v4
+from sphinx.errors import ExtensionError
+
+from miue import store
+from miue.runs import parameters, template
+
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+
+
+@pytest.fixture
+def refuse(small_book):
+    import miue_book
+
+    def call(name: str = "cifar10-small", suffix: str = ".ipynb") -> None:
+        names = {"book/index", "book/chapter", "book/results/index", f"book/results/{name}"}
+        paths = {name: str(small_book.root / f"{name}{suffix}") for name in names}
+        miue_book.refuse_bad_results(None, SimpleNamespace(found_docs=names, doc2path=paths.get), [])
+
+    return call
+
+
+def _error(cell):
+    cell.outputs.append(v4.new_output("error", ename="KeyError", evalue="'x'", traceback=[]))
+
+
+def test_a_good_result_is_let_in(refuse):
+    refuse()
+
+
+@pytest.mark.parametrize(
+    ("change", "record", "reason"),
+    [
+        (_error, {}, "cell 2: KeyError: 'x'"),
+        (lambda cell: cell.update(execution_count=None), {}, "cell 2 was not executed"),
+        (
+            lambda cell: None,
+            {"state": "failed", "error": "the kernel died"},
+            "did not end well: 'failed', the kernel died",
+        ),
+        (lambda cell: None, {"state": "running"}, "did not end well"),
+        (lambda cell: None, {"notebook_sha256": "0" * 64}, "not the one that was executed"),
+        (lambda cell: None, {"notebook_sha256": None}, "not the one that was executed"),
+    ],
+)
+def test_a_bad_result_is_refused(small_book, refuse, change, record, reason):
+    small_book.result("cifar10-small", change, **record)
+    with pytest.raises(ExtensionError, match=f"book/results/cifar10-small: this result is not published.*{reason}"):
+        refuse()
+
+
+def test_a_result_without_a_record_or_without_a_notebook_is_refused(small_book, refuse):
+    record = small_book.root / "book" / "results" / "cifar10-small.json"
+    for text in ("[1]", '{"state":', ""):
+        record.write_text(text)
+        with pytest.raises(ExtensionError, match=r"cifar10-small\.json is missing or unreadable"):
+            refuse()
+    record.unlink()
+    with pytest.raises(ExtensionError, match=r"cifar10-small\.json is missing or unreadable"):
+        refuse()
+    small_book.write("book/results/words.md", "# A result in words\n")
+    with pytest.raises(ExtensionError, match="no executed notebook"):
+        refuse("words", ".md")
+
+
+def test_the_cache_follows_the_code(tmp_path, monkeypatch):
+    import miue_book
+
+    app, config = SimpleNamespace(outdir=str(tmp_path / "html")), SimpleNamespace()
+    paths = []
+    for code in ("a", "b"):
+        monkeypatch.setattr(store, "code_hash", lambda module, code=code: code)
+        miue_book.set_cache(app, config)
+        paths.append(Path(config.nb_execution_cache_path))
+        paths[-1].mkdir(parents=True)
+    assert paths[0] != paths[1]
+    assert not paths[0].exists() and paths[1].exists()
+
+
+@pytest.mark.parametrize("name", ["book/results/default.ipynb", "book/experiments/cifar10.md"])
+def test_results_and_templates_are_not_executed_by_the_book(name):
+    patterns = CONFIG["execute"]["exclude_patterns"]
+    assert any(PurePosixPath("/somewhere/clone", name).match(pattern) for pattern in patterns)
+    assert not any(PurePosixPath("/somewhere/clone/book/mi_ue.md").match(pattern) for pattern in patterns)
+
+
+def test_settings_that_the_book_rests_on():
+    execute, sphinx = CONFIG["execute"], CONFIG["sphinx"]["config"]
+    assert execute["execute_notebooks"] == "cache" and execute["raise_on_error"] and 0 < execute["timeout"] <= 900
+    assert execute["stderr_output"] in ("remove-warn", "warn")
+    assert "miue_book" in sphinx["extensions"] and "sphinx-mathjax-offline" in sphinx["extensions"]
+    assert "sphinx_thebe" not in sphinx["extensions"] and sphinx["nb_ipywidgets_js"] == {}
+    assert CONFIG["only_build_toc_files"]
+
+
+def test_sources_are_notebooks_without_outputs(sources):
+    for path, book in sources.items():
+        for cell in book.cells:
+            if cell.cell_type == "code":
+                assert book.metadata["kernelspec"]["name"] == "python3", path
+                assert not cell.outputs and cell.execution_count is None, path
+
+
+def test_templates_declare_typed_and_explained_parameters():
+    for path in sorted((ROOT / template.EXPERIMENTS).glob("*.md")):
+        if path.stem != "index":
+            found = template.read(path).parameters
+            parameters.check({}, found, path.stem)
+            assert found and not [name for name, p in found.items() if not p.help], path

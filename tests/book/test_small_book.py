@@ -1,0 +1,88 @@
+"""Silent failures 0 to 3 of Jupyter Book, each in a small book with the real settings and the real extension."""
+
+import json
+
+import pytest
+from sphinx.errors import ExtensionError
+
+from miue import book, store
+
+pytestmark = pytest.mark.slow
+
+SECRET = "print(open('secret.txt').read())"
+
+
+def failed(result) -> bool:
+    return isinstance(result, Exception) or bool(result)
+
+
+def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_book):
+    small_book.write(
+        "book/experiments/small.md",
+        "# T\n\n```{code-cell} ipython3\n:tags: [parameters]\n\nn: int | None = 3  # training pictures\n```\n",
+    )
+    text = "$$a = \\det\\Sigma$$ (one)\n\n{eq}`one`\n\n```{miue-parameters} small\n```"
+    small_book.chapter("import matplotlib.pyplot as plt\nplt.plot([1, 2]);", text)
+    chapter = small_book.root / "book" / "chapter.md"
+    alt = "---\nmystnb:\n  image:\n    alt: A line that rises from left to right\n---\nimport matplotlib"
+    chapter.write_text(chapter.read_text().replace("import matplotlib", alt, 1))
+    assert not failed(small_book.render())
+    assert book.check(small_book.root / "_build" / "html") == []
+
+    # Published pages are not executed again (0).
+    page = small_book.page("book/results/cifar10-small")
+    assert "as it was run" in page and "executed again\n" not in page
+    assert "training pictures" in small_book.page("book/chapter")
+    assert "digits_m" in small_book.page("book/results/index")
+    assert "mathjax/tex-chtml.js" in small_book.page("book/chapter")
+
+    # A result that comes is in the contents of every page.
+    small_book.result("cifar10-more")
+    assert not failed(small_book.render())
+    assert "The run cifar10-more" in small_book.page("book/chapter")
+
+    # Without its text, the figure is found by the check.
+    chapter.write_text(chapter.read_text().replace("A line that rises from left to right", "line.png"))
+    assert not failed(small_book.render())
+    assert "no alternative text" in "".join(book.check(small_book.root / "_build" / "html"))
+
+
+def test_chapters_follow_the_code_of_the_package(small_book, monkeypatch):
+    seen = []
+    small_book.chapter(SECRET)
+    for secret, code in (("one", "a"), ("two", "a"), ("three", "b")):
+        small_book.write("book/secret.txt", secret)
+        small_book.chapter(SECRET, text=f"Read {len(seen)} times before.")  # read again, not executed again
+        monkeypatch.setattr(store, "code_hash", lambda module, code=code: code)
+        assert not failed(small_book.render())
+        page = small_book.page("book/chapter")
+        seen.append(next(word for word in ("one", "two", "three") if f"\n{word}\n" in page or f">{word}\n" in page))
+    assert seen == ["one", "one", "three"]  # the second build shows that the cache is at work
+    assert [path.name for path in (small_book.root / "_build" / ".jupyter_cache").glob("code-*")] == ["code-b"]
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "import os; os._exit(0)"])
+def test_a_chapter_that_fails_fails_the_build_even_where_warnings_do_not(small_book, code):
+    small_book.chapter(code)
+    assert failed(small_book.render(warningiserror=False))
+
+
+def test_a_chapter_that_writes_to_standard_error_fails_the_build(small_book):
+    small_book.chapter("import sys; print('careful', file=sys.stderr)")
+    assert failed(small_book.render())
+
+
+def test_a_result_that_went_bad_after_a_good_build_fails_the_next(small_book):
+    assert not failed(small_book.render())
+    record = small_book.root / "book" / "results" / "cifar10-small.json"
+    store.write_json(record, json.loads(record.read_text()) | {"state": "failed"})
+    assert isinstance(small_book.render(), ExtensionError)
+
+
+def test_a_warning_is_not_forgotten_and_leaves_no_pages(small_book, capfd):
+    small_book.chapter("print(1)", text="{ref}`nowhere`")
+    for _ in range(2):
+        with pytest.raises(book.BookError, match="jupyter-book ended with"):
+            book._render(small_book.root)
+        assert "nowhere" in capfd.readouterr().err
+        assert not (small_book.root / book.HTML).exists()

@@ -1,0 +1,162 @@
+"""Silent failures 4 and 8: unknown or ill-typed parameters are refused, plain values come out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from miue import runs
+from miue.errors import InputError, choose
+from miue.runs import kernel, parameters
+
+CELL = """
+data: str = "digits_m"  # data set
+n: int | None = None  # training pictures
+epsilon: float = 8 / 255  # budget
+seeds: list[int] = [0, 1]  # one victim each
+methods: list[str] = [
+    "em",
+    "mi_ue",
+]  # perturbations
+fast: bool = False
+"""
+
+
+@pytest.fixture
+def declared():
+    return parameters.read(CELL, "cell")
+
+
+def test_the_cell_is_the_interface(declared):
+    assert [(p.name, p.type_name, p.help) for p in declared.values()] == [
+        ("data", "str", "data set"),
+        ("n", "int | None", "training pictures"),
+        ("epsilon", "float", "budget"),
+        ("seeds", "list[int]", "one victim each"),
+        ("methods", "list[str]", "perturbations"),
+        ("fast", "bool", ""),
+    ]
+    defaults = parameters.check({}, declared, "cell")
+    assert defaults == {
+        "data": "digits_m",
+        "n": None,
+        "epsilon": 8 / 255,
+        "seeds": [0, 1],
+        "methods": ["em", "mi_ue"],
+        "fast": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("n", "4000", 4000),
+        ("n", "none", None),
+        ("n", np.int64(7), 7),
+        ("epsilon", "8/255", 8 / 255),
+        ("epsilon", "1e-2", 0.01),
+        ("epsilon", 1, 1.0),
+        ("epsilon", np.float64(0.5), 0.5),
+        ("seeds", "3,4", [3, 4]),
+        ("seeds", "[3, 4]", [3, 4]),
+        ("seeds", "5", [5]),
+        ("seeds", (3, np.int32(4)), [3, 4]),
+        ("seeds", np.arange(3), [0, 1, 2]),
+        ("seeds", "", []),
+        ("methods", "em, mi_ue", ["em", "mi_ue"]),
+        ("methods", '["a b"]', ["a b"]),
+        ("data", Path("/pictures"), "/pictures"),
+        ("data", "none", "none"),
+        ("fast", "yes", True),
+        ("fast", np.bool_(True), True),
+    ],
+)
+def test_values_become_plain_ones_of_the_declared_type(declared, name, given, wanted):
+    value = parameters.check({name: given}, declared, "cell")[name]
+    assert value == wanted
+    assert type(value) is type(wanted)
+    if isinstance(value, list):
+        assert [type(item) for item in value] == [type(item) for item in wanted]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("n", "zz"),
+        ("n", 2.5),
+        ("n", "2.5"),
+        ("n", True),
+        ("epsilon", "nan"),
+        ("epsilon", float("inf")),
+        ("epsilon", "1/0"),
+        ("epsilon", None),
+        ("seeds", "1,b"),
+        ("seeds", 3),
+        ("seeds", [1.5]),
+        ("seeds", "[[1]]"),
+        ("methods", [1]),
+        ("data", 3),
+        ("fast", "perhaps"),
+        ("fast", 2),
+    ],
+)
+def test_ill_typed_values_are_refused_with_name_value_and_type(declared, name, given):
+    with pytest.raises(InputError) as refusal:
+        parameters.check({name: given}, declared, "cell")
+    line = str(refusal.value)
+    assert name in line and repr(given) in line and "\n" not in line
+    assert declared[name].type_name.replace("float", "finite float") in line
+
+
+def test_unknown_names_are_refused_with_what_exists(declared):
+    with pytest.raises(InputError, match=r"'epsilom' does not exist in cell; it has data, n, epsilon"):
+        parameters.check({"epsilom": 1}, declared, "cell")
+
+
+def test_checks_see_each_value_defaults_too_and_may_replace_it(declared, monkeypatch):
+    monkeypatch.setitem(parameters.CHECKS, "data", lambda value: choose("data", value, ["digits_m"]))
+    monkeypatch.setitem(parameters.CHECKS, "seeds", sorted)
+    assert parameters.check({"seeds": "2,1"}, declared, "cell")["seeds"] == [1, 2]
+    with pytest.raises(InputError, match="digits_m"):
+        parameters.check({"data": "mnist"}, declared, "cell")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "n = 3",
+        "n: dict = {}",
+        "n: int = int('3')",
+        "n: int = 'three'",
+        "n: int",
+        "import os",
+        "n: int = __import__('os')._exit(1)",
+    ],
+)
+def test_cells_that_declare_no_typed_literal_are_refused(cell):
+    with pytest.raises(InputError):
+        parameters.read(cell, "cell")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "what"),
+    [
+        ("small", {"epsilom": 1}, "epsilom.*epsilon"),
+        ("small", {"n": "zz"}, "n: 'zz'"),
+        ("smal", {}, "'smal' does not exist; choose one of small"),
+        ("nowhere.md", {}, "no file"),
+    ],
+)
+def test_nothing_starts_and_nothing_is_written_after_a_refusal(template, monkeypatch, name, given, what):
+    root = template().parents[2]
+    monkeypatch.setattr(kernel, "execute", lambda *args, **options: pytest.fail("a kernel was started"))
+    with pytest.raises(InputError, match=what):
+        runs.run(name, given)
+    assert not (root / "runs").exists()
+
+
+def test_a_template_needs_exactly_one_parameters_cell(template):
+    path = template()
+    path.write_text(path.read_text().replace("[parameters]", "[other]"))
+    with pytest.raises(InputError, match="0 cells are tagged `parameters`"):
+        runs.run("small")
