@@ -124,7 +124,6 @@ def _code(text: str) -> nodes.literal:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect all of it to Sphinx."""
-    app.connect("config-inited", set_cache)
     app.connect("env-get-outdated", renew_contents)
     app.connect("env-before-read-docs", refuse_bad_results)
     app.add_directive("miue-parameters", ParameterTable)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,7 +32,6 @@ class Recipe:
         clip_norm: largest gradient norm, or None.
         batches_per_epoch: batches in an epoch where that is not a pass over the data.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the chip has it natively.
-        expects: accuracy and time to expect, with the evidence.
     """
 
     epochs: int
@@ -47,7 +46,6 @@ class Recipe:
     clip_norm: float | None = None
     batches_per_epoch: int | None = None
     precision: str = "auto"
-    expects: str = ""
 
     def __post_init__(self) -> None:
         choose("schedule", self.schedule, SCHEDULES)
@@ -58,11 +56,11 @@ class Recipe:
 _ONE_CYCLE = Recipe(epochs=15, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2)
 
 RECIPES: dict[str, Recipe] = {
-    "quick": replace(_ONE_CYCLE, expects="PLACE"),
-    "laptop": replace(_ONE_CYCLE, expects="PLACE"),
+    "quick": _ONE_CYCLE,
+    "laptop": _ONE_CYCLE,
     # The authors' own victim recipe; published comparisons mostly use lr 0.1, weight decay 5e-4, 60 epochs.
-    "paper": Recipe(epochs=200, lr=0.5, schedule="cosine", weight_decay=1e-4, flip=True, crop=4, expects="PLACE"),
-    "standard": Recipe(epochs=60, lr=0.1, schedule="cosine", flip=True, crop=4, expects="PLACE"),
+    "paper": Recipe(epochs=200, lr=0.5, schedule="cosine", weight_decay=1e-4, flip=True, crop=4),
+    "standard": Recipe(epochs=60, lr=0.1, schedule="cosine", flip=True, crop=4),
 }
 
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import ROOT
 from nbformat import v4
 from sphinx.errors import ExtensionError
 
 from miue import store
 from miue.runs import parameters, template
 
+ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 
 

@@ -36,10 +36,11 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
     assert "digits_m" in small_book.page("book/results/index")
     assert "mathjax/tex-chtml.js" in small_book.page("book/chapter")
 
-    # A result that comes is in the contents of every page.
+    # A result that comes is in the table of results and in the contents of every page.
     small_book.result("cifar10-more")
     assert not failed(small_book.render())
     assert "The run cifar10-more" in small_book.page("book/chapter")
+    assert small_book.page("book/results/index").count('href="cifar10-more.html"') > 1
 
     # Without its text, the figure is found by the check.
     chapter.write_text(chapter.read_text().replace("A line that rises from left to right", "line.png"))

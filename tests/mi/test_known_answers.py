@@ -36,7 +36,7 @@ CASES = [
     (mi_ksg, normal, -0.9, 0.03),
     (mi_ksg, normal, 0.99, 0.04),
     (mi_ksg, monotone, 0.9, 0.03),
-    (mi_ksg, additive_uniform, 0.1, 0.03),
+    (mi_ksg, additive_uniform, 0.1, 0.05),
     (mi_ksg, additive_uniform, 0.75, 0.03),
     (mi_histogram, normal, 0.0, 0.05),
     (mi_histogram, normal, 0.5, 0.05),

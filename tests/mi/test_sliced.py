@@ -47,14 +47,15 @@ def test_isotropic_gaussian(d):
 @pytest.mark.parametrize("estimator", ["ksg", "histogram"])
 def test_chunks_devices_and_precision_do_not_change_the_result(estimator):
     x, y = isotropic(600, 7, 0.8)
-    whole = sliced_mi(x, y, estimator, n_slices=20, seed=3)
-    pieces = sliced_mi(x, y, estimator, n_slices=20, seed=3, max_bytes=16 * 8 * 600 * 3)
+    whole = sliced_mi(x, y, estimator, n_slices=80, seed=3)
+    pieces = sliced_mi(x, y, estimator, n_slices=80, seed=3, max_bytes=16 * 8 * 600 * 13)
+    assert whole.per_slice.shape == (80,) and whole.per_subsample.shape == (6, 64)
     np.testing.assert_allclose(pieces.per_slice, whole.per_slice, rtol=0, atol=1e-9)
     np.testing.assert_allclose(pieces.per_subsample, whole.per_subsample, rtol=0, atol=1e-9)
     assert pieces.stderr_samples == pytest.approx(whole.stderr_samples)
-    single = sliced_mi(x.float(), y.float().numpy(), estimator, n_slices=20, seed=3)
+    single = sliced_mi(x.float(), y.float().numpy(), estimator, n_slices=80, seed=3)
     assert single.value == pytest.approx(whole.value, abs=1e-3)
-    assert sliced_mi(x, y, estimator, n_slices=20, seed=4).value != whole.value
+    assert sliced_mi(x, y, estimator, n_slices=80, seed=4).value != whole.value
 
 
 def test_columns_are_standardised_on_request_and_dead_units_dropped():

@@ -143,7 +143,7 @@ def test_cells_that_declare_no_typed_literal_are_refused(cell):
     [
         ("small", {"epsilom": 1}, "epsilom.*epsilon"),
         ("small", {"n": "zz"}, "n: 'zz'"),
-        ("smal", {}, "'smal' does not exist; choose one of small"),
+        ("smal", {}, "'smal' does not exist; choose one of .*small"),
         ("nowhere.md", {}, "no file"),
     ],
 )

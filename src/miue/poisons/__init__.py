@@ -61,7 +61,7 @@ def generate(
             whole grey levels are used.
         seed: of everything random; the same seed on the same CPU gives the same delta bit for bit.
         device: by default the GPU where there is one.
-        preset: "quick", "laptop" or "paper"; each says in `expects` what it costs and what to expect.
+        preset: "quick", "laptop" or "paper"; the module of each method says what they cost and bring.
         **changes: fields of the preset, or of its source recipe, to override.
 
     Raises:

@@ -29,7 +29,6 @@ class EM:
         step: their length, as a fraction of the pixel range.
         sweep_batch: pictures in a batch of the sweep.
         stop_accuracy: end when the source network's accuracy on the perturbed pictures exceeds it, in [0, 1].
-        expects: accuracy and time to expect, with the evidence.
     """
 
     source: train.Recipe
@@ -37,7 +36,6 @@ class EM:
     step: float = 0.8 / 255
     sweep_batch: int = 256
     stop_accuracy: float = 0.99
-    expects: str = ""
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "step", "sweep_batch", "stop_accuracy")
@@ -46,9 +44,9 @@ class EM:
 _SOURCE = train.Recipe(epochs=10, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32")
 
 PRESETS = {
-    "quick": EM(source=_SOURCE, steps=10, expects="PLACE"),
-    "laptop": EM(source=replace(_SOURCE, epochs=20), expects="PLACE"),
-    "paper": EM(source=replace(_SOURCE, epochs=100), sweep_batch=512, expects="PLACE"),
+    "quick": EM(source=_SOURCE, steps=10),
+    "laptop": EM(source=replace(_SOURCE, epochs=20)),
+    "paper": EM(source=replace(_SOURCE, epochs=100), sweep_batch=512),
 }
 
 

@@ -29,7 +29,6 @@ class MIUE:
         last_step: their length in the last sweep; linear in between.
         sweep_batch: pictures that share a loss.
         temperature, zeta: of `miue.losses.mi_ue_loss`.
-        expects: accuracy and time to expect, with the evidence.
     """
 
     source: train.Recipe
@@ -39,7 +38,6 @@ class MIUE:
     sweep_batch: int
     temperature: float = 0.1
     zeta: float = 0.1
-    expects: str = ""
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "step", "last_step", "sweep_batch", "temperature")
@@ -49,18 +47,17 @@ class MIUE:
 
 # float32 throughout: trained in bfloat16, the source left the quick loss at 0.3 instead of 0.16 (one run each).
 _SOURCE = train.Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4, precision="float32")
-_QUICK = MIUE(source=_SOURCE, steps=5, step=0.8 / 255, last_step=0.8 / 255, sweep_batch=256, expects="PLACE")
+_QUICK = MIUE(source=_SOURCE, steps=5, step=0.8 / 255, last_step=0.8 / 255, sweep_batch=256)
 
 PRESETS = {
     "quick": _QUICK,
-    "laptop": replace(_QUICK, source=replace(_SOURCE, epochs=15), steps=10, expects="PLACE"),
+    "laptop": replace(_QUICK, source=replace(_SOURCE, epochs=15), steps=10),
     "paper": MIUE(
         source=replace(_SOURCE, epochs=100, flip=True, crop=4),
         steps=10,
         step=0.2 / 255,
         last_step=0.4 / 255,
         sweep_batch=512,
-        expects="PLACE",
     ),
 }
 

@@ -16,11 +16,9 @@ class Random:
 
     Args:
         kind: "uniform" over the whole levels of the budget, or "sign": plus or minus the whole budget.
-        expects: what to expect.
     """
 
     kind: str = "uniform"
-    expects: str = "a victim as good as on clean pictures; seconds"
 
     def __post_init__(self) -> None:
         choose("kind", self.kind, ("uniform", "sign"))

@@ -1,0 +1,190 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+import miue
+from miue import data, digits_m
+from miue.errors import InputError
+from miue.files import cache_dir
+
+DIGITS_TRAIN = "94571a0ce953de5b3ddaeebe3bf7cd5f"
+DIGITS_TEST = "8d7388798c50902b3fe8b23135f58561"
+PHOTOGRAPHS = "99310b92a8963a4b9118f3a93695bf9d2f7c20a03361f1962972901ccd5560da"
+
+
+def test_the_photographs_decode_as_everywhere():
+    """If this fails, the JPEG decoder differs, and the hashes of Digits-M with it."""
+    pixels = b"".join(np.ascontiguousarray(photo).tobytes() for photo in load_sample_images().images)
+    assert hashlib.sha256(pixels).hexdigest() == PHOTOGRAPHS
+
+
+def test_digits_m_is_the_same_on_every_call_and_machine():
+    train, test = miue.load("digits_m")
+    assert (len(train), len(test), train.shape) == (3000, 1000, (3, 32, 32))
+    assert train.content_hash == miue.load("digits_m")[0].content_hash == DIGITS_TRAIN
+    assert test.content_hash == DIGITS_TEST
+    assert train.y.bincount().min() > 250
+
+
+def test_digits_m_is_digit_minus_photograph(monkeypatch):
+    """With black photographs what is left is the digit, drawn from disjoint pools."""
+    black = [np.zeros((427, 640, 3), dtype=np.uint8)] * 2
+    monkeypatch.setattr(digits_m, "load_sample_images", lambda: type("Photos", (), {"images": black}))
+    train, test = digits_m.make(400, 200)
+    shape = train.x.float().amax(dim=1)
+    assert torch.equal(train.x[:, 0], train.x[:, 1])
+    assert (shape[:, 0] == 0).all() and shape.amax() > 200
+
+    def centred(images):
+        """The digit cut out of its shifted place."""
+        cut = set()
+        for picture in images.x[:, 0]:
+            rows, columns = picture.nonzero(as_tuple=True)
+            cut.add(picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].numpy().tobytes())
+        return cut
+
+    assert not centred(train) & centred(test)
+
+
+def test_train_and_test_patches_come_from_different_parts(monkeypatch):
+    marked = np.zeros((427, 640, 3), dtype=np.uint8)
+    marked[:, 384:] = 200
+    monkeypatch.setattr(digits_m, "load_sample_images", lambda: type("Photos", (), {"images": [marked, marked]}))
+    train, test = digits_m.make(200, 200)
+    corner = (slice(None), slice(None), 0, 0)  # no digit reaches it
+    assert (train.x[corner] == 0).all() and (test.x[corner] == 200).all()
+
+
+def test_another_seed_draws_other_pictures():
+    assert miue.load("digits_m", n_train=50, n_test=10, seed=1)[0].content_hash != (
+        miue.load("digits_m", n_train=50, n_test=10, seed=0)[0].content_hash
+    )
+
+
+def test_folders_are_decoded_once_and_mapped(picture_folder, monkeypatch):
+    train, test = miue.load(f"folder:{picture_folder}", size=16)
+    assert (len(train), len(test), train.shape, train.classes) == (12, 6, (3, 16, 16), ["cats", "dogs"])
+    monkeypatch.setattr(data, "_picture", None)  # a second decoding would call it
+    again, _ = miue.load(f"folder:{picture_folder}", size=16)
+    assert again.content_hash == train.content_hash
+    assert torch.equal(again.ids, train.ids)
+
+
+def test_a_changed_picture_is_decoded_again(picture_folder):
+    before, _ = miue.load(f"folder:{picture_folder}", size=16)
+    Image.new("RGB", (40, 40), "red").save(picture_folder / "train" / "cats" / "0.png")
+    after, _ = miue.load(f"folder:{picture_folder}", size=16)
+    assert (before.fingerprints != after.fingerprints).sum() == 1
+
+
+def test_pictures_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_path):
+    wide = np.zeros((20, 60, 3), dtype=np.uint8)
+    wide[:, 20:40] = 255
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.fromarray(wide).save(tmp_path / name / f"{number}.png")
+    train, test = miue.load(f"folder:{tmp_path}", size=20)
+    assert (train.x == 255).all()
+    assert (len(train), len(test)) == (8, 2)  # every fifth picture of a class is held out
+
+
+def test_a_relative_folder_is_found_under_the_root(picture_folder):
+    train, _ = miue.load("folder:pets", root=picture_folder.parent, size=16)
+    assert len(train) == 12
+
+
+def test_the_jpeg_copy_of_cifar10_is_named_for_what_it_is(tmp_path):
+    for part in ("train", "test"):
+        for number, name in enumerate(data.CIFAR10_CLASSES):
+            folder = tmp_path / "cifar10" / part / name
+            folder.mkdir(parents=True)
+            for copy in range(3):
+                Image.new("RGB", (32, 32), (number, copy, 0)).save(folder / f"{copy}.jpg", quality=75)
+    train, test = miue.load("cifar10", root=tmp_path, n_train=20)
+    assert train.name == test.name == "CIFAR-10 (JPEG-75 copy)"
+    assert train.y.bincount().tolist() == [2] * 10
+    assert train.record()["data"] == "CIFAR-10 (JPEG-75 copy)"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
+def test_torchvision_sets_become_images(name, monkeypatch, tmp_path):
+    class Fake:
+        """What torchvision's classes hold after a download."""
+
+        def __init__(self, root, download, **split):
+            hwc = np.arange(10 * 32 * 32 * 3, dtype=np.uint32).reshape(10, 32, 32, 3).astype(np.uint8)
+            self.data = hwc.transpose(0, 3, 1, 2) if name == "svhn" else hwc
+            self.labels = self.targets = list(range(10))
+            if name != "svhn":
+                self.classes = [f"c{c}" for c in range(10)]
+
+    monkeypatch.setattr(data.datasets, name.upper(), Fake)
+    train, test = miue.load(name, root=tmp_path)
+    assert train.shape == (3, 32, 32) and len(test) == 10
+    assert train.x[0, :, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_subsets_are_seeded_and_in_proportion(monkeypatch, images):
+    part = data._subset(images, "n_train", 20, seed=0)
+    assert part.y.bincount().tolist() == [5] * 4
+    assert torch.equal(part.ids, data._subset(images, "n_train", 20, seed=0).ids)
+    assert not torch.equal(part.ids, data._subset(images, "n_train", 20, seed=1).ids)
+    assert len(data._subset(images, "n_train", 47, seed=0)) == 47
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mnist"}, "data: 'mnist' does not exist; choose one of digits_m"),
+        ({"name": "folder:"}, "does not exist"),
+        ({"name": "folder:/no/such/place"}, "is no folder"),
+        ({"name": "digits_m", "n_train": 3}, "n_train: 3"),
+        ({"name": "digits_m", "size": 64}, "size: 64"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        miue.load(**arguments)
+
+
+def test_missing_data_says_where_it_looked(monkeypatch, tmp_path):
+    def offline(**_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(data.datasets, "CIFAR10", offline)
+    with pytest.raises(InputError, match=f"CIFAR-10 is neither in {tmp_path}"):
+        miue.load("cifar10", root=tmp_path)
+
+
+def test_more_pictures_than_there_are(picture_folder):
+    with pytest.raises(InputError, match=r"n_train: 99; .* has 12 pictures"):
+        miue.load(f"folder:{picture_folder}", size=16, n_train=99)
+
+
+def test_an_unreadable_picture_is_named_and_nothing_is_left(picture_folder):
+    broken = picture_folder / "train" / "dogs" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"dogs/1\.png cannot be read as a picture"):
+        miue.load(f"folder:{picture_folder}", size=16)
+    assert not list((cache_dir() / "pictures").glob("*.npy"))
+    assert not list((cache_dir() / "pictures").glob(".*"))
+
+
+def test_one_class_is_no_data_set(tmp_path):
+    (tmp_path / "only").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "only" / "a.png")
+    with pytest.raises(InputError, match=r"1 class folder\(s\); at least two"):
+        miue.load(f"folder:{tmp_path}", size=8)
+
+
+def test_an_empty_class_is_named(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "a.png")
+    with pytest.raises(InputError, match="b holds no picture"):
+        miue.load(f"folder:{tmp_path}", size=8)

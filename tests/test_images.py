@@ -1,0 +1,93 @@
+import pytest
+import torch
+from conftest import pictures
+
+from miue import Images
+from miue.errors import InputError
+
+
+def test_batches_are_the_pictures(images):
+    index = torch.tensor([3, 0, 7])
+    x, y = images.batch(index)
+    assert torch.equal(x, images.x[index])
+    assert torch.equal(y, images.y[index])
+    assert x.dtype == torch.uint8 and y.dtype == torch.int64
+
+
+def test_a_view_adds_delta_exactly_and_shares_it(images):
+    delta = torch.full(images.x.shape, -8, dtype=torch.int8)
+    view = images.plus(delta)
+    assert torch.equal(view.x.int(), (images.x.int() - 8).clamp(0, 255))
+    delta += 16
+    assert torch.equal(view.x.int(), (images.x.int() + 8).clamp(0, 255))
+
+
+def test_negative_levels_survive(images):
+    lowered = images.plus(torch.full(images.x.shape, -8, dtype=torch.int8)).x.int()
+    assert ((images.x.int() - lowered)[images.x >= 8] == 8).all()
+
+
+def test_no_second_perturbation_on_top(images):
+    delta = torch.zeros(images.x.shape, dtype=torch.int8)
+    with pytest.raises(InputError, match="perturbed already"):
+        images.plus(delta).plus(delta)
+
+
+def test_subsets_keep_ids_labels_pixels_and_delta(images):
+    delta = torch.randint(-8, 9, images.x.shape, dtype=torch.int8)
+    view = images.plus(delta)
+    part = view.subset(torch.tensor([9, 2, 30])).subset(torch.tensor([2, 0]))
+    assert part.ids.tolist() == [30, 9]
+    assert torch.equal(part.x, view.x[[30, 9]])
+    assert torch.equal(part.y, view.y[[30, 9]])
+    assert torch.equal(part.on("cpu").x, part.x)
+
+
+def test_content_hash_tells_pixels_labels_and_classes_apart(images):
+    same = Images(images.x.clone(), images.y, images.classes)
+    assert same.content_hash == images.content_hash
+    x = images.x.clone()
+    x[5, 0, 0, 0] ^= 1
+    y = images.y.clone()
+    y[5] = (y[5] + 1) % 4
+    others = [
+        Images(x, images.y, images.classes),
+        Images(images.x, y, images.classes),
+        Images(images.x, images.y, ["a", "b", "c", "d"]),
+        images.subset(torch.arange(len(images)).flip(0)),
+    ]
+    hashes = {images.content_hash, *(other.content_hash for other in others)}
+    assert len(hashes) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": torch.zeros(4, 3, 8, 8)}, "torch.float32; pictures must be"),
+        ({"x": torch.full((4, 3, 8, 8), float("nan"))}, "pictures must be"),
+        ({"x": torch.zeros(4, 8, 8, dtype=torch.uint8)}, r"shape \(4, 8, 8\)"),
+        ({"y": torch.tensor([0, 1, 2, 4])}, "label 4 is out of range"),
+        ({"y": torch.tensor([0, 1, -1, 2])}, "label -1 is out of range"),
+        ({"y": torch.tensor([0, 1])}, "labels must be 4 integers"),
+        ({"y": torch.tensor([0.0, 1, 2, 3])}, "labels must be 4 integers"),
+        ({"ids": torch.tensor([1, 1, 2, 3])}, "ids: 3 different"),
+    ],
+)
+def test_what_is_no_labelled_picture_is_refused(changes, message):
+    good = {"x": torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "y": torch.arange(4), "classes": list("abcd")}
+    with pytest.raises(InputError, match=message):
+        Images(**(good | changes))
+
+
+def test_delta_of_another_shape_or_type_is_refused(images):
+    for delta in (torch.zeros(images.x.shape), torch.zeros(2, 3, 8, 8, dtype=torch.int8)):
+        with pytest.raises(InputError, match="delta: shape"):
+            images.plus(delta)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_the_gpu_are_the_same():
+    images = pictures()
+    view = images.plus(torch.full(images.x.shape, 3, dtype=torch.int8)).on("cuda")
+    assert torch.equal(view.batch(torch.arange(9))[0].cpu(), view.x[:9].cpu())
+    assert view.content_hash == images.plus(torch.full(images.x.shape, 3, dtype=torch.int8)).content_hash

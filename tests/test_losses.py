@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+
+from miue.losses import distance_term, mi_ue_loss, similarity_term
+
+
+def literal(z, y, tau, zeta):
+    """The formula of the paper, pair by pair, self-pairs included."""
+    n, d = z.shape
+    similarity = distance = 0.0
+    for i in range(n):
+        cosine = [float(torch.dot(z[i], z[j]) / z[i].norm() / z[j].norm()) for j in range(n)]
+        own = [j for j in range(n) if y[j] == y[i]]
+        similarity -= math.log(sum(math.exp(cosine[j] / tau) for j in own) / sum(math.exp(c / tau) for c in cosine))
+        distance += math.log(1 + sum(float((z[i] - z[j]).norm()) for j in own) / d)
+    return (similarity + zeta * distance) / n
+
+
+@pytest.mark.parametrize(("tau", "zeta"), [(0.1, 0.1), (0.5, 0.0), (1.0, 2.0)])
+def test_equals_the_formula_pair_by_pair(tau, zeta):
+    torch.manual_seed(0)
+    z, y = torch.randn(24, 7, dtype=torch.float64) + 3, torch.randint(0, 4, (24,))
+    assert float(mi_ue_loss(z, y, tau, zeta)) == pytest.approx(literal(z, y, tau, zeta), rel=1e-9)
+
+
+def test_gradient_equals_finite_differences():
+    torch.manual_seed(0)
+    z, y = torch.randn(10, 4, dtype=torch.float64, requires_grad=True), torch.arange(10) % 3
+    assert torch.autograd.gradcheck(lambda z: mi_ue_loss(z, y), (z,))
+
+
+def test_gradient_is_finite_where_features_coincide():
+    z = torch.ones(8, 5, requires_grad=True)
+    mi_ue_loss(z, torch.arange(8) % 2).backward()
+    assert z.grad.isfinite().all()
+
+
+def test_features_far_from_the_origin_lose_no_precision():
+    torch.manual_seed(0)
+    z, y = torch.randn(32, 16), torch.arange(32) % 4
+    assert float(distance_term(z + 1000, y)) == pytest.approx(float(distance_term(z, y)), rel=1e-3)
+
+
+def test_known_values():
+    one_point, y = torch.ones(12, 3), torch.arange(12) % 4
+    assert float(similarity_term(one_point, y)) == pytest.approx(math.log(4))
+    assert float(distance_term(one_point, y)) == pytest.approx(0)
+    perfect = torch.eye(4)[y]
+    assert float(similarity_term(perfect, y, 0.01)) == pytest.approx(0, abs=1e-6)
+    # Two points a distance of 6 apart, width 3: each sum holds one pair and itself.
+    pair = torch.tensor([[0.0, 0, 0], [6, 0, 0]])
+    assert float(distance_term(pair, torch.zeros(2))) == pytest.approx(math.log(3))

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from miue.errors import InputError
+from miue.pgd import Budget, fit_to_pictures, parse_epsilon, pgd
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "levels"), [(8 / 255, 8), (0.031, 7), (0.0314, 8), (1 / 255, 1), (127 / 255, 127), (2 / 255, 2)]
+)
+def test_levels_of_a_budget(epsilon, levels):
+    assert Budget(epsilon).levels == levels
+
+
+@pytest.mark.parametrize("epsilon", [0, -0.1, 0.003, 128 / 255, 1.0, float("nan"), float("inf")])
+def test_budgets_out_of_range_are_refused(epsilon):
+    with pytest.raises(InputError, match="epsilon: .* must lie between 1/255"):
+        Budget(epsilon)
+
+
+def test_epsilon_is_written_as_fraction_or_number():
+    assert parse_epsilon("8/255") == parse_epsilon(8 / 255) == 8 / 255
+    assert parse_epsilon("0.031") == 0.031
+    for wrong in ("eight", "1/0", "8/", "8/255/2", ""):
+        with pytest.raises(InputError, match="epsilon: .* write it like 8/255"):
+            Budget(parse_epsilon(wrong))
+
+
+def linear(weights):
+    return lambda pictures, labels: (pictures * weights).sum()
+
+
+def test_steps_follow_the_sign_of_the_gradient():
+    x = torch.full((2, 1, 2, 2), 100, dtype=torch.uint8)
+    weights = torch.tensor([1.0, -1.0, 0.0, 5.0]).reshape(1, 1, 2, 2)
+    start = torch.zeros(x.shape, dtype=torch.int8)
+    down = pgd(linear(weights), x, torch.zeros(2), start, budget=Budget(8 / 255), step=2 / 255, steps=3)
+    assert down[0].flatten().tolist() == [-6, 6, 0, -6]
+    up = pgd(linear(weights), x, torch.zeros(2), start, budget=Budget(8 / 255), step=2 / 255, steps=3, ascend=True)
+    assert torch.equal(up, -down)
+
+
+def test_budget_and_pixel_range_hold_exactly():
+    x = torch.tensor([0, 3, 252, 255], dtype=torch.uint8).reshape(1, 1, 2, 2)
+    start = torch.zeros(x.shape, dtype=torch.int8)
+    for sign in (1.0, -1.0):
+        delta = pgd(
+            linear(sign * torch.ones(1)), x, torch.zeros(1), start, budget=Budget(8 / 255), step=5 / 255, steps=9
+        )
+        assert delta.abs().max() <= 8
+        moved = x.int() + delta
+        assert moved.min() >= 0 and moved.max() <= 255
+        assert torch.equal(moved.clamp(0, 255).to(torch.uint8).int(), moved)
+
+
+def test_levels_are_rounded_not_cut_off():
+    x = torch.full((1, 1, 1, 2), 100, dtype=torch.uint8)
+    weights = torch.tensor([1.0, -1.0])
+    start = torch.zeros(x.shape, dtype=torch.int8)
+    delta = pgd(linear(weights), x, torch.zeros(1), start, budget=Budget(8 / 255), step=0.6 / 255, steps=1)
+    assert delta.flatten().tolist() == [-1, 1]
+
+
+def test_fit_to_pictures_keeps_what_fits():
+    x = torch.tensor([0, 255, 100], dtype=torch.uint8)
+    assert fit_to_pictures(torch.tensor([-5, 7, -5], dtype=torch.int8), x).tolist() == [0, 0, -5]

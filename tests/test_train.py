@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import pictures
+
+from miue import Images, train
+from miue.errors import InputError
+from miue.models import build
+from miue.train import Recipe, accuracy, epochs, features, fit, recipe
+
+SHORT = Recipe(epochs=3, lr=0.05, schedule="one_cycle", batch=16, precision="float32")
+
+
+def easy(n=64):
+    """Two classes that differ in brightness."""
+    y = torch.arange(n) % 2
+    x = (torch.randint(0, 100, (n, 3, 8, 8)) + 150 * y[:, None, None, None]).to(torch.uint8)
+    return Images(x, y, ["dark", "bright"])
+
+
+def test_it_learns_what_can_be_learned():
+    seen = []
+    model = fit(easy(), "small_resnet", replace(SHORT, epochs=6), test=easy(), on_epoch=seen.append)
+    assert accuracy(model, easy()) > 0.95
+    assert [e.epoch for e in seen] == [1, 2, 3, 4, 5, 6]
+    assert seen[-1].test_accuracy == accuracy(model, easy())
+    assert seen[-1].loss < seen[0].loss
+
+
+def test_labels_without_a_pattern_are_not_found_on_new_pictures():
+    model = fit(pictures(seed=0), "small_resnet", SHORT)
+    assert accuracy(model, pictures(n=400, seed=1)) < 0.4
+
+
+def test_the_seed_decides_bit_for_bit(images):
+    runs = [fit(images, "small_resnet", replace(SHORT, flip=True, crop=1), seed=s) for s in (3, 3, 4)]
+    weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in runs]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_a_perturbation_that_changes_between_epochs_is_seen():
+    base = easy()
+    delta = torch.zeros(base.x.shape, dtype=torch.int16)
+    model = build("small_resnet", 2, size=8)
+    recipe = Recipe(epochs=9, lr=0.1, schedule="constant", batch=16, precision="float32")
+    for epoch in epochs(model, base.plus(delta), recipe):
+        if epoch.epoch == 4:  # from here on the brightness is reversed
+            delta += torch.where(base.y == 1, -150, 150)[:, None, None, None].to(torch.int16)
+    assert accuracy(model, base) < 0.5 < accuracy(model, base.plus(delta))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_schedules_end_where_they_should(schedule, images, monkeypatch):
+    rates = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
+    )
+    fit(images, "small_resnet", replace(SHORT, schedule=schedule, lr=0.1))
+    assert len(rates) == 9
+    first, last = {"constant": (0.1, 0.1), "cosine": (0.1, 0.025), "one_cycle": (0.004, 4e-7)}[schedule]
+    assert rates[0] == pytest.approx(first, rel=0.05)
+    assert rates[-1] == pytest.approx(last, rel=0.05)
+
+
+def test_epochs_of_few_batches_go_through_all_pictures(images):
+    seen = []
+    view = images.on("cpu")
+    read = view.batch
+    view.batch = lambda index: (seen.extend(index.tolist()), read(index))[1]
+    view.on = lambda device: view
+    recipe = replace(SHORT, schedule="constant", batches_per_epoch=1)
+    list(epochs(build("small_resnet", 4, size=8), view, recipe))
+    assert sorted(seen) == list(range(48))
+
+
+def test_a_lone_last_picture_does_not_break_batch_norm():
+    assert fit(pictures(n=17), "small_resnet", SHORT)
+
+
+def test_features_feed_the_head_and_leave_the_mode_alone(images):
+    model = build("small_resnet", 4, size=8).train()
+    z = features(model, images)
+    assert z.shape == (48, 64) and z.dtype == torch.float32
+    assert model.training
+    model.eval()
+    assert (model.head(z).argmax(1) == images.y).float().mean() == pytest.approx(accuracy(model, images))
+
+
+def test_divergence_is_an_error(images):
+    with pytest.raises(FloatingPointError, match="training diverged: loss .* learning rate"):
+        fit(images, "small_resnet", Recipe(epochs=8, lr=1e12, schedule="constant", batch=16, precision="float32"))
+
+
+def test_recipes_are_looked_up_and_changed():
+    assert recipe("quick") is not None and recipe("quick", epochs=2).epochs == 2
+    with pytest.raises(InputError, match="recipe: 'slow' does not exist; choose one of quick"):
+        recipe("slow")
+    with pytest.raises(InputError, match="recipe option: 'speed' does not exist"):
+        recipe("quick", speed=3)
+    with pytest.raises(InputError, match="recipe option epochs: 2.5 is no int"):
+        recipe("quick", epochs=2.5)
+    with pytest.raises(InputError, match="lr: -1; it must be above 0"):
+        recipe("quick", lr=-1)
+    with pytest.raises(InputError, match="schedule: 'linear'"):
+        recipe("quick", schedule="linear")
+
+
+def test_one_picture_is_too_few():
+    with pytest.raises(InputError, match="training needs at least 2"):
+        list(train.epochs(build("small_resnet", 4, size=8), pictures(n=4).subset(torch.tensor([0])), SHORT))
