@@ -11,7 +11,7 @@ env: $(INSTALLED)
 
 # The first Python that is new enough: PYTHON if it is given, python3, or one that is named by its version.
 $(INSTALLED): pyproject.toml constraints.txt
-	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	@found=; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torchvision import datasets
 
 import miue
 from miue import data, digits_m
@@ -123,7 +124,7 @@ def test_torchvision_sets_become_images(name, monkeypatch, tmp_path):
             if name != "svhn":
                 self.classes = [f"c{c}" for c in range(10)]
 
-    monkeypatch.setattr(data.datasets, name.upper(), Fake)
+    monkeypatch.setattr(datasets, name.upper(), Fake)
     train, test = miue.load(name, root=tmp_path)
     assert train.shape == (3, 32, 32) and len(test) == 10
     assert train.x[0, :, 0, 0].tolist() == [0, 1, 2]
@@ -156,7 +157,7 @@ def test_missing_data_says_where_it_looked(monkeypatch, tmp_path):
     def offline(**_):
         raise OSError("no network")
 
-    monkeypatch.setattr(data.datasets, "CIFAR10", offline)
+    monkeypatch.setattr(datasets, "CIFAR10", offline)
     with pytest.raises(InputError, match=f"CIFAR-10 is neither in {tmp_path}"):
         miue.load("cifar10", root=tmp_path)
 

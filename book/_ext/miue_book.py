@@ -4,11 +4,14 @@
   the hash of the package's code goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
+- Figures of a result get names of their own: pages of one template would name theirs alike.
 - A page that comes or goes renders all pages anew: each shows the table of contents.
 - `{miue-parameters} NAME` shows the parameters of a template, `{miue-results}` what is published: tables made
   from the template and the records themselves.
 """
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,16 @@ def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) 
     for name in _results(env):
         if wrong := _wrong(Path(env.doc2path(name))):
             raise ExtensionError(f"{name}: this result is not published, because {wrong}")
+
+
+def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
+    """Put the name of the page before the names of its figures, where they are given and where they are used."""
+    if not name.startswith(RESULTS) or name == INDEX:
+        return
+    cells = json.loads(source[0])["cells"]
+    for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}:
+        own = f"{name.removeprefix(RESULTS)}-{figure}"
+        source[0] = re.sub(rf"(?<![\w-]){re.escape(figure)}(?![\w-])", own, source[0])
 
 
 def _results(env: BuildEnvironment) -> list[str]:
@@ -124,8 +137,10 @@ def _code(text: str) -> nodes.literal:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect all of it to Sphinx."""
+    app.connect("config-inited", set_cache)
     app.connect("env-get-outdated", renew_contents)
     app.connect("env-before-read-docs", refuse_bad_results)
+    app.connect("source-read", tell_apart)
     app.add_directive("miue-parameters", ParameterTable)
     app.add_directive("miue-results", ResultTable)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from sklearn.model_selection import train_test_split
-from torchvision import datasets
 
 from miue import digits_m
 from miue.errors import InputError, choose
@@ -92,6 +91,8 @@ def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Ima
 
 
 def _torchvision(name: str, root: Path) -> Split:
+    from torchvision import datasets  # seconds to import, and only needed here
+
     makers: dict[str, tuple[Callable, str, list[dict]]] = {
         "cifar10": (datasets.CIFAR10, "CIFAR-10", [{"train": True}, {"train": False}]),
         "cifar100": (datasets.CIFAR100, "CIFAR-100", [{"train": True}, {"train": False}]),

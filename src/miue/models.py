@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from miue.errors import InputError, choose
@@ -67,6 +66,8 @@ def small_resnet(channels: int, size: int) -> tuple[nn.Module, int]:
 
 def resnet18(channels: int, size: int) -> tuple[nn.Module, int]:
     """torchvision's ResNet-18; up to 64 px its stem is a 3x3 convolution of stride 1 without pooling."""
+    import torchvision  # seconds to import, and only needed here
+
     body = torchvision.models.resnet18()
     width = body.fc.in_features
     body.fc = nn.Identity()

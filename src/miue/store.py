@@ -18,6 +18,8 @@ from miue.errors import InputError
 from miue.files import atomic, cache_dir
 
 PACKAGE = Path(__file__).parent
+PLUMBING = {"miue", "miue.errors", "miue.files", "miue.progress", "miue.store"}
+"""Modules that show and keep results but make none; a change in them leaves the cache valid."""
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -63,7 +65,7 @@ def _source(module: str) -> tuple[str, frozenset[str]]:
 def code_hash(module: str = "miue") -> str:
     """Hex digest of a module's sources and of all modules of this package that it imports, directly or not.
 
-    Comments and docstrings do not count. For "miue" it covers the whole package.
+    Comments, docstrings and `PLUMBING` do not count. For "miue" it covers all modules of the package.
     """
     if module == "miue":
         files = sorted(PACKAGE.rglob("*.py"))
@@ -75,7 +77,7 @@ def code_hash(module: str = "miue") -> str:
     while waiting:
         name = waiting.pop()
         found[name], imports = _source(name)
-        waiting |= imports - found.keys()
+        waiting |= imports - found.keys() - PLUMBING
     return hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from miue import book, runs
 from miue.errors import InputError
+from miue.runs import notebook
 
 
 @pytest.fixture
@@ -61,12 +62,16 @@ def test_a_folder_without_a_book_is_refused(tmp_path):
         book.build(tmp_path)
 
 
-def test_the_default_result_is_published_when_its_run_is_new(small_book, monkeypatch):
-    run = SimpleNamespace(folder=small_book.root, status={"notebook_sha256": "1"})
+def test_the_default_result_is_published_when_its_run_is_new_or_the_page_is_gone(small_book, monkeypatch):
+    page = small_book.result("default")
+    run = SimpleNamespace(folder=small_book.root, status={"notebook_sha256": notebook.sha256(page)})
     published = []
     monkeypatch.setattr(runs, "run", lambda *args, **options: run)
     monkeypatch.setattr(runs, "publish", lambda *args: published.append(args))
     book._default_result(small_book.root)
-    small_book.result("default", notebook_sha256="1")
+    assert published == []
+    page.unlink()
     book._default_result(small_book.root)
-    assert published == [(small_book.root, "default", small_book.root)]
+    small_book.result("default", notebook_sha256="of another run")
+    book._default_result(small_book.root)
+    assert published == 2 * [(small_book.root, "default", small_book.root)]

@@ -1,15 +1,24 @@
 """Silent failures 0 to 3 of Jupyter Book, each in a small book with the real settings and the real extension."""
 
 import json
+import re
 
 import pytest
+from nbformat import v4
 from sphinx.errors import ExtensionError
 
 from miue import book, store
 
 pytestmark = pytest.mark.slow
 
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SECRET = "print(open('secret.txt').read())"
+
+
+def figure(cell):
+    shown = {"image": {"alt": "One dot of one colour"}, "figure": {"caption": "A dot.", "name": "fig-dot"}}
+    cell.metadata["mystnb"] = shown
+    cell.outputs.append(v4.new_output("display_data", data={"image/png": DOT}))
 
 
 def failed(result) -> bool:
@@ -17,6 +26,7 @@ def failed(result) -> bool:
 
 
 def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_book):
+    small_book.result("cifar10-small", figure)
     small_book.write(
         "book/experiments/small.md",
         "# T\n\n```{code-cell} ipython3\n:tags: [parameters]\n\nn: int | None = 3  # training pictures\n```\n",
@@ -37,10 +47,11 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
     assert "mathjax/tex-chtml.js" in small_book.page("book/chapter")
 
     # A result that comes is in the table of results and in the contents of every page.
-    small_book.result("cifar10-more")
+    small_book.result("cifar10-more", figure)
     assert not failed(small_book.render())
+    assert 'id="cifar10-more-fig-dot"' in small_book.page("book/results/cifar10-more")
     assert "The run cifar10-more" in small_book.page("book/chapter")
-    assert small_book.page("book/results/index").count('href="cifar10-more.html"') > 1
+    assert "cifar10-more.html" in re.search("<table.*</table>", small_book.page("book/results/index"), re.DOTALL)[0]
 
     # Without its text, the figure is found by the check.
     chapter.write_text(chapter.read_text().replace("A line that rises from left to right", "line.png"))

@@ -38,9 +38,8 @@ class Estimate:
         stderr_samples: standard error over disjoint random subsamples, scaled to n samples. Slices share
             their samples, so the error over slices alone is too small for a claim about the distribution.
         per_slice: (slices,) float64, the values whose mean is `value`.
-        per_subsample: (subsamples, slices) float64, the same on each disjoint subsample, for the first 64 slices only
-            when there are many; fewer samples, so
-            with more bias: read their spread, not their level.
+        per_subsample: (subsamples, slices) float64, the same on each disjoint subsample (`sliced_mi`: of the first
+            64 slices); fewer samples, so with more bias: read their spread, not their level.
     """
 
     value: float

@@ -1,0 +1,116 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from miue import cli
+from miue.poisons import Poison
+
+
+@pytest.fixture
+def miue(monkeypatch, capsys):
+    """Call the command line; return exit code, output and errors."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["miue", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+    file = tmp_path / "out" / "delta.safetensors"
+    code, out, _ = miue("poison", "--method", "random", *data, "--epsilon", "4/255", "--out", file)
+    assert code == 0
+    assert "4 of 255 grey levels" in out
+    assert Poison.load(file).delta.abs().max() <= 4
+
+    short = ["--set", "epochs=2", "--set", "batch=4", "--recipe", "quick"]
+    code, out, _ = miue("train", *data, "--poison", file, *short, "--out", tmp_path / "t.json")
+    assert code == 0 and "clean test accuracy: last" in out
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert record["poison"]["method"] == "random" and record["poison"]["levels"] == 4
+    assert 0 <= record["metrics"]["test_accuracy_last"] <= 1 and len(record["history"]) == 2
+
+    code, out, _ = miue("mi", *data, "--poison", file, *short, "--n-slices", 8, "--out", tmp_path / "m.json")
+    assert code == 0 and "ceiling" in out and "within_class" in out
+    assert json.loads((tmp_path / "m.json").read_text())["mutual_information"]["mi"]["unit"] == "nats"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["poison", "--out", "x", "--method", "magic"], "method: 'magic' does not exist; choose one of mi_ue, em"),
+        (["poison", "--out", "x", "--data", "mnist"], "data: 'mnist' does not exist; choose one of digits_m"),
+        (["poison", "--out", "x", "--model", "vgg"], "model: 'vgg' does not exist; choose one of small_resnet"),
+        (["poison", "--out", "x", "--preset", "slow"], "preset: 'slow' does not exist; choose one of quick"),
+        (["poison", "--out", "x", "--set", "speed=1"], "mi_ue option: 'speed' does not exist; choose one of"),
+        (["poison", "--out", "x", "--set", "speed"], "--set: 'speed'; write it as NAME=VALUE"),
+        (["poison", "--out", "x", "--epsilon", "0"], "epsilon: 0 is out of range"),
+        (["poison", "--out", "x", "--epsilon", "200/255"], "epsilon: 0.784314 is out of range"),
+        (["train", "--poison", "none.safetensors"], "poison: none.safetensors does not exist"),
+        (["train", "--recipe", "slow"], "recipe: 'slow' does not exist; choose one of quick"),
+        (["mi", "--estimator", "guess"], "estimator: 'guess' does not exist; choose one of"),
+        (["run", "cifar10", "-p", "speed=1"], "parameter 'speed' does not exist in cifar10"),
+        (["run", "cifar10", "-p", "preset=slow"], "preset: 'slow' does not exist"),
+        (["run", "cifar10", "-p", "data=mnist"], "data: 'mnist' does not exist"),
+        (["run", "cifar10", "-p", "seeds=one"], "seeds: 'one'"),
+        (["run", "cifar10", "-p", "methods=clean,magic"], "methods: 'magic' does not exist"),
+        (["run", "nothing"], "nothing"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(miue, words, message, monkeypatch, tmp_path):
+    if words[0] != "run":
+        monkeypatch.chdir(tmp_path)
+    code, _, err = miue(*words)
+    assert code == 2
+    assert message in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_a_perturbation_of_other_pictures_never_becomes_clean_training(miue, picture_folder, tmp_path):
+    file = tmp_path / "delta.safetensors"
+    miue("poison", "--method", "random", "--data", f"folder:{picture_folder}", "--size", 16, "--out", file)
+    code, _, err = miue("train", "--data", f"folder:{picture_folder}", "--size", 24, "--poison", file)
+    assert code == 2 and "delta.safetensors was made for other images" in err
+
+
+def test_failures_while_running_are_code_1(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+    code, _, err = miue("train", *data, "--set", "lr=1e12", "--set", "epochs=8", "--set", "schedule=constant")
+    assert code == 1 and "training diverged" in err
+
+
+def test_help_gives_units_and_defaults():
+    runner = CliRunner()
+    for command in ("poison", "train", "mi", "run", "publish", "book"):
+        result = runner.invoke(cli.app, [command, "--help"])
+        assert result.exit_code == 0
+    text = " ".join(runner.invoke(cli.app, ["poison", "--help"]).output.split())
+    assert "a fraction of the pixel range" in text and "8/255" in text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_leaves_nothing_partial(tmp_path):
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-m", "miue", "poison", "--preset", "quick", "--out", str(tmp_path / "delta")]
+    env = os.environ | {"MIUE_CACHE": str(cache), "MIUE_PROGRESS": str(tmp_path / "log")}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("budget")
+    assert process.stdout.readline().startswith("data")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in err
+    assert not (tmp_path / "delta").exists() and not [f for f in cache.rglob("*") if f.is_file()]
