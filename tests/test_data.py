@@ -2,9 +2,9 @@ import hashlib
 
 import numpy as np
 import pytest
+import sklearn.datasets
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
 from torchvision import datasets
 
 import miue
@@ -19,7 +19,7 @@ PHOTOGRAPHS = "99310b92a8963a4b9118f3a93695bf9d2f7c20a03361f1962972901ccd5560da"
 
 def test_the_photographs_decode_as_everywhere():
     """If this fails, the JPEG decoder differs, and the hashes of Digits-M with it."""
-    pixels = b"".join(np.ascontiguousarray(photo).tobytes() for photo in load_sample_images().images)
+    pixels = b"".join(np.ascontiguousarray(photo).tobytes() for photo in sklearn.datasets.load_sample_images().images)
     assert hashlib.sha256(pixels).hexdigest() == PHOTOGRAPHS
 
 
@@ -34,7 +34,7 @@ def test_digits_m_is_the_same_on_every_call_and_machine():
 def test_digits_m_is_digit_minus_photograph(monkeypatch):
     """With black photographs what is left is the digit, drawn from disjoint pools."""
     black = [np.zeros((427, 640, 3), dtype=np.uint8)] * 2
-    monkeypatch.setattr(digits_m, "load_sample_images", lambda: type("Photos", (), {"images": black}))
+    monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: type("Photos", (), {"images": black}))
     train, test = digits_m.make(400, 200)
     shape = train.x.float().amax(dim=1)
     assert torch.equal(train.x[:, 0], train.x[:, 1])
@@ -54,7 +54,7 @@ def test_digits_m_is_digit_minus_photograph(monkeypatch):
 def test_train_and_test_patches_come_from_different_parts(monkeypatch):
     marked = np.zeros((427, 640, 3), dtype=np.uint8)
     marked[:, 384:] = 200
-    monkeypatch.setattr(digits_m, "load_sample_images", lambda: type("Photos", (), {"images": [marked, marked]}))
+    monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: type("Photos", (), {"images": [marked] * 2}))
     train, test = digits_m.make(200, 200)
     corner = (slice(None), slice(None), 0, 0)  # no digit reaches it
     assert (train.x[corner] == 0).all() and (test.x[corner] == 200).all()

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from sklearn.model_selection import train_test_split
 
 from miue import digits_m
 from miue.errors import InputError, choose
@@ -84,6 +83,8 @@ def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Ima
     if wanted > len(images) - len(images.classes):  # scikit-learn wants one of each class left over
         chosen = np.random.default_rng(seed).permutation(len(images))[:wanted]
     else:
+        from sklearn.model_selection import train_test_split  # a second to import, and only needed here
+
         chosen, _ = train_test_split(
             np.arange(len(images)), train_size=wanted, stratify=images.y.numpy(), random_state=seed
         )

@@ -8,7 +8,6 @@ in a fixed order, so the set is the same on every machine.
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
 
 from miue.errors import InputError
 from miue.images import Images
@@ -27,6 +26,8 @@ def make(n_train: int = 3000, n_test: int = 1000, seed: int = 0) -> tuple[Images
     for argument, count in (("n_train", n_train), ("n_test", n_test)):
         if count < 10:
             raise InputError(f"{argument}: {count}; digits_m has ten classes, so it must be at least 10")
+    from sklearn.datasets import load_sample_images  # a second to import, and only needed here
+
     rng = np.random.default_rng(seed)
     digits, labels = _digits()
     order = rng.permutation(len(digits))
@@ -46,6 +47,8 @@ def make(n_train: int = 3000, n_test: int = 1000, seed: int = 0) -> tuple[Images
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
     small, labels = load_digits(return_X_y=True)
     levels = (small.reshape(-1, 8, 8).astype(np.int64) * 255 // 16).astype(np.uint8)
     large = [np.asarray(Image.fromarray(d).resize((DIGIT, DIGIT), Image.Resampling.BICUBIC)) for d in levels]
