@@ -66,7 +66,7 @@ def image_grid(images: Images, perturbed: Mapping[str, Images], rows: Tensor, am
     )
     for line, (label, pictures) in zip(axes, lines.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
-            axis.imshow(picture.permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=255)
+            axis.imshow(picture.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
             axis.set_axis_off()
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     return figure
@@ -143,7 +143,7 @@ def spectrum(spectra: Mapping[str, Tensor]) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(6, 3))
     for place, (method, values) in enumerate(spectra.items()):
-        axis.plot(range(1, len(values) + 1), values, color=_colour(method, place), label=_title(method))
+        axis.plot(range(1, len(values) + 1), values.numpy(), color=_colour(method, place), label=_title(method))
     axis.set(yscale="log", xlabel="eigenvalue, from the largest", ylabel="within-class variance")
     axis.legend()
     return figure
