@@ -4,7 +4,8 @@
   the hash of the package's code goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
-- Figures of a result get names of their own: pages of one template would name theirs alike.
+- A result gets a title that says its data and scale, and its figures get names of their own: pages of one template
+  would name both alike.
 - A page that comes or goes renders all pages anew: each shows the table of contents.
 - `{miue-parameters} NAME` shows the parameters of a template, `{miue-results}` what is published: tables made
   from the template and the records themselves.
@@ -29,6 +30,8 @@ from miue.runs import records, template
 
 RESULTS = "book/results/"
 INDEX = RESULTS + "index"
+TITLE = "From pictures to a verdict"
+"""What the template calls itself."""
 
 
 def set_cache(app: Sphinx, config: Any) -> None:
@@ -56,13 +59,23 @@ def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) 
 
 
 def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
-    """Put the name of the page before the names of its figures, where they are given and where they are used."""
+    """Give a result its title, and put its name before the names of its figures, given and used."""
     if not name.startswith(RESULTS) or name == INDEX:
         return
+    record = records.read_object(Path(app.srcdir) / f"{name}.json")
+    source[0] = source[0].replace(json.dumps("# " + TITLE)[1:-1], json.dumps(f"# {_title(record, name)}")[1:-1], 1)
     cells = json.loads(source[0])["cells"]
     for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}:
         own = f"{name.removeprefix(RESULTS)}-{figure}"
         source[0] = re.sub(rf"(?<![\w-]){re.escape(figure)}(?![\w-])", own, source[0])
+
+
+def _title(record: dict[str, Any], name: str) -> str:
+    """Data, number of pictures and scale, as the record has them."""
+    data = record.get("metrics", {}).get("data", {})
+    if not {"data", "n"} <= data.keys():
+        return name.removeprefix(RESULTS)
+    return f"{data['data']}, {data['n']:,} pictures, {record['parameters'].get('preset', 'no preset')}"
 
 
 def _results(env: BuildEnvironment) -> list[str]:
@@ -115,10 +128,14 @@ class ResultTable(SphinxDirective):
             link = addnodes.pending_xref(
                 "", nodes.inline("", name), refdomain="std", reftype="doc", reftarget=f"/{name}", refexplicit=False
             )
-            shown = [given.get("data"), given.get("preset"), given.get("n_train"), given.get("seeds")]
-            texts = [*shown, f"{(record.get('wall_seconds') or 0) / 60:.1f}", made.get("device")]
+            texts = [
+                len(given.get("seeds", [])) or "",
+                given.get("victim", ""),
+                made.get("device", ""),
+                made.get("commit"),
+            ]
             rows.append([link, *(nodes.Text("" if text is None else str(text)) for text in texts)])
-        return [_table(["Page", "Data", "Preset", "Training pictures", "Seeds", "Minutes", "Device"], rows)]
+        return [_table(["Page", "Seeds", "Victim", "Device", "Commit"], rows)]
 
 
 def _table(heads: list[str], rows: list[list[nodes.Node]]) -> nodes.table:
