@@ -1,11 +1,9 @@
-"""Shared by all tests: a cache of their own, and pictures small enough to train on in a blink."""
+"""Shared by all tests: a cache of their own, a handful of pictures, a folder of them."""
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-from miue import Images
+from samples import pictures
 
 
 @pytest.fixture(autouse=True)
@@ -13,13 +11,6 @@ def own_cache(tmp_path, monkeypatch):
     """Nothing is read from, or left in, the user's cache."""
     monkeypatch.setenv("MIUE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MIUE_DATA", raising=False)
-
-
-def pictures(n=48, classes=4, channels=3, size=8, seed=0):
-    """Noise pictures with labels in turn; `size` 8 keeps a training epoch at milliseconds."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
-    return Images(x, torch.arange(n) % classes, [f"class {c}" for c in range(classes)], name="noise")
 
 
 @pytest.fixture

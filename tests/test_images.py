@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import pictures
+from samples import pictures
 
 from miue import Images
 from miue.errors import InputError

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import pictures
 from safetensors.torch import save_file
+from samples import pictures
 
 from miue import Images, poisons
 from miue.errors import InputError

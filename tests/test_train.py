@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import pictures
+from samples import pictures
 
 from miue import Images, train
 from miue.errors import InputError
