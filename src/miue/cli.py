@@ -25,6 +25,8 @@ app = typer.Typer(
     help="Why unlearnable examples work: perturb pictures, train victims, measure mutual information.",
 )
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 Data = Annotated[str, typer.Option(help=f"Data set: {', '.join(data.DATASETS)}.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of downloads and unpacked sets (default: $MIUE_DATA, data/).")]
 NTrain = Annotated[int | None, typer.Option(help="Training pictures, classes in proportion (default: all).")]
@@ -237,9 +239,10 @@ def main() -> None:
     except InputError as error:
         print(f"miue: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("miue: interrupted; finished steps are kept in the cache", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("miue: interrupted; finished steps are kept in the cache", file=sys.stderr)
+        raise
     except (OSError, FloatingPointError, RuntimeError) as error:
         print(f"miue: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -40,6 +40,6 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
     """Yield `items` and show how far it is; what takes under two seconds shows nothing."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if os.environ.get("MIUE_PROGRESS") or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if os.environ.get("MIUE_PROGRESS") or not sys.stderr.isatty():
         return _lines(items, label, total)
     return iter(tqdm(items, desc=label, total=total, delay=2.0, leave=False))
