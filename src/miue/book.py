@@ -1,12 +1,14 @@
 """The book: the default experiment, Jupyter Book, and a check of the pages that came out."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-from miue import progress, runs
+from miue import progress, runs, store
 from miue.errors import InputError
 from miue.page_check import check
 from miue.runs.records import notebook_problems, read_object
@@ -67,9 +69,12 @@ def _default_result(root: Path) -> None:
 
 def _render(root: Path) -> None:
     """Call Jupyter Book with warnings as errors; after a failure nothing is left that could be read."""
-    whole = root / WHOLE
+    whole, sources = root / WHOLE, _sources(root)
     if not whole.exists():
         _forget(root)
+    elif whole.read_text() == sources and (root / HTML / "index.html").exists():
+        progress.say("pages: nothing has changed since they were rendered")
+        return
     whole.unlink(missing_ok=True)
     start = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
     command = [sys.executable, "-c", start, "build", str(root), "--warningiserror", "--nitpick", "--keep-going"]
@@ -84,7 +89,15 @@ def _render(root: Path) -> None:
     if done.returncode:
         _forget(root)
         raise BookError(f"jupyter-book ended with {done.returncode}; the reason stands above")
-    whole.touch()
+    whole.write_text(sources)
+
+
+def _sources(root: Path) -> str:
+    """Digest of all that the pages are made of: the book, its settings, the package, Jupyter Book itself."""
+    settings = [root / name for name in ("_config.yml", "_toc.yml", "constraints.txt")]
+    files = sorted(f for f in [*settings, *(root / "book").rglob("*")] if f.is_file() and f.suffix != ".pyc")
+    contents = {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return store.key(contents=contents, code=store.code_hash("miue"), jupyter_book=version("jupyter-book"))
 
 
 def _forget(root: Path) -> None:

@@ -50,6 +50,18 @@ def test_pages_are_kept_after_a_whole_build_and_made_anew_after_one_that_was_kil
     assert not (html / "kept.html").exists()
 
 
+def test_pages_are_rendered_again_when_what_they_are_made_of_has_changed(small_book, jupyter_book, monkeypatch):
+    for _ in range(2):
+        book.build(small_book.root)
+    assert jupyter_book.count == 1
+    (small_book.root / "book" / "new.md").write_text("# New\n")
+    book.build(small_book.root)
+    assert jupyter_book.count == 2
+    monkeypatch.setattr(book.store, "code_hash", lambda module: "other code")
+    book.build(small_book.root)
+    assert jupyter_book.count == 3
+
+
 def test_a_page_that_is_not_fit_to_be_read_fails_each_time(small_book, jupyter_book):
     jupyter_book.page = "<img src='none.png' alt='A line that rises steadily'/>"
     for _ in range(2):
