@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import yaml
 from nbformat import v4
@@ -114,3 +115,21 @@ def test_templates_declare_typed_and_explained_parameters():
             found = template.read(path).parameters
             parameters.check({}, found, path.stem)
             assert found and not [name for name, p in found.items() if not p.help], path
+
+
+def test_a_result_is_titled_by_its_data_and_scale(small_book):
+    import miue_book
+
+    page = small_book.result("cifar10-small")
+    store.write_json(
+        page.with_suffix(".json"),
+        store.read_json(page.with_suffix(".json"))
+        | {"metrics": {"data": {"data": "Digits-M", "n": 3000}}, "parameters": {"preset": "quick"}},
+    )
+    template = nbformat.read(page, as_version=4)
+    template.cells[0].source = f"# {miue_book.TITLE}\n\nWhat came out."
+    source = [nbformat.writes(template)]
+    app = SimpleNamespace(srcdir=small_book.root)
+    miue_book.tell_apart(app, "book/results/cifar10-small", source)
+    assert nbformat.reads(source[0], as_version=4).cells[0].source.startswith("# Digits-M, 3,000 pictures, quick\n")
+    assert f"# {miue_book.TITLE}\n" in (ROOT / "book" / "experiments" / "cifar10.md").read_text()
