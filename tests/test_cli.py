@@ -106,7 +106,15 @@ def test_ctrl_c_leaves_nothing_partial(tmp_path):
     cache = tmp_path / "cache"
     command = [sys.executable, "-m", "miue", "poison", "--preset", "quick", "--out", str(tmp_path / "delta")]
     env = os.environ | {"MIUE_CACHE": str(cache), "MIUE_PROGRESS": str(tmp_path / "log")}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job of a shell, as in CI, hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout.readline().startswith("budget")
     assert process.stdout.readline().startswith("data")
     time.sleep(1)

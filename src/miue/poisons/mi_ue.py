@@ -2,6 +2,14 @@
 
 Zhu, Miao, Dong & Gao, ICLR 2026 (arXiv 2603.03725): train a source network on the perturbed pictures; after every
 epoch, sweep once over the data with sign-gradient descent on the MI-UE loss of the network's features.
+
+What the presets bring, with small_resnet as source and victim on two cores of an AMD EPYC:
+
+- quick: Digits-M, 3,000 pictures: victim 13 % where the clean one has 89 %; 96 s (one seed).
+- laptop: CIFAR-10 (JPEG-75 copy), 4,000 pictures: victim 14 to 26 % where the clean one has 60 %; about 430 s
+  (three seeds).
+- paper: the paper's settings, for ResNet-18 and 50,000 pictures on a GPU; the paper reports 9.95 % and 3.6 hours.
+  Not measured here.
 """
 
 from dataclasses import dataclass, replace
