@@ -1,7 +1,8 @@
 """PGD image-steps per second and utilisation, and the MI-UE loss against its formula written out literally.
 
 Utilisation is achieved over peak FLOP/s; the peak is a matrix product measured in the same run, and the work of a step
-is counted by torch's own FLOP counter. Run by hand: `python benchmarks/pgd_speed.py --help`.
+is counted by torch's own FLOP counter as if convolutions were done directly, so a library that saves multiplications
+can exceed 1. Run by hand: `python benchmarks/pgd_speed.py --help`.
 """
 
 import argparse

@@ -1,4 +1,9 @@
-"""The one training loop, and what is asked of a trained network: accuracy and features."""
+"""The one training loop, and what is asked of a trained network: accuracy and features.
+
+What the recipes bring, with small_resnet on clean pictures and two cores of an AMD EPYC: `quick` and `laptop` 89 % on
+Digits-M (3,000 pictures, about 25 s, one seed) and 60 % on CIFAR-10 (JPEG-75 copy) (4,000 pictures, about 65 s, three
+seeds). `standard` and `paper` are for whole data sets on a GPU and were not measured here.
+"""
 
 import math
 from collections.abc import Callable, Iterator

@@ -3,6 +3,13 @@
 Huang, Ma, Erfani, Bailey & Wang, "Unlearnable Examples: Making Personal Data Unexploitable", ICLR 2021: rounds of a
 few training batches of a source network on the perturbed pictures, then sign-gradient descent on its cross-entropy
 over all of them, until the perturbed pictures are all but fitted.
+
+What the presets bring, with small_resnet as source and victim on two cores of an AMD EPYC:
+
+- quick: Digits-M, 3,000 pictures: victim 7 % where the clean one has 89 %; 65 s (one seed).
+- laptop: CIFAR-10 (JPEG-75 copy), 4,000 pictures: victim 10 to 18 % where the clean one has 60 %; about 350 s
+  (three seeds).
+- paper: for ResNet-18 and 50,000 pictures on a GPU; published victims have 21 to 24 %. Not measured here.
 """
 
 from dataclasses import dataclass, replace
