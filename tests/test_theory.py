@@ -8,7 +8,16 @@ import torch
 
 from miue.errors import InputError
 from miue.mi import mi_ksg
-from miue.theory import covariance_bound, entropy, noise_bound, within_class_spectrum
+from miue.theory import (
+    covariance_bound,
+    entropy,
+    fano_bound,
+    label_information,
+    noise_bound,
+    prediction_disagreement,
+    sliced_noise_bound,
+    within_class_spectrum,
+)
 
 LABELS = torch.arange(600) % 3
 
@@ -102,6 +111,69 @@ def test_within_class_spectrum():
     torch.testing.assert_close(moved, spectrum, rtol=1e-4, atol=0.0)
 
 
+def unit_directions(slices, d, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(slices, d, generator=g, dtype=torch.float64))
+
+
+def test_each_slice_has_the_bound_of_its_projection():
+    z, phi = features_with(SPECTRA), unit_directions(7, 3)
+    bounds = sliced_noise_bound(z.float(), LABELS, 0.2, directions=phi)
+    assert bounds.shape == (7,) and bounds.dtype == torch.float64
+    expected = [noise_bound(z @ p, LABELS, 0.2, covariance="empirical") for p in phi]
+    torch.testing.assert_close(bounds, torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=0.0)
+    one = sliced_noise_bound(z[:, 0], LABELS, 0.2, directions=torch.ones(1, 1))
+    assert float(one) == pytest.approx(noise_bound(z[:, 0], LABELS, 0.2, covariance="empirical"))
+
+
+def test_the_bound_holds_in_every_slice_of_a_mixture():
+    """Eight clusters in 20 dimensions: over the measured value everywhere, and by little where noise is small."""
+    g = torch.Generator().manual_seed(1)
+    labels = torch.arange(2000) % 8
+    z = 2 * torch.randn(8, 20, generator=g)[labels] + 0.2 * torch.randn(2000, 20, generator=g)
+    phi = unit_directions(12, 20)
+    for s in (0.02, 0.5):
+        noisy = z + s * torch.randn(z.shape, generator=g)
+        measured = torch.from_numpy(mi_ksg(phi @ z.T.double(), phi @ noisy.T.double()).per_slice)
+        slack = sliced_noise_bound(z, labels, s, directions=phi) - measured
+        assert slack.min() > -0.05  # KSG itself scatters by that much
+        assert slack.mean() < 1.2
+
+
+@pytest.mark.parametrize(("classes", "d"), [(2, 0.1), (2, 0.4), (10, 0.001), (10, 0.3), (10, 0.85), (100, 0.9)])
+def test_fano_is_met_by_the_symmetric_channel(classes, d):
+    """V uniform; U = V with probability 1 - d, else any other class alike: I = log C - h_b(d) - d log(C - 1)."""
+    coin = -d * math.log(d) - (1 - d) * math.log1p(-d)
+    information = math.log(classes) - coin - d * math.log(classes - 1)
+    assert fano_bound(information, classes, math.log(classes)) == pytest.approx(d, rel=1e-6)
+
+
+def test_fano_bounds_any_pair_of_predictions():
+    """On the very same samples the plug-in values obey the inequality exactly, however few samples there are."""
+    rng = np.random.default_rng(0)
+    bounds = []
+    for classes, n in [(2, 30), (4, 50), (10, 40), (10, 2000)]:
+        for keep in (0.0, 0.3, 0.9, 1.0):
+            v = rng.choice(classes, n, p=rng.dirichlet(np.ones(classes)))
+            u = np.where(rng.random(n) < keep, v, rng.choice(classes, n, p=rng.dirichlet(np.ones(classes))))
+            bound = fano_bound(label_information(u, v), classes, entropy(v))
+            assert bound <= prediction_disagreement(u, v) + 1e-9
+            bounds.append(bound)
+    assert max(bounds) > 0.3
+
+
+def test_fano_at_the_ends():
+    assert fano_bound(0.0, 10, math.log(10)) == pytest.approx(0.9)
+    assert fano_bound(-0.02, 10, math.log(10)) == pytest.approx(0.9)
+    assert fano_bound(-0.5, 10, 2.0) == fano_bound(0.0, 10, 2.0) > 0.5
+    assert fano_bound(math.log(10), 10, math.log(10)) == 0
+    assert fano_bound(7.0, 10, 2.0) == 0
+    assert fano_bound(0.0, 2, math.log(2) + 1e-12) == pytest.approx(0.5)
+    assert fano_bound(0.0, 10, 0.0) == 0
+    values = [fano_bound(mi, 10, 2.2) for mi in np.linspace(0, 2.2, 12)]
+    assert (np.diff(values) < 0).all()
+
+
 Z = features_with(SPECTRA)
 
 
@@ -117,8 +189,19 @@ Z = features_with(SPECTRA)
         (lambda: noise_bound(Z, LABELS, 1.0, covariance="oas"), "covariance: 'oas' does not exist"),
         (lambda: covariance_bound(Z, LABELS, 1.0, covariance="empirical"), "covariance of a class is singular"),
         (lambda: covariance_bound(Z, LABELS, -math.inf), "conditional_entropy: -inf is not finite"),
-        (lambda: entropy(torch.zeros(3, 2)), r"labels: shape \(3, 2\)"),
-        (lambda: entropy(torch.zeros(0)), r"labels: shape \(0,\)"),
+        (lambda: sliced_noise_bound(Z, LABELS, -1.0, directions=torch.eye(3)), "noise_std: -1.0 must be"),
+        (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(4)), r"directions: shape \(4, 4\)"),
+        (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3)[0]), r"directions: shape \(3,\)"),
+        (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=2 * torch.eye(3)), "directions: some have no length"),
+        (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3) / 0), "directions: some have no length"),
+        (lambda: sliced_noise_bound(Z, LABELS[:9], 1.0, directions=torch.eye(3)), "labels: 9 labels for 600 samples"),
+        (lambda: fano_bound(math.nan, 10, 1.0), "mi: nan is not finite"),
+        (lambda: fano_bound(math.inf, 10, 1.0), "mi: inf is not finite"),
+        (lambda: fano_bound(1.0, 1, 0.0), "n_classes: 1; a prediction needs"),
+        (lambda: fano_bound(1.0, 2.5, 0.0), "n_classes: 2.5; a prediction needs"),
+        (lambda: fano_bound(1.0, 10, 2.31), r"prediction_entropy: 2.31 nats; 10 classes allow 0 to log C = 2.3026"),
+        (lambda: fano_bound(1.0, 10, -0.1), "prediction_entropy: -0.1 nats"),
+        (lambda: fano_bound(1.0, 10, math.nan), "prediction_entropy: nan nats"),
     ],
 )
 def test_bad_input(call, message):

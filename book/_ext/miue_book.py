@@ -4,7 +4,7 @@
   the hash of the package's code goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
-- A result gets a title that says its data and scale, and its figures get names of their own: pages of one template
+- A result gets a title that says also its data and scale, and its figures get names of their own: pages of one template
   would name both alike.
 - A page that comes or goes renders all pages anew: each shows the table of contents.
 - `{miue-parameters} NAME` shows the parameters of a template, `{miue-results}` what is published: tables made
@@ -30,8 +30,8 @@ from miue.runs import records, template
 
 RESULTS = "book/results/"
 INDEX = RESULTS + "index"
-TITLE = "From pictures to a verdict"
-"""What the template calls itself."""
+TITLE = re.compile(r'(?<="# )[^"\\]+')
+"""The first heading of a notebook's first cell, as it stands in the file."""
 
 
 def set_cache(app: Sphinx, config: Any) -> None:
@@ -59,23 +59,23 @@ def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) 
 
 
 def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
-    """Give a result its title, and put its name before the names of its figures, given and used."""
+    """Add data and scale to the title of a result, and put its name before those of its figures, given and used."""
     if not name.startswith(RESULTS) or name == INDEX:
         return
     record = records.read_object(Path(app.srcdir) / f"{name}.json")
-    source[0] = source[0].replace(json.dumps("# " + TITLE)[1:-1], json.dumps(f"# {_title(record, name)}")[1:-1], 1)
+    source[0] = TITLE.sub(lambda heading: json.dumps(_title(heading[0], record))[1:-1], source[0], count=1)
     cells = json.loads(source[0])["cells"]
     for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}:
         own = f"{name.removeprefix(RESULTS)}-{figure}"
         source[0] = re.sub(rf"(?<![\w-]){re.escape(figure)}(?![\w-])", own, source[0])
 
 
-def _title(record: dict[str, Any], name: str) -> str:
-    """Data, number of pictures and scale, as the record has them."""
+def _title(heading: str, record: dict[str, Any]) -> str:
+    """The template's own heading with data, number of pictures and scale, as the record has them."""
     data = record.get("metrics", {}).get("data", {})
     if not {"data", "n"} <= data.keys():
-        return name.removeprefix(RESULTS)
-    return f"{data['data']}, {data['n']:,} pictures, {record['parameters'].get('preset', 'no preset')}"
+        return heading
+    return f"{heading}: {data['data']}, {data['n']:,} pictures, {record['parameters'].get('preset', 'no preset')}"
 
 
 def _results(env: BuildEnvironment) -> list[str]:

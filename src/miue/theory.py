@@ -1,30 +1,48 @@
-"""Bounds on the mutual information of clean and perturbed features, from labels and covariances alone.
+"""Bounds on the mutual information of clean and perturbed features, and what it says about errors.
 
 X is a training image, X' its perturbed copy, Y its class; Z = g(X) and Z' = g(X') are features in R^d. Everything
-is in nats. Sigma_y is the covariance of Z' within class y.
+is in nats. Sigma_y is the covariance of Z' within class y. The statistics that the bounds are made of live in
+`miue.statistics` and have their names here too.
 """
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from sklearn.covariance import ledoit_wolf
+from scipy.optimize import brentq
+from scipy.special import entr
 from torch import Tensor
 
-from miue.errors import InputError, choose
+from miue.errors import InputError
+from miue.statistics import (
+    COVARIANCES,
+    class_covariances,
+    eigenvalues,
+    entropy,
+    label_information,
+    linear_cka,
+    participation_ratio,
+    prediction_disagreement,
+    within_class_spectrum,
+)
 
-COVARIANCES = ("ledoit_wolf", "empirical")
+__all__ = [
+    "COVARIANCES",
+    "class_covariances",
+    "covariance_bound",
+    "entropy",
+    "fano_bound",
+    "label_information",
+    "linear_cka",
+    "noise_bound",
+    "participation_ratio",
+    "prediction_disagreement",
+    "sliced_noise_bound",
+    "within_class_spectrum",
+]
 
-
-def entropy(labels: Tensor | np.ndarray) -> float:
-    """Return H(Y) in nats of the frequencies of `labels` (n,): 0 for one class, log C for C equal ones.
-
-    Raises:
-        InputError: no labels, or not a vector.
-    """
-    _, counts = _classes(labels)
-    return float(torch.special.entr(counts.double() / counts.sum()).sum())
+UNIT = 1e-6  # how far the length of a direction may be from 1: float32 rounding
+ROUNDING = 1e-9  # nats by which an entropy may exceed its maximum
 
 
 def noise_bound(
@@ -40,7 +58,7 @@ def noise_bound(
 
     Holds for any Z, and for features of any distribution with these covariances: given the class, a normal
     variable has the largest entropy for its covariance. Compare it only with the mutual information of the same
-    noised features. For a bound along one direction phi, pass `features @ phi`.
+    noised features. Along single directions: `sliced_noise_bound`.
 
     The covariances are estimated, and the mean log det of an empirical covariance lies under the log det of the
     truth. Measured with 400 samples in each of 10 classes and d = 512, s^2 from 1 to 0.01, one draw: for independent
@@ -57,13 +75,62 @@ def noise_bound(
     Raises:
         InputError: shapes that do not match, NaN or infinity, a class of one sample, noise_std not above 0.
     """
-    if not (math.isfinite(noise_std) and noise_std > 0):
-        raise InputError(f"noise_std: {noise_std} must be a finite number above 0, in the units of the features")
+    _check_noise(noise_std)
     log_dets = [
-        share * torch.log1p(_eigenvalues(sigma) / noise_std**2).sum()
-        for share, sigma in _covariances(features, labels, covariance)
+        share * torch.log1p(eigenvalues(sigma) / noise_std**2).sum()
+        for share, sigma in class_covariances(features, labels, covariance=covariance)
     ]
     return entropy(labels) + 0.5 * float(sum(log_dets))
+
+
+def sliced_noise_bound(
+    features: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
+    noise_std: float,
+    *,
+    directions: Tensor | np.ndarray,
+) -> Tensor:
+    """Bound I(Z; phi'(Z' + s N)) in nats, direction by direction: at most
+
+        H(Y) + 1/2 E_Y log(1 + phi' Sigma_Y phi / s^2).
+
+    By data processing it bounds I(theta'Z; phi'(Z' + s N)) as well, whatever theta, so each slice of a sliced mutual
+    information. `sliced_mi` standardises the columns it is given, which would rescale the noise with the features.
+    To compare like with like, standardise Z' once, add the noise to that, and slice both without standardising again:
+
+        theta, phi = draw_directions(d, d, n_slices, seed)
+        bound = sliced_noise_bound(z2, labels, s, directions=phi)
+        measured = sliced_mi(z1, z2 + s * noise, n_slices=n_slices, seed=seed, standardise=False).per_slice
+
+    with `draw_directions` of `miue.mi`, and constant columns removed beforehand, as `sliced_mi` does. The variances
+    along phi are the unbiased empirical ones of each class: in one dimension nothing has to be shrunk, and their
+    logarithms are too low by no more than about 1 / n_y.
+
+    Args:
+        features: (n, d): Z' without the noise.
+        labels: (n,) classes; each needs two samples or more.
+        noise_std: s > 0, in the units of the features.
+        directions: (slices, d) unit vectors phi.
+
+    Returns:
+        (slices,) float64.
+
+    Raises:
+        InputError: as `noise_bound`; directions of another width, NaN, or not of length 1.
+    """
+    _check_noise(noise_std)
+    covariances = class_covariances(features, labels, covariance="empirical")
+    phi = torch.as_tensor(directions).detach().to("cpu", torch.float64)
+    width = np.shape(features)[1] if np.ndim(features) == 2 else 1
+    if phi.ndim != 2 or len(phi) == 0 or phi.shape[1] != width:
+        raise InputError(f"directions: shape {tuple(phi.shape)}; pass (slices, {width}) for these features")
+    if not ((phi.norm(dim=1) - 1).abs() <= UNIT).all():
+        raise InputError("directions: some have no length of 1; divide each by its norm")
+    total = torch.full((len(phi),), entropy(labels), dtype=torch.float64)
+    for share, sigma in covariances:
+        variance = ((phi @ sigma) * phi).sum(1).clamp(min=0)  # under 0 by rounding only
+        total += 0.5 * share * torch.log1p(variance / noise_std**2)
+    return total
 
 
 def covariance_bound(
@@ -93,8 +160,8 @@ def covariance_bound(
     if not math.isfinite(conditional_entropy):
         raise InputError(f"conditional_entropy: {conditional_entropy} is not finite; the bound then says nothing")
     total = 0.0
-    for share, sigma in _covariances(features, labels, covariance):
-        values = _eigenvalues(sigma)
+    for share, sigma in class_covariances(features, labels, covariance=covariance):
+        values = eigenvalues(sigma)
         if values[0] <= len(sigma) * torch.finfo(torch.float64).eps * values[-1]:
             raise InputError(
                 f"features: the covariance of a class is singular (smallest eigenvalue {float(values[0]):.3g}); "
@@ -104,64 +171,51 @@ def covariance_bound(
     return 0.5 * total + entropy(labels) - conditional_entropy
 
 
-def within_class_spectrum(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Tensor:
-    """Return the eigenvalues (d,) float64, descending, of the pooled covariance within classes, E_Y Sigma_Y.
+def fano_bound(mi: float, n_classes: int, prediction_entropy: float) -> float:
+    """Return the smallest share of samples on which two predictions can differ, by Fano's inequality.
 
-    Their sum is the mean squared distance of a feature vector from the mean of its class.
+    With U = f(X), V = f(X') among C classes and d = P(U != V),
+
+        h_b(d) + d log(C - 1) >= H(V | U) >= H(V) - I(Z;Z'),
+
+    h_b the entropy of a coin (Fano, 1961; Cover and Thomas, 2006, section 2.10). The left side grows from 0 to
+    log C on 0 <= d <= 1 - 1/C; the result is the d at which it reaches the right side. If e' is the error of f on the
+    perturbed images, its error on the clean ones is at least d - e'.
 
     Args:
-        features: (n, d), or (n,) for d = 1.
-        labels: (n,) classes.
+        mi: an *upper* bound of I(Z;Z'), or I(U;V) itself, in nats. At `prediction_entropy` and above nothing is
+            forced and the result is 0. A negative value, as a noisy estimate may be, counts as 0: no mutual
+            information is less.
+        n_classes: C, at least 2.
+        prediction_entropy: H(V) in nats, from 0 to log C.
+
+    Returns:
+        d in [0, 1 - 1/C].
 
     Raises:
-        InputError: shapes that do not match, NaN or infinity.
+        InputError: a value out of range or not finite.
     """
-    z, member, counts = _checked(features, labels)
-    means = torch.zeros(len(counts), z.shape[1], dtype=z.dtype).index_add_(0, member, z) / counts[:, None]
-    centred = z - means[member]
-    return _eigenvalues(centred.T @ centred / len(z)).flip(0)
+    if n_classes != int(n_classes) or n_classes < 2:
+        raise InputError(f"n_classes: {n_classes}; a prediction needs a whole number of classes, at least 2")
+    if not math.isfinite(mi):
+        raise InputError(f"mi: {mi} is not finite; give nats")
+    largest, top = math.log(n_classes), 1 - 1 / n_classes
+    if not -ROUNDING <= prediction_entropy <= largest + ROUNDING:
+        raise InputError(
+            f"prediction_entropy: {prediction_entropy} nats; {n_classes} classes allow 0 to log C = {largest:.4f}"
+        )
+
+    def short_by(d: float) -> float:
+        return float(entr(d) + entr(1 - d)) + d * math.log(n_classes - 1) - needed
+
+    needed = prediction_entropy - max(mi, 0.0)
+    if needed <= 0:
+        return 0.0
+    if short_by(top) <= 0:
+        return top
+    return float(brentq(short_by, 0.0, top, xtol=1e-14))
 
 
-def _covariances(
-    features: Tensor | np.ndarray, labels: Tensor | np.ndarray, kind: str
-) -> Iterator[tuple[float, Tensor]]:
-    """Yield for each class its share of the samples and its covariance (d, d)."""
-    choose("covariance", kind, COVARIANCES)
-    z, member, counts = _checked(features, labels)
-    if counts.min() < 2:
-        raise InputError("labels: a class has one sample only; a covariance needs two or more in each class")
-    for index, count in enumerate(counts.tolist()):
-        own = z[member == index]
-        if kind == "ledoit_wolf":
-            sigma = torch.from_numpy(ledoit_wolf(own.numpy())[0])
-        else:
-            sigma = own.T.cov().reshape(z.shape[1], z.shape[1])
-        yield count / len(z), sigma
-
-
-def _eigenvalues(sigma: Tensor) -> Tensor:
-    """Ascending eigenvalues (d,) of a covariance; rounding may bring them under 0, where none belongs."""
-    return torch.linalg.eigvalsh(sigma).clamp(min=0)
-
-
-def _checked(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Return features (n, d) float64 on the CPU, class index of each (n,) and samples of each class (C,)."""
-    z = torch.as_tensor(features).detach().to("cpu", torch.float64)
-    z = z[:, None] if z.ndim == 1 else z
-    if z.ndim != 2 or z.numel() == 0:
-        raise InputError(f"features: shape {tuple(z.shape)}; pass (samples, features)")
-    if not z.isfinite().all():
-        raise InputError("features: some values are NaN or infinite; remove or mend them first")
-    member, counts = _classes(labels)
-    if len(member) != len(z):
-        raise InputError(f"labels: {len(member)} labels for {len(z)} samples; pass one for each")
-    return z, member, counts
-
-
-def _classes(labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return the class index (n,) int64 of each sample and the number of samples (C,) int64 of each class."""
-    labels = torch.as_tensor(labels).detach().cpu()
-    if labels.ndim != 1 or len(labels) == 0:
-        raise InputError(f"labels: shape {tuple(labels.shape)}; pass one label for each sample, (n,)")
-    _, member, counts = labels.unique(return_inverse=True, return_counts=True)
-    return member, counts
+def _check_noise(noise_std: float) -> None:
+    if not (math.isfinite(noise_std) and noise_std > 0):
+        raise InputError(f"noise_std: {noise_std} must be a finite number above 0, in the units of the features")

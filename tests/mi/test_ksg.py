@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 
 from miue.errors import DataWarning
-from miue.mi import mi_ksg, sliced_mi
+from miue.mi import mi_ksg, mi_ksg_joint, sliced_mi
 
 
 def sample(kind, n):
@@ -24,12 +24,13 @@ def sample(kind, n):
     }[kind]
 
 
+@pytest.mark.parametrize("variant", [1, 2])
 @pytest.mark.parametrize("kind", ["weak", "strong", "identical", "clusters", "heavy tails"])
 @pytest.mark.parametrize(("n", "k"), [(1500, 5), (400, 1), (40, 39)])
-def test_brute_force_and_search_agree(kind, n, k):
+def test_brute_force_and_search_agree(kind, n, k, variant):
     x, y = sample(kind, n)
-    tree = mi_ksg(x, y, k=k, search="tree")
-    brute = mi_ksg(x, y, k=k, search="brute", max_bytes=2**20)
+    tree = mi_ksg(x, y, k=k, variant=variant, search="tree")
+    brute = mi_ksg(x, y, k=k, variant=variant, search="brute", max_bytes=2**20)
     np.testing.assert_allclose(tree.per_slice, brute.per_slice, rtol=0, atol=1e-9)
     np.testing.assert_allclose(tree.per_subsample, brute.per_subsample, rtol=0, atol=1e-9)
 
@@ -81,6 +82,36 @@ def test_exact_boundary_by_hand():
     expected = digamma(1) + digamma(5) - 2 * digamma(1)
     for search in ("tree", "brute"):
         assert mi_ksg(x, x, k=1, search=search).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_second_variant_by_hand():
+    """k = 1: the rectangle of each point holds its neighbour on the edge and no other, so n_x = n_y = 1."""
+    x, y = np.array([0.0, 1.0, 5.0, 7.0]), np.array([0.0, 0.5, 9.0, 5.0])
+    # Nearest in the max-norm: 0 and 1 are each other's, 2 and 3 too. eps_x = 1, 1, 2, 2 and eps_y = 0.5, 0.5, 4, 4.
+    # Just outside: |5 - 0.5| = 4.5 in y for the last point.
+    expected = digamma(1) - 1 + digamma(4) - 2 * digamma(1)
+    for search in ("tree", "brute"):
+        assert mi_ksg(x, y, k=1, variant=2, search=search).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+def test_vectors_of_one_entry_are_numbers(variant):
+    x, y = sample("weak", 500)
+    as_vectors = mi_ksg_joint(x[..., None], y[..., None], variant=variant)
+    np.testing.assert_allclose(as_vectors.per_slice, mi_ksg(x, y, variant=variant).per_slice, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+@pytest.mark.parametrize("d", [2, 6])
+def test_brute_force_and_search_agree_on_vectors(d, variant):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 400, d))
+    y = x[..., :2] + rng.standard_normal((2, 400, 2))
+    tree = mi_ksg_joint(x, y, variant=variant, search="tree")
+    brute = mi_ksg_joint(x, y, variant=variant, search="brute", max_bytes=2**20)
+    np.testing.assert_allclose(tree.per_slice, brute.per_slice, rtol=0, atol=1e-9)
+    one = mi_ksg_joint(x[0], y[0], variant=variant)
+    assert one.value == pytest.approx(tree.per_slice[0], abs=1e-12) and one.stderr_kind == "subsamples"
 
 
 def test_result_does_not_depend_on_the_chunk():

@@ -1,24 +1,37 @@
-"""Mutual information between two sets of numbers or of feature vectors, in nats.
+"""Mutual information between two sets of numbers, of classes or of feature vectors, in nats.
 
-One-dimensional estimators (`mi_histogram`, `mi_ksg`) are batched over slices; `sliced_mi` carries any of them
-over to feature matrices by random projections; `null`, `ceiling` and `with_controls` say what a value has to
-be compared with.
+Estimators for pairs of numbers (`mi_histogram`, `mi_kde`, `mi_ksg`, `mi_neural`; `mi_ross` where one is a class) are
+batched over slices, those for vectors end in `_joint`; `sliced_mi` and `conditional_mi` carry them over to feature
+matrices by random projections, `max_sliced_mi` by the best ones; `null`, `ceiling` and `with_controls` say what a value
+has to be compared with; `tasks` holds distributions whose truth is known.
 """
 
+from miue.mi.controls import Controls, ceiling, null, shuffled, with_controls
 from miue.mi.estimate import Estimate
 from miue.mi.histogram import default_bins, mi_histogram
-from miue.mi.ksg import mi_ksg
-from miue.mi.sliced import ESTIMATORS, Controls, ceiling, null, sliced_mi, with_controls
+from miue.mi.kde import mi_kde
+from miue.mi.ksg import mi_ksg, mi_ksg_joint
+from miue.mi.projections import draw_directions
+from miue.mi.ross import mi_ross
+from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, conditional_mi, sliced_mi
 
 __all__ = [
+    "DISCRETE",
     "ESTIMATORS",
+    "JOINT",
     "Controls",
     "Estimate",
     "ceiling",
+    "conditional_mi",
     "default_bins",
+    "draw_directions",
     "mi_histogram",
+    "mi_kde",
     "mi_ksg",
+    "mi_ksg_joint",
+    "mi_ross",
     "null",
+    "shuffled",
     "sliced_mi",
     "with_controls",
 ]

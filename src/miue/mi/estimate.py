@@ -13,12 +13,13 @@ from torch import Tensor
 from miue.errors import DataWarning, InputError
 
 Rows = Tensor | np.ndarray
-"""Samples: (n,) for one pair of variables, (slices, n) for many."""
+"""Samples: (n,) for one pair of variables, (slices, n) for many. Of vectors: (n, d), or (slices, n, d) for many."""
 
-Core = Callable[[Tensor, Tensor], tuple[np.ndarray, float]]
-"""(slices, n) float64 x and y -> values (slices,) in nats, and the largest share of tied points."""
+Core = Callable[[Tensor, Tensor], np.ndarray]
+"""Float64 x and y, (slices, n) or (slices, n, d) -> float64 values (slices,) in nats."""
 
 MIN_SUBSAMPLE = 100  # a block of fewer points says little about the spread of a larger one
+CONSTANT = 1e-12  # a range below this part of the values is rounding, as in projections of constant columns
 TIES_WORTH_A_WARNING = 0.01  # float32 data of 50,000 points tie by chance in 0.3 % of the points
 
 
@@ -104,33 +105,40 @@ def measure(
     settings: dict[str, Any],
     subsamples: int,
     seed: int,
+    vectors: bool = False,
 ) -> Estimate:
     """Check and scale the samples, run `core` on all of them and on disjoint subsamples, and summarise.
 
-    Each row is centred and scaled to unit standard deviation: mutual information does not change, and
+    Each variable is centred and scaled to unit standard deviation: mutual information does not change, and
     estimators that compare distances in x with distances in y need a common scale.
 
     Raises:
-        InputError: shapes that do not match, fewer than `n_min` samples, NaN or infinity, a constant row.
+        InputError: shapes that do not match, fewer than `n_min` samples, NaN or infinity, a constant variable.
 
     Warns:
         DataWarning: ties in more than 1 % of a row.
     """
-    x, y = _rows("x", x, n_min), _rows("y", y, n_min)
-    if x.shape != y.shape:
+    x, y = as_rows("x", x, n_min, vectors), as_rows("y", y, n_min, vectors)
+    if x.shape[:2] != y.shape[:2]:
         raise InputError(f"x, y: shapes {tuple(x.shape)} and {tuple(y.shape)} differ; pass pairs of samples")
     y = y.to(x.device)
-    values, tied = core(x, y)
+    warn_of_ties(estimator, x, y)
+    values = core(x, y)
+    blocks = disjoint_blocks(x.shape[1], subsamples, seed)
+    parts = [core(x[:, block], y[:, block]) for block in blocks.to(x.device)]
+    per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
+    return summarise(estimator, values, per_subsample, x.shape[1], settings)
+
+
+def warn_of_ties(estimator: str, *variables: Tensor) -> None:
+    """Warn if more than 1 % of the points of a slice, of (slices, n) or (slices, n, d) samples, equal another."""
+    tied = max(_share_tied(rows) for rows in variables)
     if tied > TIES_WORTH_A_WARNING:
         warnings.warn(
             f"{tied:.0%} of the samples in a slice are tied; {estimator} expects continuous variables",
             DataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    blocks = disjoint_blocks(x.shape[1], subsamples, seed)
-    parts = [core(x[:, block], y[:, block])[0] for block in blocks.to(x.device)]
-    per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
-    return summarise(estimator, values, per_subsample, x.shape[1], settings)
 
 
 def disjoint_blocks(n: int, subsamples: int, seed: int) -> Tensor:
@@ -168,25 +176,49 @@ def as_finite(name: str, values: Rows) -> Tensor:
     return tensor
 
 
-def share_tied(rows: Tensor) -> float:
-    """Return the largest share, over (slices, n) sorted rows, of points that equal their predecessor."""
-    return float((rows[:, 1:] == rows[:, :-1]).double().mean(dim=1).max())
+def as_rows(name: str, values: Rows, n_min: int, vectors: bool = False) -> Tensor:
+    """Return (slices, n) float64 rows, of `vectors` (slices, n, d), each variable of mean 0 and standard deviation 1.
 
-
-def _rows(name: str, values: Rows, n_min: int) -> Tensor:
-    """Return (slices, n) float64 rows of zero mean and unit standard deviation."""
+    Raises:
+        InputError: another shape, fewer than `n_min` samples, NaN or infinity, a constant variable.
+    """
     rows = as_finite(name, values)
-    if rows.ndim not in (1, 2) or rows.numel() == 0:
-        raise InputError(f"{name}: shape {tuple(rows.shape)}; pass (n,) or (slices, n)")
-    rows = rows.reshape(-1, rows.shape[-1])
+    shapes = "(n, d) or (slices, n, d)" if vectors else "(n,) or (slices, n)"
+    single = 2 if vectors else 1
+    if rows.ndim not in (single, single + 1) or rows.numel() == 0:
+        raise InputError(f"{name}: shape {tuple(rows.shape)}; pass {shapes}")
+    rows = rows[None] if rows.ndim == single else rows
     if rows.shape[1] < n_min:
         raise InputError(f"{name}: {rows.shape[1]} samples are too few; this estimator needs at least {n_min}")
-    constant = (rows == rows[:, :1]).all(dim=1)
+    low, high = rows.amin(dim=1), rows.amax(dim=1)
+    constant = high - low <= CONSTANT * torch.maximum(low.abs(), high.abs())
     if constant.any():
-        which = int(constant.nonzero()[0])
-        raise InputError(f"{name}: slice {which} is constant ({float(rows[which, 0]):g}); drop it before measuring")
+        which = constant.nonzero()[0].tolist()
+        value = float(rows[which[0], 0, *which[1:]])
+        variable = f"column {which[1]} of slice {which[0]}" if vectors else f"slice {which[0]}"
+        raise InputError(f"{name}: {variable} is constant ({value:g}); drop it before measuring")
     rows = rows - rows.mean(dim=1, keepdim=True)
     return rows / rows.std(dim=1, keepdim=True, correction=0)
+
+
+def _share_tied(rows: Tensor) -> float:
+    """Return the largest share, over slices, of points that equal another one before them."""
+    if rows.ndim == 3:
+        return max(1 - len(points.unique(dim=0)) / len(points) for points in rows)
+    ordered = rows.sort(dim=1).values
+    return float((ordered[:, 1:] == ordered[:, :-1]).double().mean(dim=1).max())
+
+
+def class_members(labels: Rows, n: int) -> list[Tensor]:
+    """Return for every class, in the order of the labels' values, the int64 indices of its samples.
+
+    Raises:
+        InputError: not one label for each of `n` samples.
+    """
+    labels = torch.as_tensor(labels).detach().cpu()
+    if labels.shape != (n,):
+        raise InputError(f"labels: shape {tuple(labels.shape)}; pass one label for each of the {n} samples")
+    return [(labels == label).nonzero()[:, 0] for label in labels.unique()]
 
 
 def _standard_error(values: np.ndarray) -> float | None:

@@ -1,7 +1,6 @@
-"""Mutual information of feature vectors through random one-dimensional projections, and its controls."""
+"""Mutual information of feature vectors through random low-dimensional projections, also given their class."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,34 @@ import torch
 from torch import Tensor
 
 from miue.errors import InputError, choose
-from miue.mi.estimate import Estimate, Rows, as_finite, summarise
+from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
 from miue.mi.histogram import mi_histogram
-from miue.mi.ksg import mi_ksg
+from miue.mi.kde import mi_kde
+from miue.mi.ksg import mi_ksg, mi_ksg_joint
+from miue.mi.projections import draw_directions, live_columns, slices_at_once
+from miue.mi.ross import mi_ross
 
-ESTIMATORS: dict[str, Callable[..., Estimate]] = {"histogram": mi_histogram, "ksg": mi_ksg}
-"""One-dimensional estimators by name: each takes x and y of shape (slices, n), `subsamples`, `seed` and its
-own options, and returns an `Estimate` with values per slice."""
+Estimator = Callable[..., Estimate]
 
-DIRECTIONS = ("independent", "shared")
+NEURAL = ("mine", "nwj", "infonce", "smile")
+
+ESTIMATORS: dict[str, Estimator] = {
+    "histogram": mi_histogram,
+    "kde": mi_kde,
+    "ksg": mi_ksg,
+}
+"""Estimators for pairs of numbers: each takes x and y of shape (slices, n), `subsamples`, `seed` and its own options,
+and returns an `Estimate` with values per slice."""
+
+JOINT: dict[str, Estimator] = {
+    "ksg": mi_ksg_joint,
+}
+"""The same for pairs of vectors, (slices, n, d)."""
+
+DISCRETE: dict[str, Estimator] = {"ross": mi_ross}
+"""The same where y is a class, (n,) labels."""
+
 SUBSAMPLED_SLICES = 64  # the error over subsamples needs no more of them; fewer can only make it larger
-DEAD = 1e-6  # a column whose range is below this part of its size holds float32 rounding, not signal
 
 
 def sliced_mi(
@@ -29,6 +45,7 @@ def sliced_mi(
     n_slices: int = 512,
     seed: int = 0,
     *,
+    k_dim: int = 1,
     directions: str = "independent",
     standardise: bool = True,
     subsamples: int = 10,
@@ -46,41 +63,126 @@ def sliced_mi(
 
     Args:
         x: (n, d) features, tensor or array; the work is done where it lies.
-        y: (n, d') features of the same samples in the same order.
-        estimator: a name in `ESTIMATORS`.
+        y: (n, d') features of the same samples in the same order; for "ross" (n,) class labels.
+        estimator: a name in `ESTIMATORS`; in `JOINT` for k_dim > 1; or "ross", E I(theta'X; Y) for a class Y.
         n_slices: number of pairs of directions.
         seed: of the directions and of the split into subsamples.
+        k_dim: dimension of the projections: "k-sliced" for more than 1 (Goldfeld, Greenewald, Nuradha and Reeves,
+            NeurIPS 2022), with orthonormal frames in the place of directions.
         directions: "independent" draws phi apart from theta; "shared" takes phi = theta, for d = d' only.
         standardise: scale each column to zero mean and unit standard deviation before slicing.
         subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Measured with the first 64 slices.
-        max_bytes: memory for the projections of a chunk of slices. Chunking does not change the result.
-        **options: passed to the estimator: `k` and `search` for ksg, `bins` for histogram.
+        max_bytes: memory for a chunk of slices, beside x and y themselves. Chunking does not change the result.
+        **options: passed to the estimator: `k`, `variant` and `search` for ksg, `bins` for histogram, ...
 
     Returns:
         An `Estimate`, its values float64. Constant columns ("dead units") are dropped before slicing;
         `settings["dead_x"]` and `["dead_y"]` count them.
 
     Raises:
-        InputError: wrong shapes, lengths that differ, too few samples, NaN or infinity, only dead units,
-            an unknown estimator or kind of directions.
+        InputError: wrong shapes, lengths that differ, too few samples, NaN or infinity, only dead units, an unknown
+            estimator or kind of directions, a k_dim that does not fit, more slices or samples than max_bytes holds.
     """
-    one_dimensional = ESTIMATORS[choose("estimator", estimator, ESTIMATORS)]
-    choose("directions", directions, DIRECTIONS)
-    if n_slices < 1:
-        raise InputError(f"n_slices: {n_slices} leaves nothing to average; choose 1 or more (512 is usual)")
-    x, dead_x = _columns("x", x, standardise)
-    y, dead_y = _columns("y", y, standardise)
-    if len(x) != len(y):
-        raise InputError(f"x, y: {len(x)} and {len(y)} rows; pass features of the same samples")
-    theta, phi = _directions(x.shape[1], y.shape[1], n_slices, seed, directions)
-    theta, phi, y = theta.to(x.device), phi.to(x.device), y.to(x.device)
+    known = JOINT if k_dim > 1 else ESTIMATORS | DISCRETE
+    measured = known[choose("estimator", estimator, known)]
+    return _over_slices(
+        measured, x, y, estimator, n_slices, seed, k_dim, directions, standardise, subsamples, max_bytes, options
+    )
 
-    # An estimator holds about 16 arrays as large as its input.
-    chunk = min(SUBSAMPLED_SLICES, max(1, max_bytes // (16 * 8 * len(x))))
+
+def conditional_mi(
+    x: Rows,
+    y: Rows,
+    labels: Rows,
+    estimator: str = "ksg",
+    n_slices: int = 512,
+    seed: int = 0,
+    *,
+    k_dim: int = 1,
+    directions: str = "independent",
+    standardise: bool = True,
+    subsamples: int = 10,
+    max_bytes: int = 2**28,
+    **options: Any,
+) -> Estimate:
+    """Estimate the sliced mutual information that is left once the class L is known, in nats.
+
+        E I(theta'X; phi'Y | L) = E sum_l p(l) I(theta'X; phi'Y | L = l)
+
+    measured within each class and weighted by its share, over the same directions as `sliced_mi` with the same seed.
+    The bias of an estimator depends on the number of samples, here those of a class: the null to compare with is this
+    measure of rows that were shuffled within classes, `y[shuffled(n, labels)]`.
+
+    Args:
+        x: (n, d) features.
+        y: (n, d') features of the same samples.
+        labels: (n,) classes.
+        estimator: a name in `ESTIMATORS`, or in `JOINT` for k_dim > 1.
+        n_slices, seed, k_dim, directions, standardise, max_bytes: as in `sliced_mi`; columns are standardised over
+            all classes together.
+        subsamples: as in `sliced_mi`; blocks are drawn within each class, at least 100 samples in each.
+        **options: passed to the estimator.
+
+    Returns:
+        An `Estimate`; `settings["given"]` is the number of classes.
+
+    Raises:
+        InputError: as `sliced_mi`; labels of another length; a class too small for the estimator, or constant in it.
+    """
+    known = JOINT if k_dim > 1 else ESTIMATORS
+    one_class = known[choose("estimator", estimator, known)]
+    members = class_members(labels, len(x))
+    blocks = min(subsamples, min(len(own) for own in members) // MIN_SUBSAMPLE)
+
+    def measured(rows_x: Tensor, rows_y: Tensor, subsamples: int, seed: int, **options: Any) -> Estimate:
+        parts = []
+        for label, own in enumerate(members):
+            at = own.to(rows_x.device)
+            try:
+                parts.append(
+                    one_class(rows_x[:, at], rows_y[:, at], subsamples=min(subsamples, blocks), seed=seed, **options)
+                )
+            except InputError as error:
+                raise InputError(f"within class number {label}: {error}") from None
+        share = [part.n / len(x) for part in parts]
+        per_slice = np.average([part.per_slice for part in parts], axis=0, weights=share)
+        per_subsample = np.average([part.per_subsample for part in parts], axis=0, weights=share)
+        settings = parts[0].settings | {"given": len(members)}
+        return summarise(estimator, per_slice, per_subsample, len(x), settings)
+
+    return _over_slices(
+        measured, x, y, estimator, n_slices, seed, k_dim, directions, standardise, subsamples, max_bytes, options
+    )
+
+
+def _over_slices(
+    measured: Estimator,
+    x: Rows,
+    y: Rows,
+    estimator: str,
+    n_slices: int,
+    seed: int,
+    k_dim: int,
+    directions: str,
+    standardise: bool,
+    subsamples: int,
+    max_bytes: int,
+    options: dict[str, Any],
+) -> Estimate:
+    """Project, chunk by chunk, and summarise what `measured` finds in the projections."""
+    discrete = estimator in DISCRETE
+    x, dead_x = live_columns("x", x, standardise)
+    labels = torch.as_tensor(y)
+    y, dead_y = (x, 0) if discrete else live_columns("y", y, standardise)
+    y = y.to(x.device)
+    if len(x) != len(labels):
+        raise InputError(f"x, y: {len(x)} and {len(labels)} rows; pass features of the same samples")
+    chunk = min(SUBSAMPLED_SLICES, slices_at_once(len(x), x.shape[1] + y.shape[1], n_slices, k_dim, max_bytes))
+    theta, phi = draw_directions(x.shape[1], y.shape[1], n_slices, seed, directions, k_dim)
     parts = [
-        one_dimensional(
-            theta[i : i + chunk] @ x.T,
-            phi[i : i + chunk] @ y.T,
+        measured(
+            _project(x, theta[i : i + chunk]),
+            labels if discrete else _project(y, phi[i : i + chunk]),
             subsamples=subsamples if i < SUBSAMPLED_SLICES else 0,
             seed=seed,
             **options,
@@ -91,13 +193,14 @@ def sliced_mi(
     per_subsample = np.concatenate([part.per_subsample for part in with_error], axis=1)
     settings = parts[0].settings | {
         "directions": directions,
+        "k_dim": k_dim,
         "standardise": standardise,
         "seed": seed,
         "d_x": x.shape[1] + dead_x,
-        "d_y": y.shape[1] + dead_y,
         "dead_x": dead_x,
-        "dead_y": dead_y,
     }
+    if not discrete:
+        settings |= {"d_y": y.shape[1] + dead_y, "dead_y": dead_y}
     return summarise(
         estimator,
         np.concatenate([part.per_slice for part in parts]),
@@ -107,136 +210,7 @@ def sliced_mi(
     )
 
 
-def null(x: Rows, y: Rows, *, within: Rows | None = None, seed: int = 0, **settings: Any) -> Estimate:
-    """Measure what is left of `sliced_mi(x, y)` after the rows of y have been shuffled.
-
-    Shuffled freely, x and y are independent and the truth is 0: the value is the estimator's bias. Shuffled
-    within classes, they share nothing but the class: the value is what agreement on the class alone brings.
-
-    Args:
-        x: (n, d) features.
-        y: (n, d') features of the same samples.
-        within: (n,) class labels to shuffle within; None to shuffle freely.
-        seed: of the shuffle, and of the directions as in `sliced_mi`.
-        **settings: those of `sliced_mi`.
-
-    Returns:
-        An `Estimate` over the same directions as `sliced_mi` with the same seed; `settings["shuffle"]` says
-        which shuffle it was.
-
-    Raises:
-        InputError: as `sliced_mi`; labels of another length; one class only, or no class of two samples,
-            where a shuffle within classes would be the free one or none.
-    """
-    y = as_finite("y", y)
-    order = _shuffled(len(y), within, seed)
-    estimate = sliced_mi(x, y[order.to(y.device)], seed=seed, **settings)
-    estimate.settings["shuffle"] = "free" if within is None else "within class"
-    return estimate
-
-
-def ceiling(x: Rows, **settings: Any) -> Estimate:
-    """Measure SMI(X;X): what features of this shape show when everything is shared.
-
-    Finite under independent directions though I(X;X) is infinite; under shared ones it only shows the estimator's
-    own limit (about log n for ksg). A yardstick, not a strict maximum of `sliced_mi(x, y)`: a y that shows the
-    classes more clearly than x does can pass it.
-
-    Args:
-        x: (n, d) features.
-        **settings: those of `sliced_mi`.
-    """
-    return sliced_mi(x, x, **settings)
-
-
-@dataclass(frozen=True)
-class Controls:
-    """A sliced mutual information beside what it has to be compared with; all four over the same directions.
-
-    Attributes:
-        mi: the measured SMI(X;Y).
-        null: after a free shuffle; the truth is 0.
-        within_class: after a shuffle within classes; what agreement on the class alone brings.
-        ceiling: SMI(X;X).
-    """
-
-    mi: Estimate
-    null: Estimate
-    within_class: Estimate
-    ceiling: Estimate
-
-    def record(self) -> dict[str, dict[str, Any]]:
-        """Return the four records by name, for JSON."""
-        return {name: estimate.record() for name, estimate in vars(self).items()}
-
-
-def with_controls(x: Rows, y: Rows, labels: Rows, **settings: Any) -> Controls:
-    """Measure SMI(X;Y) together with its permutation null, its within-class shuffle and its ceiling.
-
-    Args:
-        x: (n, d) features, of the clean pictures as a rule: the ceiling is theirs.
-        y: (n, d') features of the same samples.
-        labels: (n,) classes.
-        **settings: those of `sliced_mi`, for all four alike.
-
-    Raises:
-        InputError: as `sliced_mi` and `null`.
-    """
-    within_class = null(x, y, within=labels, **settings)  # first: wrong labels are refused before any work
-    return Controls(
-        mi=sliced_mi(x, y, **settings),
-        null=null(x, y, **settings),
-        within_class=within_class,
-        ceiling=ceiling(x, **settings),
-    )
-
-
-def _columns(name: str, features: Rows, standardise: bool) -> tuple[Tensor, int]:
-    """Return the live columns of (n, d) features in float64, standardised if asked, and count the dead."""
-    columns = as_finite(name, features)
-    if columns.ndim != 2 or columns.numel() == 0:
-        raise InputError(f"{name}: shape {tuple(columns.shape)}; pass a matrix (samples, features)")
-    low, high = columns.amin(dim=0), columns.amax(dim=0)
-    alive = high - low > DEAD * torch.maximum(low.abs(), high.abs())
-    if not alive.any():
-        raise InputError(f"{name}: all {columns.shape[1]} columns are constant; nothing is left to slice")
-    dead = int((~alive).sum())
-    columns = columns[:, alive] if dead else columns
-    if standardise:
-        columns = columns - columns.mean(dim=0)
-        columns /= columns.std(dim=0, correction=0)
-    return columns, dead
-
-
-def _directions(d_x: int, d_y: int, n_slices: int, seed: int, kind: str) -> tuple[Tensor, Tensor]:
-    """Draw unit vectors (slices, d_x) and (slices, d_y), all at once: no chunk size can change them."""
-    if kind == "shared" and d_x != d_y:
-        raise InputError(f"directions: shared ones need equal widths, but x has {d_x} live columns and y {d_y}")
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(d: int) -> Tensor:
-        return torch.nn.functional.normalize(torch.randn(n_slices, d, generator=generator, dtype=torch.float64))
-
-    theta = draw(d_x)
-    return theta, theta if kind == "shared" else draw(d_y)
-
-
-def _shuffled(n: int, within: Rows | None, seed: int) -> Tensor:
-    """Return a random permutation (n,) int64 that keeps each sample in its class of `within`, if given."""
-    generator = torch.Generator().manual_seed(seed)
-    if within is None:
-        return torch.randperm(n, generator=generator)
-    labels = torch.as_tensor(within).cpu()
-    if labels.shape != (n,):
-        raise InputError(f"labels: shape {tuple(labels.shape)}; pass one label for each of the {n} samples")
-    classes, sizes = labels.unique(return_counts=True)
-    if len(classes) < 2 or sizes.max() < 2:
-        raise InputError(
-            f"labels: {len(classes)} classes for {n} samples; a shuffle within classes needs at least "
-            "two classes and one of them with two samples"
-        )
-    order = torch.empty(n, dtype=torch.int64)
-    for label in classes:
-        members = (labels == label).nonzero()[:, 0]
-        order[members] = members[torch.randperm(len(members), generator=generator)]
-    return order
+def _project(columns: Tensor, directions: Tensor) -> Tensor:
+    """Map (n, d) columns along directions (slices, d) to (slices, n), along frames (slices, k, d) to (slices, n, k)."""
+    directions = directions.to(columns.device)
+    return directions @ columns.T if directions.ndim == 2 else columns @ directions.mT

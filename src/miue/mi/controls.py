@@ -1,0 +1,116 @@
+"""What a sliced mutual information has to be compared with: its null, its within-class shuffle, its ceiling."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from miue.errors import InputError
+from miue.mi.estimate import Estimate, Rows, as_finite, class_members
+from miue.mi.sliced import sliced_mi
+
+
+def null(x: Rows, y: Rows, *, within: Rows | None = None, seed: int = 0, **settings: Any) -> Estimate:
+    """Measure what is left of `sliced_mi(x, y)` after the rows of y have been shuffled.
+
+    Shuffled freely, x and y are independent and the truth is 0: the value is the estimator's bias. Shuffled
+    within classes, they share nothing but the class: the value is what agreement on the class alone brings.
+
+    Args:
+        x: (n, d) features.
+        y: (n, d') features of the same samples.
+        within: (n,) class labels to shuffle within; None to shuffle freely.
+        seed: of the shuffle, and of the directions as in `sliced_mi`.
+        **settings: those of `sliced_mi`.
+
+    Returns:
+        An `Estimate` over the same directions as `sliced_mi` with the same seed; `settings["shuffle"]` says
+        which shuffle it was.
+
+    Raises:
+        InputError: as `sliced_mi`; labels of another length; one class only, or no class of two samples,
+            where a shuffle within classes would be the free one or none.
+    """
+    y = as_finite("y", y)
+    order = shuffled(len(y), within, seed)
+    estimate = sliced_mi(x, y[order.to(y.device)], seed=seed, **settings)
+    estimate.settings["shuffle"] = "free" if within is None else "within class"
+    return estimate
+
+
+def ceiling(x: Rows, **settings: Any) -> Estimate:
+    """Measure SMI(X;X): what features of this shape show when everything is shared.
+
+    Finite under independent directions though I(X;X) is infinite; under shared ones it only shows the estimator's
+    own limit (about log n for ksg). A yardstick, not a strict maximum of `sliced_mi(x, y)`: a y that shows the
+    classes more clearly than x does can pass it.
+
+    Args:
+        x: (n, d) features.
+        **settings: those of `sliced_mi`.
+    """
+    return sliced_mi(x, x, **settings)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """A sliced mutual information beside what it has to be compared with; all four over the same directions.
+
+    Attributes:
+        mi: the measured SMI(X;Y).
+        null: after a free shuffle; the truth is 0.
+        within_class: after a shuffle within classes; what agreement on the class alone brings.
+        ceiling: SMI(X;X).
+    """
+
+    mi: Estimate
+    null: Estimate
+    within_class: Estimate
+    ceiling: Estimate
+
+    def record(self) -> dict[str, dict[str, Any]]:
+        """Return the four records by name, for JSON."""
+        return {name: estimate.record() for name, estimate in vars(self).items()}
+
+
+def with_controls(x: Rows, y: Rows, labels: Rows, **settings: Any) -> Controls:
+    """Measure SMI(X;Y) together with its permutation null, its within-class shuffle and its ceiling.
+
+    Args:
+        x: (n, d) features, of the clean pictures as a rule: the ceiling is theirs.
+        y: (n, d') features of the same samples.
+        labels: (n,) classes.
+        **settings: those of `sliced_mi`, for all four alike.
+
+    Raises:
+        InputError: as `sliced_mi` and `null`.
+    """
+    within_class = null(x, y, within=labels, **settings)  # first: wrong labels are refused before any work
+    return Controls(
+        mi=sliced_mi(x, y, **settings),
+        null=null(x, y, **settings),
+        within_class=within_class,
+        ceiling=ceiling(x, **settings),
+    )
+
+
+def shuffled(n: int, within: Rows | None = None, seed: int = 0) -> Tensor:
+    """Return a random permutation (n,) int64 that keeps each sample in its class of `within`, if given.
+
+    Raises:
+        InputError: not one label for each sample; one class only, or no class of two samples.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if within is None:
+        return torch.randperm(n, generator=generator)
+    classes = class_members(within, n)
+    if len(classes) < 2 or max(map(len, classes)) < 2:
+        raise InputError(
+            f"labels: {len(classes)} classes for {n} samples; a shuffle within classes needs at least "
+            "two classes and one of them with two samples"
+        )
+    order = torch.empty(n, dtype=torch.int64)
+    for members in classes:
+        order[members] = members[torch.randperm(len(members), generator=generator)]
+    return order

@@ -1,0 +1,108 @@
+"""Mutual information of a number and a class, from nearest neighbours within the class (Ross, 2014)."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from scipy.special import digamma
+from torch import Tensor
+
+from miue.errors import InputError
+from miue.mi.estimate import (
+    MIN_SUBSAMPLE,
+    Estimate,
+    Rows,
+    as_rows,
+    class_members,
+    summarise,
+    warn_of_ties,
+)
+from miue.mi.ksg import count_within
+
+
+def mi_ross(x: Rows, labels: Rows, *, k: int = 5, subsamples: int = 10, seed: int = 0) -> Estimate:
+    """Estimate I(X;Y) in nats of a number X and a class Y.
+
+    With d_i the distance of x_i to its k-th nearest neighbour of the same class, m_i the number of samples of any class
+    nearer than d_i, itself included, and n_i the size of its class,
+
+        I = psi(n) + psi(k) - mean_i [ psi(n_i) + psi(m_i) ]
+
+    (Ross, PLoS ONE 9(2), e87357, 2014). At most H(Y) up to its error.
+
+    Args:
+        x: (n,) or (slices, n) numbers, tensor or array.
+        labels: (n,) classes, the same for all slices; at least two.
+        k: which neighbour, 1 to the size of the smallest class minus 1.
+        subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Fewer where a class would not
+            have k + 1 samples, or all classes together 100, in each.
+        seed: of the split into subsamples, which is made within classes.
+
+    Returns:
+        An `Estimate`; values float64.
+
+    Raises:
+        InputError: lengths that differ, one class only, a class of no more than k samples, NaN or infinity, a
+            constant slice.
+
+    Warns:
+        DataWarning: ties in more than 1 % of a row.
+    """
+    if k < 1:
+        raise InputError(f"k: {k} is no neighbour; choose 1 or more (5 is usual)")
+    rows = as_rows("x", x, k + 1).cpu()
+    members = class_members(labels, rows.shape[1])
+    smallest = min(len(own) for own in members)
+    if len(members) < 2:
+        raise InputError("labels: one class only, which shares nothing with anything; pass two or more")
+    if smallest <= k:
+        raise InputError(f"labels: a class has {smallest} samples; k = {k} needs at least {k + 1} in each")
+    warn_of_ties("ross", rows)
+    values = _values(rows.numpy(), [own.numpy() for own in members], k)
+    blocks = min(subsamples, smallest // (k + 1), rows.shape[1] // MIN_SUBSAMPLE)
+    parts = []
+    for block in _stratified(members, blocks, seed) if blocks > 1 else []:
+        place = torch.cat(block)
+        within = np.split(np.arange(len(place)), np.cumsum([len(own) for own in block])[:-1])
+        parts.append(_values(rows[:, place].numpy(), within, k))
+    per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
+    return summarise("ross", values, per_subsample, rows.shape[1], {"k": k, "classes": len(members)})
+
+
+def _stratified(members: list[Tensor], blocks: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield disjoint random blocks of samples, each as its classes, all of which are in every block."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = [own[torch.randperm(len(own), generator=generator)] for own in members]
+    yield from zip(*(own.tensor_split(blocks) for own in shuffled), strict=True)
+
+
+def _values(x: np.ndarray, members: list[np.ndarray], k: int) -> np.ndarray:
+    """Return (slices,) estimates of rows (slices, n); `members` holds the places of each class."""
+    sizes = np.array([len(own) for own in members])
+    n = sizes.sum()
+    psi = digamma(np.arange(1, n + 1))  # psi[m] is psi(m + 1)
+    constant = psi[n - 1] + psi[k - 1] - (sizes * psi[sizes - 1]).sum() / n
+
+    def one_slice(row: np.ndarray) -> float:
+        distance = np.empty(n)
+        for own in members:
+            order = own[np.argsort(row[own])]
+            distance[order] = _kth_in_line(row[order], k)
+        return constant - psi[count_within(row, distance)].mean()
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return np.array(list(pool.map(one_slice, x)))
+
+
+def _kth_in_line(values: np.ndarray, k: int) -> np.ndarray:
+    """Distance (n,) of each of the rising `values` to its k-th nearest among the others.
+
+    The k nearest and the point itself are k + 1 neighbours in line: the best of the windows that hold it.
+    """
+    n = len(values)
+    width = np.full((k + 1, n), np.inf)
+    for left in range(k + 1):
+        i = np.arange(left, n - k + left)
+        width[left, i] = np.maximum(values[i] - values[i - left], values[i + k - left] - values[i])
+    return width.min(axis=0)

@@ -1,0 +1,205 @@
+"""Statistics of features and of predictions: what the bounds are made of, and the simplest baselines beside them.
+
+Z' = g(X') are features in R^d, Y their class. Everything is in nats, in float64, on the CPU.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.covariance import ledoit_wolf
+from torch import Tensor
+
+from miue.errors import InputError, choose
+
+COVARIANCES = ("ledoit_wolf", "empirical")
+CONSTANT = 1e-12  # deviations below this part of the features' size are rounding, not signal
+
+
+def entropy(labels: Tensor | np.ndarray) -> float:
+    """Return H(Y) in nats of the frequencies of `labels` (n,): 0 for one class, log C for C equal ones.
+
+    Raises:
+        InputError: no labels, or not a vector.
+    """
+    return _entropy(_classes("labels", labels)[1])
+
+
+def label_information(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> float:
+    """Return I(U;V) in nats of the joint frequencies of two label vectors (n,): H(U) + H(V) - H(U,V).
+
+    It describes the n given samples, without any correction for bias: Fano's inequality then holds exactly between
+    it, `entropy` and `prediction_disagreement` of the same samples. As an estimate for the distribution that the
+    samples came from it is too high, for independent labels by about (C_u - 1)(C_v - 1) / 2n.
+
+    Raises:
+        InputError: lengths that differ, no labels, not vectors, NaN.
+    """
+    (first, first_counts), (second, second_counts) = _label_pair(u, v)
+    joint = torch.bincount(first * len(second_counts) + second)
+    return _entropy(first_counts) + _entropy(second_counts) - _entropy(joint)
+
+
+def prediction_disagreement(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> float:
+    """Return the share of samples, in [0, 1], whose two labels (n,) differ: d = P(U != V).
+
+    Raises:
+        InputError: lengths that differ, no labels, not vectors, NaN.
+    """
+    _label_pair(u, v)
+    return float((torch.as_tensor(u).cpu() != torch.as_tensor(v).cpu()).double().mean())
+
+
+def class_covariances(
+    features: Tensor | np.ndarray, labels: Tensor | np.ndarray, *, covariance: str = "ledoit_wolf"
+) -> Iterator[tuple[float, Tensor]]:
+    """Return, class by class in ascending order of the label, (share of the samples, Sigma_y (d, d) float64).
+
+    Args:
+        features: (n, d), or (n,) for d = 1.
+        labels: (n,) classes; each needs two samples or more.
+        covariance: "ledoit_wolf" (Ledoit and Wolf, 2004, shrunk towards a multiple of the identity) or
+            "empirical" (unbiased; singular where a class has no more samples than features).
+
+    Raises:
+        InputError: shapes that do not match, NaN or infinity, a class of one sample, an unknown covariance.
+    """
+    choose("covariance", covariance, COVARIANCES)
+    z, member, counts = _checked(features, labels)
+    if counts.min() < 2:
+        raise InputError("labels: a class has one sample only; a covariance needs two or more in each class")
+
+    def of_class(own: Tensor) -> Tensor:
+        if covariance == "ledoit_wolf":
+            return torch.from_numpy(ledoit_wolf(own.numpy())[0])
+        return own.T.cov().reshape(z.shape[1], z.shape[1])
+
+    return ((count / len(z), of_class(z[member == index])) for index, count in enumerate(counts.tolist()))
+
+
+def within_class_spectrum(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Tensor:
+    """Return the eigenvalues (d,) float64, descending, of the pooled covariance within classes, E_Y Sigma_Y.
+
+    Their sum is the mean squared distance of a feature vector from the mean of its class.
+
+    Args:
+        features: (n, d), or (n,) for d = 1.
+        labels: (n,) classes.
+
+    Raises:
+        InputError: shapes that do not match, NaN or infinity.
+    """
+    centred = _within(features, labels)
+    return eigenvalues(centred.T @ centred / len(centred)).flip(0)
+
+
+def participation_ratio(features: Tensor | np.ndarray, labels: Tensor | np.ndarray | None = None) -> float:
+    """Return over how many directions the variance is spread: (sum lambda)^2 / sum lambda^2, from 1 to d.
+
+    lambda are the eigenvalues of the features' covariance; with labels, of the pooled covariance within classes.
+    d for isotropic features, 1 for features on a line; the scale does not matter. It cannot exceed n - 1 (with
+    labels, n - C), and with few samples it is too low: independent unit features read nd / (n + d) or so.
+
+    Args:
+        features: (n, d), or (n,) for d = 1.
+        labels: (n,) classes, or None.
+
+    Raises:
+        InputError: shapes that do not match, NaN or infinity, no variance at all (within classes).
+    """
+    z = _matrix("features", features)
+    centred = _within(z, torch.zeros(len(z)) if labels is None else labels)
+    size = centred.abs().max()
+    if size <= CONSTANT * z.abs().max():
+        within = "" if labels is None else " within the classes"
+        raise InputError(f"features: no variance{within}, so it is spread over no direction; {len(z)} samples")
+    centred = centred / size
+    product = centred.T @ centred
+    return float(product.trace() ** 2 / product.square().sum())
+
+
+def linear_cka(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> float:
+    """Return the linear centred kernel alignment of two sets of features of the same samples, in [0, 1].
+
+        |Y'X|_F^2 / (|X'X|_F |Y'Y|_F),   the columns of X and Y centred
+
+    (Kornblith, Norouzi, Lee and Hinton, ICML 2019). 1 for the same features up to rotation, shift and one
+    common scale; 0 where no feature of one correlates with any of the other. Independent features read well above
+    0 unless n is much larger than d and d'. Memory and time grow with d d', not with n^2.
+
+    Args:
+        x: (n, d), or (n,) for d = 1.
+        y: (n, d') features of the same samples in the same order.
+
+    Raises:
+        InputError: lengths that differ, wrong shapes, NaN or infinity, features that are all constant.
+    """
+    first, second = _centred("x", x), _centred("y", y)
+    if len(first) != len(second):
+        raise InputError(f"x, y: {len(first)} and {len(second)} rows; pass features of the same samples")
+    shared = (second.T @ first).square().sum()
+    alignment = shared / (torch.linalg.norm(first.T @ first) * torch.linalg.norm(second.T @ second))
+    return min(float(alignment), 1.0)  # the Cauchy-Schwarz inequality, which rounding may break in the last digit
+
+
+def eigenvalues(sigma: Tensor) -> Tensor:
+    """Ascending eigenvalues (d,) of a covariance; rounding may bring them under 0, where none belongs."""
+    return torch.linalg.eigvalsh(sigma).clamp(min=0)
+
+
+def _entropy(counts: Tensor) -> float:
+    return float(torch.special.entr(counts.double() / counts.sum()).sum())
+
+
+def _within(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Tensor:
+    """Return the deviations (n, d) of the features from the means of their classes."""
+    z, member, counts = _checked(features, labels)
+    means = torch.zeros(len(counts), z.shape[1], dtype=z.dtype).index_add_(0, member, z) / counts[:, None]
+    return z - means[member]
+
+
+def _centred(name: str, features: Tensor | np.ndarray) -> Tensor:
+    """Return (n, d) features of zero mean and largest deviation 1."""
+    z = _matrix(name, features)
+    centred = z - z.mean(0)
+    size = centred.abs().max()
+    if size <= CONSTANT * z.abs().max():
+        raise InputError(f"{name}: all {z.shape[1]} features are constant over {len(z)} samples; nothing to align")
+    return centred / size
+
+
+def _checked(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features (n, d) float64 on the CPU, class index of each (n,) and samples of each class (C,)."""
+    z = _matrix("features", features)
+    member, counts = _classes("labels", labels)
+    if len(member) != len(z):
+        raise InputError(f"labels: {len(member)} labels for {len(z)} samples; pass one for each")
+    return z, member, counts
+
+
+def _matrix(name: str, features: Tensor | np.ndarray) -> Tensor:
+    z = torch.as_tensor(features).detach().to("cpu", torch.float64)
+    z = z[:, None] if z.ndim == 1 else z
+    if z.ndim != 2 or z.numel() == 0:
+        raise InputError(f"{name}: shape {tuple(z.shape)}; pass (samples, features)")
+    if not z.isfinite().all():
+        raise InputError(f"{name}: some values are NaN or infinite; remove or mend them first")
+    return z
+
+
+def _label_pair(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    first, second = _classes("u", u), _classes("v", v)
+    if len(first[0]) != len(second[0]):
+        raise InputError(f"u, v: {len(first[0])} and {len(second[0])} labels; pass two for each sample")
+    return first, second
+
+
+def _classes(name: str, labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the class index (n,) int64 of each sample and the number of samples (C,) int64 of each class."""
+    labels = torch.as_tensor(labels).detach().cpu()
+    if labels.ndim != 1 or len(labels) == 0:
+        raise InputError(f"{name}: shape {tuple(labels.shape)}; pass one label for each sample, (n,)")
+    if not labels.isfinite().all():
+        raise InputError(f"{name}: some labels are NaN or infinite; remove those samples first")
+    _, member, counts = labels.unique(return_inverse=True, return_counts=True)
+    return member, counts
