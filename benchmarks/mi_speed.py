@@ -1,88 +1,133 @@
-"""Time sliced mutual information against scikit-learn in a loop and against plain k-d trees on the same threads.
+"""Time and memory of sliced mutual information, against what one would use otherwise.
 
-    python benchmarks/mi_speed.py --n 10000 --slices 128
+    python benchmarks/mi_speed.py                 # all contenders, 10,000 samples, 128 slices
+    python benchmarks/mi_speed.py --growth        # seconds against samples and against slices
+    python benchmarks/mi_speed.py --wide          # 50,000 samples of 512 features, 512 slices, null and controls apart
 
-Every contender gets the same projections, standardised, and estimates KSG with k = 5; scikit-learn adds noise of
-1e-10 to break ties, hence its difference in the last digits. Times are the least of `--repeats` runs.
+Every run is a process of its own, so that its peak of memory is its own; what the imports and the samples take is
+subtracted. All contenders get the same projections, standardised, of correlation 0.5. Nearest-neighbour estimates use
+k = 5; scikit-learn and the NPEET-style loop add noise of 1e-10 against ties, hence their last digits.
 """
 
 import argparse
+import json
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.spatial import cKDTree
 from scipy.special import digamma
-from sklearn.feature_selection import mutual_info_regression
 
-from miue.mi import mi_histogram, mi_ksg
+from miue.mi import mi_histogram, mi_kde, mi_ksg, mi_neural, sliced_mi
 
-K = 5
+K, R = 5, 0.5
+Rows = np.ndarray
 
 
-def sklearn_loop(x: np.ndarray, y: np.ndarray) -> float:
-    """The mean of scikit-learn's estimate over slices; it clips each at zero."""
+def scikit_learn(x: Rows, y: Rows) -> float:
+    """A loop over slices; scikit-learn clips each estimate at zero."""
+    from sklearn.feature_selection import mutual_info_regression
+
     pairs = zip(x, y, strict=True)
     return float(np.mean([mutual_info_regression(a[:, None], b, n_neighbors=K, random_state=0)[0] for a, b in pairs]))
 
 
-def plain_trees(x: np.ndarray, y: np.ndarray) -> float:
-    """What one would write first: three k-d trees for each slice, slices over a thread pool."""
-
-    def one(pair: tuple[np.ndarray, np.ndarray]) -> float:
-        points = np.column_stack(pair)
-        radius = np.nextafter(cKDTree(points).query(points, k=K + 1, p=np.inf)[0][:, -1], 0)
-        inside = [cKDTree(v[:, None]).query_ball_point(v[:, None], radius, return_length=True) for v in pair]
-        return digamma(K) + digamma(len(points)) - sum(digamma(count).mean() for count in inside)
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return float(np.mean(list(pool.map(one, zip(x, y, strict=True)))))
+def npeet_style(x: Rows, y: Rows) -> float:
+    """The widespread recipe: noise against ties, k-d trees of the plane and of each axis, radii shortened by 1e-15."""
+    rng, values = np.random.default_rng(0), []
+    for pair in zip(x, y, strict=True):
+        a, b = (v[:, None] + 1e-10 * rng.random((len(v), 1)) for v in pair)
+        radius = cKDTree(np.hstack([a, b])).query(np.hstack([a, b]), K + 1, p=np.inf)[0][:, K]
+        inside = [cKDTree(v).query_ball_point(v, radius - 1e-15, p=np.inf, return_length=True) for v in (a, b)]
+        values.append(digamma(K) + digamma(len(a)) - sum(digamma(count).mean() for count in inside))
+    return float(np.mean(values))
 
 
-def least_seconds(run: Callable[[], float], repeats: int) -> tuple[float, float]:
-    times, value = [], 0.0
-    for _ in range(repeats):
-        start = time.perf_counter()
-        value = run()
-        times.append(time.perf_counter() - start)
-    return min(times), value
+def all_pairs(x: Rows, y: Rows) -> float:
+    """All N x N distances of a slice at once, in torch."""
+    psi, values = torch.digamma(torch.arange(1, x.shape[1] + 1, dtype=torch.float64)), []
+    for a, b in zip(torch.from_numpy(x), torch.from_numpy(y), strict=True):
+        d_a, d_b = (a[:, None] - a).abs(), (b[:, None] - b).abs()
+        eps = torch.maximum(d_a, d_b).kthvalue(K + 1, dim=1).values[:, None]
+        inside = psi[(d_a < eps).sum(1) - 1] + psi[(d_b < eps).sum(1) - 1]
+        values.append(psi[K - 1] + psi[-1] - inside.mean())
+    return float(torch.stack(values).mean())
+
+
+CONTENDERS: dict[str, Callable[[Rows, Rows], float]] = {
+    "scikit-learn": scikit_learn,
+    "NPEET-style": npeet_style,
+    "all pairs": all_pairs,
+    "mi_ksg": lambda x, y: mi_ksg(x, y, k=K, subsamples=0).value,
+    "mi_ksg with subsample error": lambda x, y: mi_ksg(x, y, k=K).value,
+    "mi_histogram": lambda x, y: mi_histogram(x, y, subsamples=0).value,
+    "mi_kde": lambda x, y: mi_kde(x, y, subsamples=0).value,
+    "mi_neural (MINE)": lambda x, y: mi_neural(x, y).value,
+}
+WIDE = ("histogram", "ksg", "kde")
+
+
+def peak() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def one(name: str, n: int, slices: int, width: int) -> None:
+    """Run one contender on rows, or with a width `sliced_mi` on features, and print what it took as JSON."""
+    rng = np.random.default_rng(0)
+    shape = (n, width) if width else (slices, n)
+    x, noise = (rng.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    y = R * x + np.sqrt(1 - R**2) * noise
+    del noise
+    if not width:
+        x, y = (((v - v.mean(1, keepdims=True)) / v.std(1, keepdims=True)).astype(np.float64) for v in (x, y))
+    before, start = peak(), time.perf_counter()
+    value = sliced_mi(x, y, name, slices).value if width else CONTENDERS[name](x, y)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "MiB": peak() - before, "peak MiB": peak(), "nats": value}))
+
+
+def measured(name: str, n: int, slices: int, width: int = 0) -> dict[str, float]:
+    """Run `one` in a process of its own; NaN where it fails (for want of memory, as a rule)."""
+    command = [sys.executable, __file__, "--one", name, "--n", n, "--slices", slices, "--width", width]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else {"seconds": float("nan")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=10_000, help="points (default %(default)s)")
+    parser.add_argument("--n", type=int, default=10_000, help="samples (default %(default)s)")
     parser.add_argument("--slices", type=int, default=128, help="pairs of directions (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each; the least counts (default %(default)s)")
-    parser.add_argument("--r", type=float, default=0.5, help="correlation in each slice (default %(default)s)")
+    parser.add_argument("--width", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--growth", action="store_true", help="seconds against samples and slices")
+    parser.add_argument("--wide", action="store_true", help="50,000 x 512 features along 512 slices")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((args.slices, args.n))
-    y = args.r * x + np.sqrt(1 - args.r**2) * rng.standard_normal((args.slices, args.n))
-    x, y = ((v - v.mean(1, keepdims=True)) / v.std(1, keepdims=True) for v in (x, y))
-    contenders: dict[str, Callable[[], float]] = {
-        "scikit-learn, loop": lambda: sklearn_loop(x, y),
-        "plain k-d trees, threads": lambda: plain_trees(x, y),
-        "mi_ksg": lambda: mi_ksg(x, y, k=K, subsamples=0).value,
-        "mi_ksg with subsample error": lambda: mi_ksg(x, y, k=K).value,
-        "mi_histogram": lambda: mi_histogram(x, y, subsamples=0).value,
-        "mi_histogram with subsample error": lambda: mi_histogram(x, y).value,
-    }
-    if torch.cuda.is_available():
-        on_gpu = [torch.from_numpy(v).cuda() for v in (x, y)]
-        contenders["mi_ksg, CUDA"] = lambda: mi_ksg(*on_gpu, k=K, subsamples=0).value
-    rows = []
-    for name, run in contenders.items():
-        seconds, value = least_seconds(run, args.repeats)
-        rows.append({"method": name, "seconds": seconds, "ms per slice": 1e3 * seconds / args.slices, "nats": value})
-    table = pd.DataFrame(rows).set_index("method")
-    table["times faster"] = table["seconds"].iloc[0] / table["seconds"]
-    truth = -0.5 * np.log1p(-(args.r**2))
-    print(f"n = {args.n}, {args.slices} slices, {torch.get_num_threads()} threads, truth {truth:.4f} nats")
-    print(table.round({"seconds": 2, "ms per slice": 2, "nats": 4, "times faster": 1}).to_string())
+    if args.one:
+        return one(args.one, args.n, args.slices, args.width)
+    print(f"{torch.get_num_threads()} threads, truth of each slice {-0.5 * np.log1p(-(R**2)):.4f} nats")
+    if args.wide:
+        rows = {name: measured(name, 50_000, 512, width=512) for name in WIDE}
+        print("50,000 samples of 512 features, 512 slices, with subsample errors; peak of the whole process")
+        print(pd.DataFrame(rows).T.round({"seconds": 1, "MiB": 0, "peak MiB": 0, "nats": 5}).to_string())
+    elif args.growth:
+        names = [name for name in CONTENDERS if "error" not in name]
+        sizes = {f"n = {n:,}": {name: measured(name, n, 8)["seconds"] for name in names} for n in (1000, 4000, 16_000)}
+        print("seconds for 8 slices")
+        print(pd.DataFrame(sizes).round(2).to_string())
+        counts = {f"{s} slices": {name: measured(name, 2000, s)["seconds"] for name in names} for s in (8, 32, 128)}
+        print("seconds for 2,000 samples")
+        print(pd.DataFrame(counts).round(2).to_string())
+    else:
+        table = pd.DataFrame({name: measured(name, args.n, args.slices) for name in CONTENDERS}).T
+        table["times faster than scikit-learn"] = table.loc["scikit-learn", "seconds"] / table["seconds"]
+        print(f"n = {args.n:,}, {args.slices} slices")
+        print(table.drop(columns="peak MiB").round({"seconds": 2, "MiB": 0, "nats": 4}).round(1).to_string())
 
 
 if __name__ == "__main__":

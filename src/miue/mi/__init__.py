@@ -11,6 +11,7 @@ from miue.mi.estimate import Estimate
 from miue.mi.histogram import default_bins, mi_histogram
 from miue.mi.kde import mi_kde
 from miue.mi.ksg import mi_ksg, mi_ksg_joint
+from miue.mi.neural import Neural, mi_neural, mi_neural_joint
 from miue.mi.projections import draw_directions
 from miue.mi.ross import mi_ross
 from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, conditional_mi, sliced_mi
@@ -21,6 +22,7 @@ __all__ = [
     "JOINT",
     "Controls",
     "Estimate",
+    "Neural",
     "ceiling",
     "conditional_mi",
     "default_bins",
@@ -29,6 +31,8 @@ __all__ = [
     "mi_kde",
     "mi_ksg",
     "mi_ksg_joint",
+    "mi_neural",
+    "mi_neural_joint",
     "mi_ross",
     "null",
     "shuffled",

@@ -10,8 +10,9 @@ import pandas as pd
 
 from miue.errors import InputError, choose
 from miue.mi import tasks
+from miue.mi.critic import OBJECTIVES
 from miue.mi.estimate import Estimate
-from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, NEURAL, sliced_mi
+from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, sliced_mi
 from miue.mi.tasks import Task
 
 KNOWN = sorted({*ESTIMATORS, *JOINT, *DISCRETE})
@@ -42,9 +43,9 @@ def limit(estimator: str, task: Task, stderr: float) -> float | None:
     Limits are set for pairs of normal variables and monotone maps of them, for neural estimators up to 2 nats, and for
     the slices of normal vectors (three standard errors over slices and 0.003).
     """
-    if task.kind == "slices" and task.truth_stderr == 0 and estimator not in NEURAL:
+    if task.kind == "slices" and task.truth_stderr == 0 and estimator not in OBJECTIVES:
         return 3 * stderr + 0.003
-    if estimator in NEURAL and task.kind in ("numbers", "vectors") and task.truth <= 2:
+    if estimator in OBJECTIVES and task.kind in ("numbers", "vectors") and task.truth <= 2:
         return 0.1
     if task.correlation is not None:
         up_to_09 = {"ksg": 0.03, "histogram": 0.05, "kde": 0.06}
@@ -116,7 +117,7 @@ def _kinds(name: str) -> list[str]:
     if name in DISCRETE:
         return ["classes"]
     able = {"numbers": not name or name in ESTIMATORS, "vectors": name in JOINT, "slices": name in ESTIMATORS}
-    return [kind for kind, can in able.items() if can and not (kind == "slices" and name in NEURAL)]
+    return [kind for kind, can in able.items() if can and not (kind == "slices" and name in OBJECTIVES)]
 
 
 def _values(

@@ -31,13 +31,14 @@ class Estimate:
         value: mean over slices.
         stderr: standard error of `value`, of the kind that `stderr_kind` names; None where it cannot be had.
         stderr_kind: "slices" (spread over random directions, given the samples), "subsamples" (one slice
-            only: the same number as `stderr_samples`) or "none".
+            only: the same number as `stderr_samples`), "held-out samples" (one slice, neural: the same) or "none".
         n: number of samples.
         n_slices: number of slices; 1 for a pair of scalar variables.
         estimator: its name in `miue.mi.ESTIMATORS`.
         settings: everything else that determines the value; plain numbers and strings.
-        stderr_samples: standard error over disjoint random subsamples, scaled to n samples. Slices share
-            their samples, so the error over slices alone is too small for a claim about the distribution.
+        stderr_samples: standard error over disjoint random subsamples, scaled to n samples; of a neural estimate over
+            its held-out samples. Slices share their samples, so the error over slices alone is too small for a claim
+            about the distribution.
         per_slice: (slices,) float64, the values whose mean is `value`.
         per_subsample: (subsamples, slices) float64, the same on each disjoint subsample (`sliced_mi`: of the first
             64 slices); fewer samples, so with more bias: read their spread, not their level.

@@ -1,6 +1,8 @@
 """Mutual information of feature vectors through random low-dimensional projections, also given their class."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,33 +10,36 @@ import torch
 from torch import Tensor
 
 from miue.errors import InputError, choose
+from miue.mi.critic import OBJECTIVES
 from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
 from miue.mi.histogram import mi_histogram
 from miue.mi.kde import mi_kde
 from miue.mi.ksg import mi_ksg, mi_ksg_joint
+from miue.mi.neural import mi_neural, mi_neural_joint
 from miue.mi.projections import draw_directions, live_columns, slices_at_once
 from miue.mi.ross import mi_ross
 
 Estimator = Callable[..., Estimate]
 
-NEURAL = ("mine", "nwj", "infonce", "smile")
-
 ESTIMATORS: dict[str, Estimator] = {
     "histogram": mi_histogram,
     "kde": mi_kde,
     "ksg": mi_ksg,
+    **{name: partial(mi_neural, objective=name) for name in OBJECTIVES},
 }
 """Estimators for pairs of numbers: each takes x and y of shape (slices, n), `subsamples`, `seed` and its own options,
 and returns an `Estimate` with values per slice."""
 
 JOINT: dict[str, Estimator] = {
     "ksg": mi_ksg_joint,
+    **{name: partial(mi_neural_joint, objective=name) for name in OBJECTIVES},
 }
 """The same for pairs of vectors, (slices, n, d)."""
 
 DISCRETE: dict[str, Estimator] = {"ross": mi_ross}
 """The same where y is a class, (n,) labels."""
 
+SUBSAMPLES = 10
 SUBSAMPLED_SLICES = 64  # the error over subsamples needs no more of them; fewer can only make it larger
 
 
@@ -48,7 +53,7 @@ def sliced_mi(
     k_dim: int = 1,
     directions: str = "independent",
     standardise: bool = True,
-    subsamples: int = 10,
+    subsamples: int | None = None,
     max_bytes: int = 2**28,
     **options: Any,
 ) -> Estimate:
@@ -71,7 +76,8 @@ def sliced_mi(
             NeurIPS 2022), with orthonormal frames in the place of directions.
         directions: "independent" draws phi apart from theta; "shared" takes phi = theta, for d = d' only.
         standardise: scale each column to zero mean and unit standard deviation before slicing.
-        subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Measured with the first 64 slices.
+        subsamples: number of disjoint subsamples for `stderr_samples`, measured with the first 64 slices; 0 for none;
+            None for 10, or for 0 with a neural estimator, which takes that error from its held-out samples.
         max_bytes: memory for a chunk of slices, beside x and y themselves. Chunking does not change the result.
         **options: passed to the estimator: `k`, `variant` and `search` for ksg, `bins` for histogram, ...
 
@@ -101,7 +107,7 @@ def conditional_mi(
     k_dim: int = 1,
     directions: str = "independent",
     standardise: bool = True,
-    subsamples: int = 10,
+    subsamples: int | None = None,
     max_bytes: int = 2**28,
     **options: Any,
 ) -> Estimate:
@@ -132,7 +138,7 @@ def conditional_mi(
     known = JOINT if k_dim > 1 else ESTIMATORS
     one_class = known[choose("estimator", estimator, known)]
     members = class_members(labels, len(x))
-    blocks = min(subsamples, min(len(own) for own in members) // MIN_SUBSAMPLE)
+    blocks = min(len(own) for own in members) // MIN_SUBSAMPLE
 
     def measured(rows_x: Tensor, rows_y: Tensor, subsamples: int, seed: int, **options: Any) -> Estimate:
         parts = []
@@ -165,12 +171,14 @@ def _over_slices(
     k_dim: int,
     directions: str,
     standardise: bool,
-    subsamples: int,
+    subsamples: int | None,
     max_bytes: int,
     options: dict[str, Any],
 ) -> Estimate:
     """Project, chunk by chunk, and summarise what `measured` finds in the projections."""
     discrete = estimator in DISCRETE
+    if subsamples is None:
+        subsamples = 0 if estimator in OBJECTIVES else SUBSAMPLES
     x, dead_x = live_columns("x", x, standardise)
     labels = torch.as_tensor(y)
     y, dead_y = (x, 0) if discrete else live_columns("y", y, standardise)
@@ -201,13 +209,13 @@ def _over_slices(
     }
     if not discrete:
         settings |= {"d_y": y.shape[1] + dead_y, "dead_y": dead_y}
-    return summarise(
-        estimator,
-        np.concatenate([part.per_slice for part in parts]),
-        per_subsample[:, :SUBSAMPLED_SLICES],
-        len(x),
-        settings,
-    )
+    per_slice = np.concatenate([part.per_slice for part in parts])
+    estimate = summarise(estimator, per_slice, per_subsample[:, :SUBSAMPLED_SLICES], len(x), settings)
+    own = [part.stderr_samples for part in parts if part.stderr_samples is not None]
+    if estimate.stderr_samples is None and len(own) == len(parts):
+        # The chunks share their samples, so the mean of their errors is the most that their mean can be off by.
+        return replace(estimate, stderr_samples=float(np.mean(own)))
+    return estimate
 
 
 def _project(columns: Tensor, directions: Tensor) -> Tensor:

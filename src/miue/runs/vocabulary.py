@@ -61,7 +61,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "recipe": _one_of("recipe", RECIPES),
     "seeds": _seeds,
     "estimator": _one_of("estimator", ESTIMATORS),
+    "estimators": _each_of("estimators", ESTIMATORS),
     "n_slices": partial(_at_least, 1, "n_slices"),
+    "neural_slices": partial(_at_least, 2, "neural_slices"),
 }
 """Checks of values by parameter name, the same for all templates. A check takes the value, already of the declared
 type, and returns the value to use; it raises InputError where there is none."""
