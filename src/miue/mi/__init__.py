@@ -11,6 +11,7 @@ from miue.mi.estimate import Estimate
 from miue.mi.histogram import default_bins, mi_histogram
 from miue.mi.kde import mi_kde
 from miue.mi.ksg import mi_ksg, mi_ksg_joint
+from miue.mi.max_sliced import MaxSliced, max_sliced_mi
 from miue.mi.neural import Neural, mi_neural, mi_neural_joint
 from miue.mi.projections import draw_directions
 from miue.mi.ross import mi_ross
@@ -22,11 +23,13 @@ __all__ = [
     "JOINT",
     "Controls",
     "Estimate",
+    "MaxSliced",
     "Neural",
     "ceiling",
     "conditional_mi",
     "default_bins",
     "draw_directions",
+    "max_sliced_mi",
     "mi_histogram",
     "mi_kde",
     "mi_ksg",

@@ -1,0 +1,160 @@
+"""Max-sliced mutual information: measured along the directions, or in the subspaces, that share most."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from miue.errors import InputError, choose
+from miue.mi.critic import OBJECTIVES, Critic
+from miue.mi.estimate import Estimate, Rows
+from miue.mi.neural import N_MIN, Curves, Neural
+from miue.mi.projections import live_columns
+from miue.mi.sliced import ESTIMATORS, JOINT
+
+
+@dataclass(frozen=True)
+class MaxSliced:
+    """A max-sliced mutual information, and the directions that it was measured along.
+
+    Attributes:
+        mi: the measured value, on samples that had no part in finding the directions.
+        theta: (k_dim, d) orthonormal rows over the live columns of x, standardised if that was asked.
+        phi: (k_dim, d') the same for y.
+        searched: (restarts,) nats, what the critic of each restart sees, on searching samples held out of its training.
+        curves: of the search.
+    """
+
+    mi: Estimate
+    theta: np.ndarray = field(repr=False, compare=False)
+    phi: np.ndarray = field(repr=False, compare=False)
+    searched: np.ndarray = field(repr=False, compare=False)
+    curves: Curves = field(repr=False, compare=False)
+
+
+def max_sliced_mi(
+    x: Rows,
+    y: Rows,
+    estimator: str = "ksg",
+    *,
+    k_dim: int = 1,
+    restarts: int = 8,
+    steps: int = 600,
+    objective: str = "mine",
+    seed: int = 0,
+    standardise: bool = True,
+    subsamples: int = 10,
+    **options: Any,
+) -> MaxSliced:
+    """Estimate the max-sliced mutual information of two sets of feature vectors, in nats.
+
+        max I(theta'X; phi'Y)   over unit vectors theta and phi; for k_dim > 1 over orthonormal frames
+
+    (Tsur, Goldfeld and Greenewald, NeurIPS 2023). A lower bound of I(X;Y), never below the sliced one, and unlike
+    that one the same for all invertible linear maps of the features. The directions are found on one half of the
+    samples, by gradient ascent together with a neural critic, from several random starts at once; the start that
+    ends best is chosen there too. The value is measured on the *other* half, by `estimator`: directions fitted to
+    noise share nothing on samples that they have not seen. The search may miss the maximum, so the value is at most
+    it, up to the error of `estimator`.
+
+    Args:
+        x: (n, d) features, tensor or array; the work is done where it lies.
+        y: (n, d') features of the same samples in the same order.
+        estimator: a name in `miue.mi.ESTIMATORS`, for k_dim > 1 in `miue.mi.JOINT`; it measures n / 2 samples.
+        k_dim: dimension of the projections.
+        restarts: random starts; 10 MB and two or three seconds of one core each.
+        steps: of the ascent.
+        objective: of the critic that leads the search, as in `mi_neural`.
+        seed: of the halves, the starts, the critics, and the split into subsamples.
+        standardise: scale each column to mean 0 and standard deviation 1 first. The maximum is the same without, but
+            harder to find.
+        subsamples: number of disjoint subsamples, of the measuring half, for the standard error.
+        **options: passed to the estimator.
+
+    Returns:
+        A `MaxSliced` record; `settings` of its `mi` count dead columns as `sliced_mi` does.
+
+    Raises:
+        InputError: as `sliced_mi`; fewer than 200 samples; no restart; an unknown objective.
+        FloatingPointError: the search diverged.
+    """
+    known = JOINT if k_dim > 1 else ESTIMATORS
+    measured = known[choose("estimator", estimator, known)]
+    search = Neural(objective=choose("objective", objective, OBJECTIVES), steps=steps, train=0.75)
+    if restarts < 1:
+        raise InputError(f"restarts: {restarts} leaves nothing to choose from; take 1 or more (8 is usual)")
+    x, dead_x = live_columns("x", x, standardise)
+    y, dead_y = live_columns("y", y, standardise)
+    y = y.to(x.device)
+    if len(x) != len(y):
+        raise InputError(f"x, y: {len(x)} and {len(y)} rows; pass features of the same samples")
+    if len(x) < 2 * N_MIN:
+        raise InputError(f"x: {len(x)} samples are too few; a search on half of them needs at least {2 * N_MIN}")
+    if not 1 <= k_dim <= min(x.shape[1], y.shape[1]):
+        raise InputError(f"k_dim: {k_dim}; choose 1 to the number of live columns, {min(x.shape[1], y.shape[1])}")
+
+    generator = torch.Generator().manual_seed(seed)
+    half = len(x) // 2
+    order = torch.randperm(len(x), generator=generator).to(x.device)
+    searching, measuring = order[:half], order[half:]
+    critic = _FramedCritic(restarts, x[searching], y[searching], k_dim, search, generator)
+    shared_x, shared_y = x[None, searching].float(), y[None, searching].float()
+    training, stopping, reporting = search.split(half, generator)
+    curves = search.train_critic(critic, shared_x, shared_y, training, stopping, generator)
+    searched = search.report(critic, shared_x, shared_y, reporting, curves, 2**28).values
+    best = int(searched.argmax())
+    theta, phi = (frame[best].detach().double() for frame in critic.frames())
+    along_x, along_y = x[measuring] @ theta, y[measuring] @ phi
+    if k_dim == 1:
+        along_x, along_y = along_x[:, 0], along_y[:, 0]
+    estimate = measured(along_x, along_y, subsamples=subsamples, seed=seed, **options)
+    settings = estimate.settings | {
+        "k_dim": k_dim,
+        "restarts": restarts,
+        "steps": steps,
+        "objective": objective,
+        "standardise": standardise,
+        "seed": seed,
+        "d_x": x.shape[1] + dead_x,
+        "d_y": y.shape[1] + dead_y,
+        "dead_x": dead_x,
+        "dead_y": dead_y,
+    }
+    return MaxSliced(
+        mi=replace(estimate, settings=settings),
+        theta=theta.T.cpu().numpy(),
+        phi=phi.T.cpu().numpy(),
+        searched=searched,
+        curves=curves,
+    )
+
+
+class _FramedCritic(Critic):
+    """Critics of projections, the frames of which are trained along; each row has its own start.
+
+    x and y come as (1, n, d), the same for all rows. Projections are divided by their standard deviation over the
+    searching half, which changes no mutual information but keeps the critic's inputs at one scale.
+    """
+
+    def __init__(self, rows: int, x: Tensor, y: Tensor, k_dim: int, search: Neural, generator: torch.Generator):
+        super().__init__(rows, k_dim, k_dim, search.hidden, search.layers, generator, x.device)
+        self.covariances = [v.T.cov().reshape(v.shape[1], -1).float() for v in (x, y)]
+        self.free = [
+            torch.randn(rows, v.shape[1], k_dim, generator=generator).to(v.device).requires_grad_() for v in (x, y)
+        ]
+        self.parameters += self.free
+
+    def frames(self) -> tuple[Tensor, Tensor]:
+        """Orthonormal columns (rows, d, k_dim) for x and for y."""
+        theta, phi = (torch.linalg.qr(free).Q for free in self.free)
+        return theta, phi
+
+    def _first_layer(self, x: Tensor, y: Tensor, group: int) -> tuple[Tensor, Tensor]:
+        theta, phi = self.frames()
+        return super()._first_layer(self._project(x, theta, 0), self._project(y, phi, 1), group)
+
+    def _project(self, points: Tensor, frame: Tensor, side: int) -> Tensor:
+        variance = (frame * (self.covariances[side] @ frame)).sum(dim=1, keepdim=True)
+        return points @ (frame / variance.sqrt())
