@@ -92,6 +92,21 @@ def test_failures_while_running_are_code_1(miue, picture_folder, tmp_path):
     assert code == 1 and "training diverged" in err
 
 
+def test_an_estimator_is_held_against_truth(miue, tmp_path):
+    table = tmp_path / "table.csv"
+    code, out, _ = miue("mi", "check", "ross", "--n", 500, "--repeats", 2, "--out", table)
+    assert code == 0 and "class of 10 clusters" in out and "500 samples" in out
+    assert table.read_text().startswith("task,truth,estimate,error,standard error")
+    own = tmp_path / "mine.py"
+    own.write_text("def nothing(x, y):\n    return 0.0\n")
+    code, out, _ = miue("mi", "check", f"{own}:nothing", "--n", 50, "--repeats", 2)
+    assert code == 0 and "-1.9585" in out  # the error at a correlation of 0.99
+    code, _, err = miue("mi", "check", f"{own}:something")
+    assert code == 2 and "something' cannot be imported" in err
+    code, _, err = miue("mi", "check", "guess")
+    assert code == 2 and "estimator: 'guess' does not exist; choose one of histogram" in err
+
+
 def test_help_gives_units_and_defaults():
     runner = CliRunner()
     for command in ("poison", "train", "mi", "run", "publish", "book"):
