@@ -5,14 +5,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES, Critic
 from miue.mi.estimate import Estimate, Rows
-from miue.mi.neural import N_MIN, Curves, Neural
 from miue.mi.projections import live_columns
 from miue.mi.sliced import ESTIMATORS, JOINT
+from miue.mi.training import N_MIN, Curves, Neural
+
+SHORT = 0.1  # of a starting frame: only its direction counts, and the optimiser's steps turn a short one faster
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class MaxSliced:
 
     Attributes:
         mi: the measured value, on samples that had no part in finding the directions.
-        theta: (k_dim, d) orthonormal rows over the live columns of x, standardised if that was asked.
+        theta: (k_dim, d) orthonormal rows over the live columns of x, as `standardise` has left them.
         phi: (k_dim, d') the same for y.
         searched: (restarts,) nats, what the critic of each restart sees, on searching samples held out of its training.
         curves: of the search.
@@ -41,7 +44,7 @@ def max_sliced_mi(
     *,
     k_dim: int = 1,
     restarts: int = 8,
-    steps: int = 600,
+    steps: int = 300,
     objective: str = "mine",
     seed: int = 0,
     standardise: bool = True,
@@ -64,12 +67,12 @@ def max_sliced_mi(
         y: (n, d') features of the same samples in the same order.
         estimator: a name in `miue.mi.ESTIMATORS`, for k_dim > 1 in `miue.mi.JOINT`; it measures n / 2 samples.
         k_dim: dimension of the projections.
-        restarts: random starts; 10 MB and two or three seconds of one core each.
+        restarts: random starts; 10 MB and about a second of one core each.
         steps: of the ascent.
         objective: of the critic that leads the search, as in `mi_neural`.
         seed: of the halves, the starts, the critics, and the split into subsamples.
-        standardise: scale each column to mean 0 and standard deviation 1 first. The maximum is the same without, but
-            harder to find.
+        standardise: scale each column to mean 0 and standard deviation 1 first; `theta` and `phi` are for these. The
+            maximum is the same without. For the search alone, columns are whitened as well.
         subsamples: number of disjoint subsamples, of the measuring half, for the standard error.
         **options: passed to the estimator.
 
@@ -99,13 +102,18 @@ def max_sliced_mi(
     half = len(x) // 2
     order = torch.randperm(len(x), generator=generator).to(x.device)
     searching, measuring = order[:half], order[half:]
-    critic = _FramedCritic(restarts, x[searching], y[searching], k_dim, search, generator)
-    shared_x, shared_y = x[None, searching].float(), y[None, searching].float()
+    whiten_x, whiten_y = _whitening(x[searching]), _whitening(y[searching])
+    white_x, white_y = x[searching] @ whiten_x, y[searching] @ whiten_y
+    critic = _FramedCritic(restarts, white_x, white_y, k_dim, search, generator)
+    shared_x, shared_y = white_x[None].float(), white_y[None].float()
     training, stopping, reporting = search.split(half, generator)
     curves = search.train_critic(critic, shared_x, shared_y, training, stopping, generator)
     searched = search.report(critic, shared_x, shared_y, reporting, curves, 2**28).values
     best = int(searched.argmax())
-    theta, phi = (frame[best].detach().double() for frame in critic.frames())
+    theta, phi = (
+        torch.linalg.qr(whiten @ frame[best].detach().double()).Q
+        for whiten, frame in zip((whiten_x, whiten_y), critic.frames(), strict=True)
+    )
     along_x, along_y = x[measuring] @ theta, y[measuring] @ phi
     if k_dim == 1:
         along_x, along_y = along_x[:, 0], along_y[:, 0]
@@ -131,6 +139,16 @@ def max_sliced_mi(
     )
 
 
+def _whitening(columns: Tensor) -> Tensor:
+    """Return the symmetric map (d, d) to columns without correlation, of the covariance shrunk by Ledoit and Wolf.
+
+    Any direction before the map is one after it, so the maximum stays; the ascent is far less easily stuck.
+    """
+    covariance = torch.from_numpy(ledoit_wolf(columns.cpu().numpy())[0]).to(columns.device)
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors / values.clamp(min=values[-1] * 1e-12).sqrt() @ vectors.T
+
+
 class _FramedCritic(Critic):
     """Critics of projections, the frames of which are trained along; each row has its own start.
 
@@ -142,7 +160,8 @@ class _FramedCritic(Critic):
         super().__init__(rows, k_dim, k_dim, search.hidden, search.layers, generator, x.device)
         self.covariances = [v.T.cov().reshape(v.shape[1], -1).float() for v in (x, y)]
         self.free = [
-            torch.randn(rows, v.shape[1], k_dim, generator=generator).to(v.device).requires_grad_() for v in (x, y)
+            (SHORT * torch.randn(rows, v.shape[1], k_dim, generator=generator)).to(v.device).requires_grad_()
+            for v in (x, y)
         ]
         self.parameters += self.free
 
