@@ -130,7 +130,7 @@ def test_kde_by_hand():
 
 def test_kde_says_when_points_are_out_of_reach_or_on_a_line():
     x, y, _ = draws(tasks.student_t(1, 0.0), n=1000, repeats=1)
-    with pytest.warns(DataWarning, match="of the points of a slice lie over 7 bandwidths from all others"):
+    with pytest.warns(DataWarning, match="of the points lie over 7 bandwidths from all others"):
         mi_kde(x, y, scale="values", subsamples=0)
     mi_kde(x, y, subsamples=0)  # by scores they are within reach
     with pytest.raises(InputError, match="slice 0 lies on one line .correlation -1.0"):

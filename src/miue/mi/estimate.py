@@ -126,7 +126,9 @@ def measure(
     warn_of_ties(estimator, x, y)
     values = core(x, y)
     blocks = disjoint_blocks(x.shape[1], subsamples, seed)
-    parts = [core(x[:, block], y[:, block]) for block in blocks.to(x.device)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # what bends the whole has been said
+        parts = [core(x[:, block], y[:, block]) for block in blocks.to(x.device)]
     per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
     return summarise(estimator, values, per_subsample, x.shape[1], settings)
 

@@ -12,7 +12,7 @@ from miue.mi.estimate import Estimate, Rows, measure
 
 STEPS_PER_BANDWIDTH = 4  # of the grid: linear binning then widens the kernel by 1 %
 REACH = 7.0  # bandwidths; rounding hides on the grid what is farther from all other points than this
-FAR_WORTH_A_WARNING = 1e-3  # as a share of the points of a slice: they pull its estimate down by 0.02 nats or more
+FAR_WORTH_A_WARNING = 1e-3  # as a share of the points, over all slices: they pull the estimate down by 0.02 nats or more
 
 
 def mi_kde(
@@ -136,9 +136,9 @@ def _on_grid(axes: list[Tensor], h: float, max_bytes: int) -> Tensor:
         total[part] = _smoothed([c[part] for c in cells], [w[:, part] for w in weights], kernels)
     others = total - own
     far = others < math.exp(-(REACH**2) / 2)
-    if (share := float(far.double().mean(dim=1).max())) > FAR_WORTH_A_WARNING:
+    if (share := float(far.double().mean())) > FAR_WORTH_A_WARNING:
         warnings.warn(
-            f"{share:.1%} of the points of a slice lie over {REACH:g} bandwidths from all others and pull kde down",
+            f"{share:.1%} of the points lie over {REACH:g} bandwidths from all others and pull kde down",
             DataWarning,
             stacklevel=6,
         )
