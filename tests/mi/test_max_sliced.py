@@ -50,7 +50,7 @@ def test_sees_what_correlation_does_not():
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((2, 2000, 4))
     y[:, 0] = x[:, 0] ** 2 + 0.3 * rng.standard_normal(2000)
-    assert largest_canonical_correlation(x, y) < 0.1
+    assert largest_canonical_correlation(x, y) < 0.2  # 0.02 nats
     found = max_sliced_mi(x, y, restarts=3, steps=100, subsamples=0)
     best = mi_ksg(x[:, 0], y[:, 0], subsamples=0).value
     assert found.mi.value == pytest.approx(best, abs=0.1) and best > 0.7

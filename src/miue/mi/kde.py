@@ -12,7 +12,7 @@ from miue.mi.estimate import Estimate, Rows, measure
 
 STEPS_PER_BANDWIDTH = 4  # of the grid: linear binning then widens the kernel by 1 %
 REACH = 7.0  # bandwidths; rounding hides on the grid what is farther from all other points than this
-FAR_WORTH_A_WARNING = 1e-3  # as a share of the points, over all slices: they pull the estimate down by 0.02 nats or more
+FAR_WORTH_A_WARNING = 1e-3  # of the points, over all slices: they pull the estimate down by 0.02 nats or more
 
 
 def mi_kde(
