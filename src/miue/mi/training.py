@@ -187,7 +187,9 @@ class Neural:
         Raises:
             FloatingPointError: a value is no longer finite.
         """
-        optimiser = torch.optim.AdamW(critic.parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+        optimiser = torch.optim.AdamW(
+            critic.parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         size, batch = groups(min(self.batch, len(training)), self.group)
         stop_size, stop_used = groups(len(stopping), self.group)
