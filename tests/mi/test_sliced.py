@@ -87,7 +87,7 @@ def test_conditional_is_what_is_left_once_the_class_is_known():
     labels = torch.arange(3000) % 2
     truth = tasks.sliced_normal(2, 0.9).truth
     x, y = independent_within(3000, 2, labels, 0.9)
-    options = {"n_slices": 256, "standardise": False, "subsamples": 5}
+    options = {"n_slices": 96, "standardise": False, "subsamples": 5}
     given = conditional_mi(x, y, labels, **options)
     assert abs(given.value - truth) < 3 * given.stderr + 0.01
     assert given.settings["given"] == 2 and given.per_subsample.shape == (5, 64) and given.stderr_samples > 0

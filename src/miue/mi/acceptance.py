@@ -43,7 +43,7 @@ def limit(estimator: str, task: Task, stderr: float) -> float | None:
     Limits are set for pairs of normal variables and monotone maps of them, for neural estimators up to 2 nats, and for
     the slices of normal vectors (three standard errors over slices and 0.003).
     """
-    if task.kind == "slices" and task.truth_stderr == 0 and estimator not in OBJECTIVES:
+    if task.kind == "slices" and task.truth_stderr == 0 and "slices" in _kinds(estimator):
         return 3 * stderr + 0.003
     if estimator in OBJECTIVES and task.kind in ("numbers", "vectors") and task.truth <= 2:
         return 0.1

@@ -13,7 +13,7 @@ from miue.mi.critic import OBJECTIVES, Critic
 from miue.mi.estimate import Estimate, Rows
 from miue.mi.projections import live_columns
 from miue.mi.sliced import ESTIMATORS, JOINT
-from miue.mi.training import N_MIN, Curves, Neural
+from miue.mi.training import N_MIN, Curves, Fitted, Neural, joined, over_rows
 
 SHORT = 0.1  # of a starting frame: only its direction counts, and the optimiser's steps turn a short one faster
 
@@ -104,15 +104,23 @@ def max_sliced_mi(
     searching, measuring = order[:half], order[half:]
     whiten_x, whiten_y = _whitening(x[searching]), _whitening(y[searching])
     white_x, white_y = x[searching] @ whiten_x, y[searching] @ whiten_y
-    critic = _FramedCritic(restarts, white_x, white_y, k_dim, search, generator)
     shared_x, shared_y = white_x[None].float(), white_y[None].float()
-    training, stopping, reporting = search.split(half, generator)
-    curves = search.train_critic(critic, shared_x, shared_y, training, stopping, generator)
-    searched = search.report(critic, shared_x, shared_y, reporting, curves, 2**28).values
-    best = int(searched.argmax())
+    parts = search.split(half, generator)
+    starts = [SHORT * torch.randn(restarts, v.shape[1], k_dim, generator=generator) for v in (x, y)]
+    drawn = generator.get_state()
+
+    def climb(rows: slice) -> tuple[Fitted, tuple[Tensor, Tensor]]:
+        own = torch.Generator()
+        own.set_state(drawn)
+        critic = _FramedCritic([start[rows] for start in starts], (white_x, white_y), search, own)
+        return search.train_and_report(critic, shared_x, shared_y, parts, own, 2**28), critic.frames()
+
+    climbs = over_rows(climb, restarts, restarts, x.device)
+    searched = joined([fitted for fitted, _ in climbs])
+    best = int(searched.values.argmax())
     theta, phi = (
-        torch.linalg.qr(whiten @ frame[best].detach().double()).Q
-        for whiten, frame in zip((whiten_x, whiten_y), critic.frames(), strict=True)
+        torch.linalg.qr(whiten @ torch.cat(frames)[best].detach().double()).Q
+        for whiten, frames in zip((whiten_x, whiten_y), zip(*(f for _, f in climbs), strict=True), strict=True)
     )
     along_x, along_y = x[measuring] @ theta, y[measuring] @ phi
     if k_dim == 1:
@@ -134,8 +142,8 @@ def max_sliced_mi(
         mi=replace(estimate, settings=settings),
         theta=theta.T.cpu().numpy(),
         phi=phi.T.cpu().numpy(),
-        searched=searched,
-        curves=curves,
+        searched=searched.values,
+        curves=searched.curves,
     )
 
 
@@ -156,13 +164,11 @@ class _FramedCritic(Critic):
     searching half, which changes no mutual information but keeps the critic's inputs at one scale.
     """
 
-    def __init__(self, rows: int, x: Tensor, y: Tensor, k_dim: int, search: Neural, generator: torch.Generator):
-        super().__init__(rows, k_dim, k_dim, search.hidden, search.layers, generator, x.device)
-        self.covariances = [v.T.cov().reshape(v.shape[1], -1).float() for v in (x, y)]
-        self.free = [
-            (SHORT * torch.randn(rows, v.shape[1], k_dim, generator=generator)).to(v.device).requires_grad_()
-            for v in (x, y)
-        ]
+    def __init__(self, starts: list[Tensor], sides: tuple[Tensor, Tensor], search: Neural, generator: torch.Generator):
+        rows, _, k_dim = starts[0].shape
+        super().__init__(rows, k_dim, k_dim, search.hidden, search.layers, generator, sides[0].device)
+        self.covariances = [side.T.cov().reshape(side.shape[1], -1).float() for side in sides]
+        self.free = [start.to(side.device).requires_grad_() for start, side in zip(starts, sides, strict=True)]
         self.parameters += self.free
 
     def frames(self) -> tuple[Tensor, Tensor]:

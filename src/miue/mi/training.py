@@ -1,8 +1,10 @@
 """The training of critics, and what is measured with them: the work behind `mi_neural` and `max_sliced_mi`."""
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,16 +13,8 @@ from torch import Tensor
 from miue.errors import InputError, choose, require_positive
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 
+R = TypeVar("R")
 N_MIN = 100  # the stopping part is a tenth of them, and fewer than ten samples say nothing
-
-
-class Trainable(Protocol):
-    """What training asks of a critic; the first axis of its parameters is the row."""
-
-    parameters: list[Tensor]
-
-    def scores(self, x: Tensor, y: Tensor, group: int) -> Tensor:
-        """Score all pairs within groups of x and y: (rows, groups, group, group)."""
 
 
 @dataclass(frozen=True)
@@ -139,21 +133,20 @@ class Neural:
             InputError: fewer than 100 samples.
             FloatingPointError: the training diverged.
         """
-        n, d_x, d_y = x.shape[1], x.shape[2], y.shape[2]
+        d_x, d_y = x.shape[2], y.shape[2]
         generator = torch.Generator().manual_seed(seed)
-        training, stopping, reporting = self.split(n, generator)
+        parts = self.split(x.shape[1], generator)
         drawn = generator.get_state()
-        one_row = 4 * (6 * self.layers * self.batch * self.group * self.hidden + n * (d_x + d_y))
-        # A processor gains nothing from several rows at once, and alone they are the same to the last bit.
-        at_once = max(1, max_bytes // one_row) if x.is_cuda else 1
-        fitted = []
-        for i in range(0, len(x), at_once):
-            rows_x, rows_y = x[i : i + at_once].float(), y[i : i + at_once].float()
-            generator.set_state(drawn)
-            critic = Critic(len(rows_x), d_x, d_y, self.hidden, self.layers, generator, x.device)
-            curves = self.train_critic(critic, rows_x, rows_y, training, stopping, generator)
-            fitted.append(self.report(critic, rows_x, rows_y, reporting, curves, max_bytes))
-        return _joined(fitted)
+
+        def train_and_report(rows: slice) -> Fitted:
+            own = torch.Generator()
+            own.set_state(drawn)
+            rows_x, rows_y = x[rows].float(), y[rows].float()
+            critic = Critic(len(rows_x), d_x, d_y, self.hidden, self.layers, own, x.device)
+            return self.train_and_report(critic, rows_x, rows_y, parts, own, max_bytes)
+
+        one_row = 4 * (6 * self.layers * self.batch * self.group * self.hidden + x.shape[1] * (d_x + d_y))
+        return joined(over_rows(train_and_report, len(x), max(1, max_bytes // one_row), x.device))
 
     def split(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw the int64 indices of the training, the stopping and the reporting part.
@@ -171,8 +164,22 @@ class Neural:
             raise InputError(f"train, stop: {self.train} and {self.stop} part the samples into {sizes}; each needs 2")
         return parts
 
+    def train_and_report(
+        self,
+        critic: Critic,
+        x: Tensor,
+        y: Tensor,
+        parts: tuple[Tensor, Tensor, Tensor],
+        generator: torch.Generator,
+        max_bytes: int,
+    ) -> Fitted:
+        """Train `critic` on the first of the `parts` of the samples, stop it on the second, report from the third."""
+        training, stopping, reporting = parts
+        curves = self.train_critic(critic, x, y, training, stopping, generator)
+        return self.report(critic, x, y, reporting, curves, max_bytes)
+
     def train_critic(
-        self, critic: Trainable, x: Tensor, y: Tensor, training: Tensor, stopping: Tensor, generator: torch.Generator
+        self, critic: Critic, x: Tensor, y: Tensor, training: Tensor, stopping: Tensor, generator: torch.Generator
     ) -> Curves:
         """Train `critic` in place on the training part, and give each row back its best state on the stopping part.
 
@@ -259,7 +266,24 @@ def groups(samples: int, wanted: int) -> tuple[int, int]:
     return samples // count, samples // count * count
 
 
-def _joined(fitted: list[Fitted]) -> Fitted:
+def over_rows(work: Callable[[slice], R], rows: int, at_once: int, device: torch.device) -> list[R]:
+    """Call `work` for slices of `rows`: on CUDA `at_once` of them together, on the CPU one by one, each in one thread.
+
+    A processor gains nothing from training several rows together, loses much by sharing such small products out among
+    its cores, and alone rows are the same to the last bit. So they run side by side, torch's number of threads of them.
+    """
+    if device.type == "cuda":
+        return [work(slice(i, i + at_once)) for i in range(0, rows, at_once)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, (slice(i, i + 1) for i in range(rows))))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def joined(fitted: list[Fitted]) -> Fitted:
     """Put chunks of rows together again."""
     curves = [part.curves for part in fitted]
     return Fitted(
