@@ -26,7 +26,7 @@ def test_within_limits(estimator):
 @pytest.mark.slow
 @pytest.mark.parametrize("estimator", OBJECTIVES)
 def test_neural_within_limits(estimator):
-    table = acceptance.check(estimator)
+    table = acceptance.check(estimator, repeats=3)  # a critic for each of 3 x 14 draws
     assert all(table["within"].dropna())
     assert table["limit"].notna().sum() >= 12
 
