@@ -8,7 +8,6 @@ from sklearn.feature_selection import mutual_info_regression
 
 from miue.errors import InputError
 from miue.mi import ESTIMATORS, acceptance, mi_histogram, tasks
-from miue.mi.critic import OBJECTIVES
 
 BIASED = {("kde", "slices of normal, d = 64, r = 0.9")}
 """Outside their limit by a bias that is known and shown: kde reads independent variables 0.005 low."""
@@ -24,9 +23,9 @@ def test_within_limits(estimator):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", OBJECTIVES)
-def test_neural_within_limits(estimator):
-    table = acceptance.check(estimator, repeats=3)  # a critic for each of 3 x 14 draws
+def test_mine_within_limits():
+    """All tasks; test_neural holds every objective to the hardest vectors."""
+    table = acceptance.check("mine", repeats=2)  # a critic for each of 2 x 14 draws
     outside = set(table.index[table["within"].map(lambda within: within is False)])
     assert outside <= {"10 clusters, s.d. 0.1"}  # a small critic does not find ten tight clusters; shown in the book
     assert table["limit"].notna().sum() >= 12
