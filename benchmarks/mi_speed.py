@@ -127,7 +127,8 @@ def main() -> None:
         table = pd.DataFrame({name: measured(name, args.n, args.slices) for name in CONTENDERS}).T
         table["times faster than scikit-learn"] = table.loc["scikit-learn", "seconds"] / table["seconds"]
         print(f"n = {args.n:,}, {args.slices} slices")
-        print(table.drop(columns="peak MiB").round({"seconds": 2, "MiB": 0, "nats": 4, "times faster than scikit-learn": 2}).to_string())
+        digits = {"seconds": 2, "MiB": 0, "nats": 4, "times faster than scikit-learn": 2}
+        print(table.drop(columns="peak MiB").round(digits).to_string())
 
 
 if __name__ == "__main__":
