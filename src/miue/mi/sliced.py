@@ -50,6 +50,7 @@ def sliced_mi(
     n_slices: int = 512,
     seed: int = 0,
     *,
+    given: Rows | None = None,
     k_dim: int = 1,
     directions: str = "independent",
     standardise: bool = True,
@@ -72,6 +73,7 @@ def sliced_mi(
         estimator: a name in `ESTIMATORS`; in `JOINT` for k_dim > 1; or "ross", E I(theta'X; Y) for a class Y.
         n_slices: number of pairs of directions.
         seed: of the directions and of the split into subsamples.
+        given: (n,) class labels to measure within, see `conditional_mi`; None for all samples together.
         k_dim: dimension of the projections: "k-sliced" for more than 1 (Goldfeld, Greenewald, Nuradha and Reeves,
             NeurIPS 2022), with orthonormal frames in the place of directions.
         directions: "independent" draws phi apart from theta; "shared" takes phi = theta, for d = d' only.
@@ -89,93 +91,10 @@ def sliced_mi(
         InputError: wrong shapes, lengths that differ, too few samples, NaN or infinity, only dead units, an unknown
             estimator or kind of directions, a k_dim that does not fit, more slices or samples than max_bytes holds.
     """
-    known = JOINT if k_dim > 1 else ESTIMATORS | DISCRETE
+    known = JOINT if k_dim > 1 else ESTIMATORS if given is not None else ESTIMATORS | DISCRETE
     measured = known[choose("estimator", estimator, known)]
-    return _over_slices(
-        measured, x, y, estimator, n_slices, seed, k_dim, directions, standardise, subsamples, max_bytes, options
-    )
-
-
-def conditional_mi(
-    x: Rows,
-    y: Rows,
-    labels: Rows,
-    estimator: str = "ksg",
-    n_slices: int = 512,
-    seed: int = 0,
-    *,
-    k_dim: int = 1,
-    directions: str = "independent",
-    standardise: bool = True,
-    subsamples: int | None = None,
-    max_bytes: int = 2**28,
-    **options: Any,
-) -> Estimate:
-    """Estimate the sliced mutual information that is left once the class L is known, in nats.
-
-        E I(theta'X; phi'Y | L) = E sum_l p(l) I(theta'X; phi'Y | L = l)
-
-    measured within each class and weighted by its share, over the same directions as `sliced_mi` with the same seed.
-    The bias of an estimator depends on the number of samples, here those of a class: the null to compare with is this
-    measure of rows that were shuffled within classes, `y[shuffled(n, labels)]`.
-
-    Args:
-        x: (n, d) features.
-        y: (n, d') features of the same samples.
-        labels: (n,) classes.
-        estimator: a name in `ESTIMATORS`, or in `JOINT` for k_dim > 1.
-        n_slices, seed, k_dim, directions, standardise, max_bytes: as in `sliced_mi`; columns are standardised over
-            all classes together.
-        subsamples: as in `sliced_mi`; blocks are drawn within each class, at least 100 samples in each.
-        **options: passed to the estimator.
-
-    Returns:
-        An `Estimate`; `settings["given"]` is the number of classes.
-
-    Raises:
-        InputError: as `sliced_mi`; labels of another length; a class too small for the estimator, or constant in it.
-    """
-    known = JOINT if k_dim > 1 else ESTIMATORS
-    one_class = known[choose("estimator", estimator, known)]
-    members = class_members(labels, len(x))
-    blocks = min(len(own) for own in members) // MIN_SUBSAMPLE
-
-    def measured(rows_x: Tensor, rows_y: Tensor, subsamples: int, seed: int, **options: Any) -> Estimate:
-        parts = []
-        for label, own in enumerate(members):
-            at = own.to(rows_x.device)
-            try:
-                parts.append(
-                    one_class(rows_x[:, at], rows_y[:, at], subsamples=min(subsamples, blocks), seed=seed, **options)
-                )
-            except InputError as error:
-                raise InputError(f"within class number {label}: {error}") from None
-        share = [part.n / len(x) for part in parts]
-        per_slice = np.average([part.per_slice for part in parts], axis=0, weights=share)
-        per_subsample = np.average([part.per_subsample for part in parts], axis=0, weights=share)
-        settings = parts[0].settings | {"given": len(members)}
-        return summarise(estimator, per_slice, per_subsample, len(x), settings)
-
-    return _over_slices(
-        measured, x, y, estimator, n_slices, seed, k_dim, directions, standardise, subsamples, max_bytes, options
-    )
-
-
-def _over_slices(
-    measured: Estimator,
-    x: Rows,
-    y: Rows,
-    estimator: str,
-    n_slices: int,
-    seed: int,
-    k_dim: int,
-    directions: str,
-    standardise: bool,
-    subsamples: int | None,
-    max_bytes: int,
-    options: dict[str, Any],
-) -> Estimate:
-    """Project, chunk by chunk, and summarise what `measured` finds in the projections."""
+    if given is not None:
+        measured = _within_classes(measured, class_members(given, len(x)))
     discrete = estimator in DISCRETE
     if subsamples is None:
         subsamples = 0 if estimator in OBJECTIVES else SUBSAMPLES
@@ -216,6 +135,58 @@ def _over_slices(
         # The chunks share their samples, so the mean of their errors is the most that their mean can be off by.
         return replace(estimate, stderr_samples=float(np.mean(own)))
     return estimate
+
+
+def conditional_mi(
+    x: Rows, y: Rows, labels: Rows, estimator: str = "ksg", n_slices: int = 512, seed: int = 0, **settings: Any
+) -> Estimate:
+    """Estimate the sliced mutual information that is left once the class L is known, in nats.
+
+        E I(theta'X; phi'Y | L) = E sum_l p(l) I(theta'X; phi'Y | L = l)
+
+    measured within each class and weighted by its share, over the same directions as `sliced_mi` with the same seed.
+    The bias of an estimator depends on the number of samples, here those of a class: the null to compare with is this
+    measure of rows that were shuffled within classes, `y[shuffled(n, labels)]`.
+
+    Args:
+        x: (n, d) features.
+        y: (n, d') features of the same samples.
+        labels: (n,) classes.
+        estimator: a name in `ESTIMATORS`, or in `JOINT` for k_dim > 1.
+        n_slices, seed, **settings: those of `sliced_mi`. Columns are standardised over all classes together; blocks of
+            subsamples are drawn within each class, at least 100 samples in each.
+
+    Returns:
+        An `Estimate`; `settings["given"]` is the number of classes.
+
+    Raises:
+        InputError: as `sliced_mi`; labels of another length; a class too small for the estimator, or constant in it.
+    """
+    return sliced_mi(x, y, estimator, n_slices, seed, given=labels, **settings)
+
+
+def _within_classes(one_class: Estimator, members: list[Tensor]) -> Estimator:
+    """Return the estimator that applies `one_class` to the samples of each class and weights by its share."""
+    blocks = min(len(own) for own in members) // MIN_SUBSAMPLE
+
+    def measured(rows_x: Tensor, rows_y: Tensor, subsamples: int, seed: int, **options: Any) -> Estimate:
+        parts = []
+        for label, own in enumerate(members):
+            at = own.to(rows_x.device)
+            try:
+                parts.append(
+                    one_class(rows_x[:, at], rows_y[:, at], subsamples=min(subsamples, blocks), seed=seed, **options)
+                )
+            except InputError as error:
+                raise InputError(f"within class number {label}: {error}") from None
+        n = rows_x.shape[1]
+        share = [part.n / n for part in parts]
+        per_slice = np.average([part.per_slice for part in parts], axis=0, weights=share)
+        per_subsample = np.average([part.per_subsample for part in parts], axis=0, weights=share)
+        settings = parts[0].settings | {"given": len(members)}
+        return summarise(parts[0].estimator, per_slice, per_subsample, n, settings)
+
+    return measured
 
 
 def _project(columns: Tensor, directions: Tensor) -> Tensor:
