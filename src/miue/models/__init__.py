@@ -9,12 +9,15 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue.errors import InputError, choose
+from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
+from miue.specs import parse
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+MIN_SIZE = 8
+MAX_WIDTH = 8
 
 
 class Network(nn.Module):
@@ -37,75 +40,82 @@ class Network(nn.Module):
         return self.head(features), features
 
 
-class _Block(nn.Module):
-    def __init__(self, inside: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, out, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.shortcut = nn.Conv2d(inside, out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+Builder = Callable[[int, int, float], tuple[nn.Module, int]]  # of channels, size and width: the body and its features
 
 
-def small_resnet(channels: int, size: int) -> tuple[nn.Module, int]:
-    """Three residual blocks of 16, 32 and 64 channels; 12 million multiply-adds at 32 px, 78,000 weights."""
-    body = nn.Sequential(
-        nn.Conv2d(channels, 16, 3, 1, 1, bias=False),
-        _Block(16, 16, 1),
-        _Block(16, 32, 2),
-        _Block(32, 64, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
-    return body, 64
+def _from_torchvision(name: str) -> Builder:
+    def builder(channels: int, size: int, width: float) -> tuple[nn.Module, int]:
+        from miue.models.vision import BUILDERS  # imports torchvision, which takes seconds
+
+        return BUILDERS[name](channels, size, width)
+
+    return builder
 
 
-def resnet18(channels: int, size: int) -> tuple[nn.Module, int]:
-    """torchvision's ResNet-18; up to 64 px its stem is a 3x3 convolution of stride 1 without pooling."""
-    import torchvision  # seconds to import, and only needed here
-
-    body = torchvision.models.resnet18()
-    width = body.fc.in_features
-    body.fc = nn.Identity()
-    if size <= 64:
-        body.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
-        body.maxpool = nn.Identity()
-    elif channels != 3:
-        body.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-    return body, width
-
-
-MODELS: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
+MODELS: dict[str, Builder] = {
     "small_resnet": small_resnet,
-    "resnet18": resnet18,
+    "linear": linear,
+    "mlp2": mlp2,
+    "mlp3": mlp3,
+    "lenet5": lenet5,
+    "vgg11": _from_torchvision("vgg11"),
+    "vgg19": _from_torchvision("vgg19"),
+    "resnet18": _from_torchvision("resnet18"),
+    "resnet50": _from_torchvision("resnet50"),
+    "densenet121": _from_torchvision("densenet121"),
+    "wrn34_10": wrn34_10,
+    "vit": _from_torchvision("vit"),
 }
 
 
-def build(name: str, n_classes: int, *, channels: int = 3, size: int = 32, seed: int = 0) -> Network:
+def _read(spec: str) -> tuple[str, float]:
+    """The name and the width factor that `spec` asks for."""
+    name, options = parse(spec)
+    choose("model", name, MODELS)
+    if name == "linear" and options:
+        raise InputError(f"model: {spec!r}; linear has no options")
+    for option in options:
+        choose(f"option of {name}", option, ["width"])
+    width = options.get("width", 1)
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width <= MAX_WIDTH:
+        raise InputError(f"width of {name}: {width!r}; it must be above 0 and at most {MAX_WIDTH}")
+    return name, width
+
+
+def check(spec: str) -> str:
+    """Return `spec` if it names a network of `MODELS`, as in "resnet18" or "resnet18:width=0.25"; nothing is built.
+
+    Raises:
+        InputError: unknown network or option, or a width outside (0, 8].
+    """
+    _read(spec)
+    return spec
+
+
+def build(spec: str, n_classes: int, *, channels: int = 3, size: int = 32, seed: int = 0) -> Network:
     """Make a network with freshly drawn weights.
 
     Args:
-        name: one of `MODELS`.
+        spec: a name of `MODELS`; with `:width=FACTOR` behind it, channels and hidden units are so many times as wide
+            (rounded, at least 1).
         n_classes: number of logits, at least 2.
         channels: of the pictures.
-        size: height and width of the pictures in pixels; the stem fits it.
+        size: height and width of the pictures in pixels, at least 8; the stem fits it.
         seed: of the weights; the global random state is left as it was.
 
     Raises:
-        InputError: unknown name, or fewer than two classes.
+        InputError: see `check`; fewer than two classes; pictures that are too small, or that `vit` cannot cut up.
     """
-    choose("model", name, MODELS)
+    name, width = _read(spec)
     if n_classes < 2:
         raise InputError(f"n_classes: {n_classes}; a classifier needs at least 2")
+    if size < MIN_SIZE:
+        raise InputError(f"size: pictures of {size} px; networks need at least {MIN_SIZE}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body, width = MODELS[name](channels, size)
-        spec = {"name": name, "n_classes": n_classes, "channels": channels, "size": size}
-        network = Network(body, width, n_classes, spec)
+        body, features = MODELS[name](channels, size, width)
+        called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": size}
+        network = Network(body, features, n_classes, called)
     return network.to(memory_format=torch.channels_last)
 
 
