@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from miue import data, poisons, steps, train
+from miue import data, poisons, specs, steps, train
 from miue.errors import InputError, choose
 from miue.files import atomic
 from miue.images import Images
 from miue.mi import ESTIMATORS, acceptance, conditional_mi, with_controls
 from miue.models import MODELS
+from miue.models import check as check_model
 from miue.pgd import Budget, parse_epsilon
 from miue.poisons import METHODS, Poison
 from miue.store import provenance, write_json
@@ -36,34 +37,11 @@ Root = Annotated[Path | None, typer.Option(help="Folder of downloads and unpacke
 NTrain = Annotated[int | None, typer.Option(help="Training pictures, classes in proportion (default: all).")]
 NTest = Annotated[int | None, typer.Option(help="Test pictures, classes in proportion (default: all).")]
 Size = Annotated[int | None, typer.Option(help="Height and width in pixels; folder: only (default: 224).")]
-Model = Annotated[str, typer.Option(help=f"Network: {', '.join(MODELS)}.")]
+Model = Annotated[str, typer.Option(help=f"Network, with options as in resnet18:width=0.25: {', '.join(MODELS)}.")]
 PoisonFile = Annotated[Path | None, typer.Option(help="Perturbation file to add to the training pictures.")]
 RecipeName = Annotated[str, typer.Option(help=f"Training recipe: {', '.join(train.RECIPES)}.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in this step.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Override one field, as NAME=VALUE; repeatable.")]
-
-
-def _changes(pairs: list[str] | None) -> dict[str, Any]:
-    """Read NAME=VALUE pairs; values are numbers, fractions such as 0.8/255, true, false, none, or words."""
-    read: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set: {pair!r}; write it as NAME=VALUE")
-        read[name] = _value(value)
-    return read
-
-
-def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float, parse_epsilon):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _load(name: str, root: Path | None, n_train: int | None, n_test: int | None, size: int | None) -> data.Split:
@@ -101,9 +79,9 @@ def poison(
 ) -> None:
     """Perturb training pictures and write the perturbation to a file."""
     budget = Budget(parse_epsilon(epsilon))
-    changes = _changes(set_)
+    changes = specs.pairs(set_ or [], "--set")
     poisons.options(method, preset, **changes)
-    choose("model", model, MODELS)
+    check_model(model)
     typer.echo(f"budget: epsilon {budget.epsilon:.5f} = {budget.levels} of 255 grey levels")
     images, _ = _load(data, root, n_train, None, size)
     made = steps.perturbation(method, images, model=model, epsilon=epsilon, seed=seed, preset=preset, **changes)
@@ -150,9 +128,9 @@ def _victim(
     set_: list[str] | None,
 ) -> tuple[steps.Victim, Images, Images, Images, dict[str, Any]]:
     """Train (or find) the victim that the options describe; its pictures and its record come with it."""
-    changes = _changes(set_)
+    changes = specs.pairs(set_ or [], "--set")
     train.recipe(recipe, **changes)
-    choose("model", model, MODELS)
+    check_model(model)
     images, test = _load(data, root, n_train, n_test, size)
     shown, made_by = _perturbed(images, poison)
     victim = steps.victim(shown, test, model=model, recipe=recipe, seed=seed, **changes)

@@ -124,6 +124,21 @@ class Images:
         delta = None if self._delta is None else self._delta[index.to(self._delta.device)]
         return self._copy(_rows=rows, _delta=delta, y=self.y[at], ids=self.ids[index.cpu()])
 
+    def with_pixels(self, x: Tensor) -> "Images":
+        """The same pictures (labels, ids, classes) with other pixels: `x` is (N, C, H, W) uint8."""
+        return Images(x, self.y, self.classes, ids=self.ids, name=self.name)
+
+    def joined(self, other: "Images") -> "Images":
+        """These pictures and then those of `other`, copied into memory, with new ids (the positions).
+
+        Raises:
+            InputError: shape or class names differ.
+        """
+        if (self.shape, self.classes) != (other.shape, other.classes):
+            raise InputError(f"other: {other} has another shape or other classes than {self}; they must be the same")
+        x = torch.cat([self.x, other.x.to(self.device)])
+        return Images(x, torch.cat([self.y, other.y.to(self.device)]), self.classes, name=self.name)
+
     def _copy(self, **changes: object) -> "Images":
         other = object.__new__(Images)
         kept = {k: v for k, v in self.__dict__.items() if k not in ("fingerprints", "content_hash")}

@@ -58,6 +58,38 @@ def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:
     return torch.clamp(delta.to(torch.int16), -levels, 255 - levels).to(delta.dtype)
 
 
+def sign_steps(
+    objective: Callable[[Tensor], Tensor],
+    moving: Tensor,
+    low: Tensor | float,
+    high: Tensor | float,
+    *,
+    step: float,
+    steps: int,
+    ascend: bool = False,
+) -> Tensor:
+    """Move a tensor by sign-gradient steps on a scalar objective, inside a box.
+
+    Args:
+        objective: maps the moving tensor to a scalar.
+        moving: float, where to start.
+        low, high: the box, of a shape that broadcasts to that of `moving`.
+        step: length of a step.
+        steps: number of steps.
+        ascend: go up instead of down.
+
+    Returns:
+        A tensor of the same shape, detached.
+    """
+    signed = step if ascend else -step
+    low, high = (torch.as_tensor(side, dtype=moving.dtype, device=moving.device) for side in (low, high))
+    for _ in range(steps):
+        moving.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(objective(moving), moving)
+        moving = torch.clamp(moving.detach() + signed * gradient.sign(), low, high)
+    return moving.detach()
+
+
 def pgd(
     objective: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
@@ -88,10 +120,39 @@ def pgd(
     pixels = x.float() / 255
     limit = budget.levels / 255
     low, high = (-pixels).clamp(min=-limit), (1 - pixels).clamp(max=limit)
-    moving = delta.float() / 255
-    signed = step if ascend else -step
-    for _ in range(steps):
-        moving.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(objective(pixels + moving, y), moving)
-        moving = torch.clamp(moving.detach() + signed * gradient.sign(), low, high)
-    return fit_to_pictures((moving * 255).round().to(torch.int8), x)
+
+    def loss(moving: Tensor) -> Tensor:
+        return objective(pixels + moving, y)
+
+    moved = sign_steps(loss, delta.float() / 255, low, high, step=step, steps=steps, ascend=ascend)
+    return fit_to_pictures((moved * 255).round().to(torch.int8), x)
+
+
+def attack(
+    objective: Callable[[Tensor], Tensor],
+    pictures: Tensor,
+    *,
+    radius: float,
+    step: float,
+    steps: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Move pictures to where a scalar objective is high: the inner maximisation of adversarial training.
+
+    Args:
+        objective: maps pictures, float in [0, 1], to a scalar.
+        pictures: (B, C, H, W) float in [0, 1].
+        radius: L-infinity distance that they may move, as a fraction of the pixel range.
+        step, steps: length and number of sign-gradient steps; with none, only the random start is left.
+        generator: on the CPU; with it, the start is drawn uniformly within the radius.
+
+    Returns:
+        Pictures of the same shape in [0, 1], detached.
+    """
+    pictures = pictures.detach()
+    low, high = (pictures - radius).clamp(min=0), (pictures + radius).clamp(max=1)
+    start = pictures
+    if generator is not None:
+        noise = torch.rand(pictures.shape, generator=generator).to(pictures.device)
+        start = torch.clamp(pictures + radius * (2 * noise - 1), low, high)
+    return sign_steps(objective, start.clone(), low, high, step=step, steps=steps, ascend=True)

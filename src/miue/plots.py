@@ -13,8 +13,32 @@ from torch import Tensor
 from miue.images import Images
 from miue.train import Epoch
 
-NAMES = {"clean": "clean", "random": "random noise", "em": "EM", "mi_ue": "MI-UE"}
-COLOURS = dict(zip(NAMES, ("0.25", *sns.color_palette("colorblind", 3)), strict=True))
+NAMES = {
+    "clean": "clean",
+    "random": "random noise",
+    "em": "EM",
+    "mi_ue": "MI-UE",
+    "small_resnet": "small ResNet",
+    "lenet5": "LeNet-5",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "vgg11": "VGG-11",
+    "vgg19": "VGG-19",
+    "densenet121": "DenseNet-121",
+    "wrn34_10": "WRN-34-10",
+    "vit": "ViT",
+    "mlp2": "2-layer MLP",
+    "mlp3": "3-layer MLP",
+    "d_vae": "D-VAE",
+    "iss": "ISS",
+    "ueraser": "UEraser",
+    "avatar": "AVATAR",
+    **{
+        name: name.upper()
+        for name in ("rem", "sem", "tap", "ar", "lsp", "ops", "cuda", "pil", "tue", "gue", "pue", "uc")
+    },
+}
+COLOURS = dict(zip(("clean", "random", "em", "mi_ue"), ("0.25", *sns.color_palette("colorblind", 3)), strict=True))
 CONTROLS = {
     "mi": "I(Z; Z')",
     "within_class": "shuffled within classes",
@@ -37,8 +61,10 @@ def setup() -> None:
     )
 
 
-def _title(method: str) -> str:
-    return NAMES.get(method, method)
+def title(spec: str) -> str:
+    """Write a method, victim or defense as a reader knows it: "resnet18:width=0.25" as "ResNet-18, width 0.25"."""
+    name, *options = spec.split(":")
+    return ", ".join([NAMES.get(name, name.replace("_", " ")), *(option.replace("=", " ") for option in options)])
 
 
 def _colour(method: str, place: int) -> object:
@@ -59,8 +85,8 @@ def image_grid(images: Images, perturbed: Mapping[str, Images], rows: Tensor, am
     for method, shown in perturbed.items():
         x = shown.batch(rows)[0].cpu()
         difference = x.to(torch.int16) - clean.to(torch.int16)
-        lines[_title(method)] = x
-        lines[f"{_title(method)}: delta x {amplify}"] = (128 + amplify * difference).clamp(0, 255).to(torch.uint8)
+        lines[title(method)] = x
+        lines[f"{title(method)}: delta x {amplify}"] = (128 + amplify * difference).clamp(0, 255).to(torch.uint8)
     figure, axes = plt.subplots(
         len(lines), len(rows), figsize=(0.9 * len(rows) + 1.6, 0.92 * len(lines)), squeeze=False
     )
@@ -85,7 +111,7 @@ def learning_curves(histories: Mapping[str, Sequence[Sequence[Epoch]]], chance: 
         for axis, which in zip(axes, ("train_accuracy", "test_accuracy"), strict=True):
             values = np.array([[getattr(epoch, which) for epoch in run] for run in runs])
             colour = _colour(method, place)
-            axis.plot(epochs, values.mean(0), color=colour, label=_title(method))
+            axis.plot(epochs, values.mean(0), color=colour, label=title(method))
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
     axes[0].set(title="on what it is trained on", ylabel="accuracy", xlabel="epoch", ylim=(0, 1.02))
     axes[1].set(title="on clean test pictures", xlabel="epoch")
@@ -110,7 +136,7 @@ def accuracy_bars(table: pd.DataFrame, chance: float) -> Figure:
         axis.plot(values, [place] * len(values), "o", color=_colour(method, place), mec="white", ms=6)
         axis.text(values.max() + 0.02, place, f"{values.mean():.1%}", va="center")
     axis.axvline(chance, ls=":", color="0.4", lw=1)
-    axis.set(yticks=range(len(methods)), yticklabels=map(_title, methods), xlim=(0, 1.05), xlabel="clean test accuracy")
+    axis.set(yticks=range(len(methods)), yticklabels=map(title, methods), xlim=(0, 1.05), xlabel="clean test accuracy")
     axis.invert_yaxis()
     return figure
 
@@ -128,7 +154,7 @@ def information(table: pd.DataFrame) -> Figure:
     for name, label in CONTROLS.items():
         height = [methods.index(m) for m in table["method"]]
         axis.plot(table[name], height, ls="", marker=marks[name], color=colours[name], label=label, ms=8, alpha=0.8)
-    axis.set(yticks=range(len(methods)), yticklabels=map(_title, methods), xlabel="sliced mutual information in nats")
+    axis.set(yticks=range(len(methods)), yticklabels=map(title, methods), xlabel="sliced mutual information in nats")
     axis.margins(y=0.2)
     axis.invert_yaxis()
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=4, fontsize=8, handletextpad=0.2)
@@ -143,7 +169,47 @@ def spectrum(spectra: Mapping[str, Tensor]) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(6, 3))
     for place, (method, values) in enumerate(spectra.items()):
-        axis.plot(range(1, len(values) + 1), values.numpy(), color=_colour(method, place), label=_title(method))
+        axis.plot(range(1, len(values) + 1), values.numpy(), color=_colour(method, place), label=title(method))
     axis.set(yscale="log", xlabel="eigenvalue, from the largest", ylabel="within-class variance")
     axis.legend()
+    return figure
+
+
+def accuracy_table(table: pd.DataFrame, columns: str, chance: float) -> Figure:
+    """Draw clean test accuracy as a table: methods down, victims or defenses across, means over seeds.
+
+    Args:
+        table: columns `method`, `seed`, `test_accuracy` in [0, 1], and the one named by `columns`.
+        columns: "victim" or "defense".
+        chance: accuracy of guessing, where the colours start.
+    """
+    order = [list(dict.fromkeys(table[name])) for name in ("method", columns)]
+    means = table.pivot_table(index="method", columns=columns, values="test_accuracy", sort=False)
+    means = means.reindex(index=order[0], columns=order[1])
+    figure, axis = plt.subplots(figsize=(1.9 + 0.72 * len(order[1]), 1.3 + 0.3 * len(order[0])))
+    sns.heatmap(
+        100 * means, ax=axis, annot=True, fmt=".0f", cmap="cividis", vmin=100 * chance, cbar_kws={"label": "percent"}
+    )
+    axis.set(xlabel="", ylabel="", yticklabels=map(title, order[0]))
+    axis.set_xticklabels([title(name) for name in order[1]], rotation=40, ha="right")
+    axis.tick_params(left=False, bottom=False)
+    return figure
+
+
+def gaps(table: pd.DataFrame, value: str = "mi") -> Figure:
+    """Draw the accuracy gap to clean training against the gap of a measure of information, one mark a method.
+
+    Args:
+        table: one row a method: columns `method`, `accuracy_gap` in [-1, 1] and `value`_gap, in nats for "mi".
+        value: which measure.
+    """
+    figure, axis = plt.subplots(figsize=(6, 4))
+    for place, (method, across, up) in enumerate(
+        zip(table["method"], table[f"{value}_gap"], table["accuracy_gap"], strict=True)
+    ):
+        axis.plot(across, up, "o", color=_colour(method, place), mec="white", ms=8)
+        axis.annotate(title(method), (across, up), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    axis.axhline(0, ls=":", color="0.6", lw=1)
+    axis.axvline(0, ls=":", color="0.6", lw=1)
+    axis.set(xlabel="clean minus perturbed: information in nats", ylabel="clean minus perturbed: test accuracy")
     return figure

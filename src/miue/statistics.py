@@ -3,10 +3,12 @@
 Z' = g(X') are features in R^d, Y their class. Everything is in nats, in float64, on the CPU.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
@@ -14,6 +16,19 @@ from miue.errors import InputError, choose
 
 COVARIANCES = ("ledoit_wolf", "empirical")
 CONSTANT = 1e-12  # deviations below this part of the features' size are rounding, not signal
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho in [-1, 1], its interval, and the number of pairs."""
+
+    rho: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.rho:.2f} ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
 
 
 def entropy(labels: Tensor | np.ndarray) -> float:
@@ -203,3 +218,29 @@ def _classes(name: str, labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         raise InputError(f"{name}: some labels are NaN or infinite; remove those samples first")
     _, member, counts = labels.unique(return_inverse=True, return_counts=True)
     return member, counts
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 2000, seed: int = 0) -> RankCorrelation:
+    """Spearman's correlation of paired values with a 95 % bootstrap interval over the pairs.
+
+    Args:
+        x, y: (n,) values, n >= 4, for instance an MI gap and an accuracy gap of each method.
+        draws: bootstrap samples of the n pairs; the interval lies between the percentiles 2.5 and 97.5. Samples in
+            which x or y is constant have no correlation and are left out.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: lengths that differ, fewer than 4 pairs, or values that are all the same.
+    """
+    first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if first.ndim != 1 or first.shape != second.shape or len(first) < 4:
+        raise InputError(f"x, y: shapes {first.shape} and {second.shape}; both must be (n,) with n of 4 or more")
+    if not (np.ptp(first) > 0 and np.ptp(second) > 0):
+        raise InputError("x, y: all values of one of them are the same; there is no order to compare")
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for rows in rng.integers(len(first), size=(draws, len(first))):
+        if np.ptp(first[rows]) > 0 and np.ptp(second[rows]) > 0:
+            drawn.append(stats.spearmanr(first[rows], second[rows]).statistic)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return RankCorrelation(float(stats.spearmanr(first, second).statistic), float(low), float(high), len(first))

@@ -1,5 +1,6 @@
 """The two expensive steps, each done once: a perturbation and a victim, cached by all that determines them."""
 
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from miue import poisons, store, train
+from miue.defenses import Defense
 from miue.errors import InputError
 from miue.files import atomic
 from miue.images import Images
@@ -18,6 +20,7 @@ from miue.models import Network, build, precision
 from miue.pgd import Budget, parse_epsilon
 from miue.poisons import METHODS, Poison
 from miue.progress import track
+from miue.specs import parse
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,21 @@ def perturbation(
 ) -> Poison:
     """`miue.poisons.generate`, cached; arguments and errors are the same."""
     chosen = poisons.options(method, preset, **changes)
+    name, _ = parse(method)
     device = train.default_device()
     return store.cached(
         Poison,
         lambda: poisons.generate(
             method, images, model=model, epsilon=epsilon, seed=seed, device=device, preset=preset, **changes
         ),
-        method=method,
+        method=name,
         options=asdict(chosen),
         model=model,
         levels=Budget(parse_epsilon(epsilon)).levels,
         seed=seed,
         images=images.content_hash,
         ids=store.key(ids=images.ids.tolist()),
-        code=[store.code_hash(METHODS[method].make.__module__), store.code_hash("miue.poisons.base")],
+        code=[store.code_hash(METHODS[name].make.__module__), store.code_hash("miue.poisons.base")],
         **_environment(device),
     )
 
@@ -112,6 +116,8 @@ def victim(
     model: str = "small_resnet",
     recipe: str = "laptop",
     seed: int = 0,
+    defense: Defense | None = None,
+    start: Victim | None = None,
     **changes: Any,
 ) -> Victim:
     """Train a network on (perturbed) `images`, measuring it on the clean `test` after every epoch; cached.
@@ -119,22 +125,29 @@ def victim(
     Args:
         images: training pictures.
         test: clean test pictures.
-        model: one of `miue.models.MODELS`.
+        model: one of `miue.models.MODELS`, with options if wanted: "resnet18:width=0.25".
         recipe: one of `miue.train.RECIPES`.
         seed: of the weights, the order and the augmentation.
+        defense: what is done to the training pictures, made by `miue.defenses.build`.
+        start: a victim of the same model to start from, with all its weights, or those of its features where the
+            classes are others.
         **changes: fields of the recipe to override.
 
     Raises:
-        InputError: unknown model, recipe or field.
+        InputError: unknown model, recipe or field; `start` is another model.
     """
     chosen = train.recipe(recipe, **changes)
     device = train.default_device()
+    if start is not None and start.model.spec["name"] != model:
+        raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
 
     def make() -> Victim:
-        start = time.perf_counter()
+        began = time.perf_counter()
         channels, size, _ = images.shape
         network = build(model, len(images.classes), channels=channels, size=size, seed=seed)
-        trained = train.epochs(network, images, chosen, seed=seed, test=test, device=device)
+        if start is not None:
+            network.load_state_dict(_weights(start, network), strict=False)
+        trained = train.epochs(network, images, chosen, seed=seed, test=test, device=device, defense=defense)
         history = list(track(trained, f"victim {model}, epochs", chosen.epochs))
         record = {
             "model": model,
@@ -142,9 +155,11 @@ def victim(
             "options": asdict(chosen),
             "precision": precision(chosen.precision, device),
             "seed": seed,
+            "defense": _described(defense),
+            "start": None if start is None else {k: start.record[k] for k in ("recipe", "seed", "train")},
             "train": images.record(),
             "test": test.record(),
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - began,
             **store.provenance(device),
         }
         return Victim(network.cpu().eval(), history, record)
@@ -157,6 +172,29 @@ def victim(
         seed=seed,
         images=images.content_hash,
         test=test.content_hash,
-        code=store.code_hash("miue.train"),
+        defense=_described(defense),
+        start=None if start is None else _digest(start),
+        code=[store.code_hash(module) for module in ("miue.train", *_modules(defense))],
         **_environment(device),
     )
+
+
+def _described(defense: Defense | None) -> dict[str, Any] | None:
+    return None if defense is None else defense.record()
+
+
+def _modules(defense: Defense | None) -> tuple[str, ...]:
+    return () if defense is None else (type(defense).__module__,)
+
+
+def _weights(start: Victim, network: Network) -> dict[str, torch.Tensor]:
+    """What of the weights of `start` fits `network`: all, or all but the head."""
+    same = start.model.spec["n_classes"] == network.spec["n_classes"]
+    return {name: w for name, w in start.model.state_dict().items() if same or not name.startswith("head.")}
+
+
+def _digest(victim: Victim) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in victim.model.state_dict().items():
+        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

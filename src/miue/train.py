@@ -1,91 +1,85 @@
-"""The one training loop, and what is asked of a trained network: accuracy and features.
-
-What the recipes bring, with small_resnet on clean pictures and two cores of an AMD EPYC: `quick` and `laptop` 89 % on
-Digits-M (3,000 pictures, about 25 s, one seed) and 60 % on CIFAR-10 (JPEG-75 copy) (4,000 pictures, about 65 s, three
-seeds). `standard` and `paper` are for whole data sets on a GPU and were not measured here.
-"""
+"""The one training loop, and what is asked of a trained network: accuracy and features."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miue import recipes
 from miue.augment import flip_crop
-from miue.errors import InputError, choose, override, require_positive
+from miue.errors import InputError
 from miue.images import Images
-from miue.models import PRECISIONS, build, forward, precision
+from miue.models import build, forward, precision
+from miue.recipes import RECIPES, Recipe, recipe
 
-SCHEDULES = ("constant", "cosine", "one_cycle")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained by SGD on cross-entropy.
-
-    Args:
-        epochs: passes over the data (or rounds of `batches_per_epoch` batches).
-        lr: the (largest) learning rate.
-        schedule: `constant`; `cosine`, stepped by epoch; or `one_cycle`, stepped by batch.
-        batch: pictures in a batch.
-        momentum, nesterov, weight_decay: of SGD.
-        flip: mirror at random.
-        crop: pixels of padding for a random crop.
-        clip_norm: largest gradient norm, or None.
-        batches_per_epoch: batches in an epoch where that is not a pass over the data.
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the chip has it natively.
-    """
-
-    epochs: int
-    lr: float
-    schedule: str
-    batch: int = 128
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    flip: bool = False
-    crop: int = 0
-    clip_norm: float | None = None
-    batches_per_epoch: int | None = None
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        choose("schedule", self.schedule, SCHEDULES)
-        choose("precision", self.precision, PRECISIONS)
-        require_positive(self, "epochs", "lr", "batch")
-
-
-_ONE_CYCLE = Recipe(epochs=15, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2)
-
-RECIPES: dict[str, Recipe] = {
-    "quick": _ONE_CYCLE,
-    "laptop": _ONE_CYCLE,
-    # The authors' own victim recipe; published comparisons mostly use lr 0.1, weight decay 5e-4, 60 epochs.
-    "paper": Recipe(epochs=200, lr=0.5, schedule="cosine", weight_decay=1e-4, flip=True, crop=4),
-    "standard": Recipe(epochs=60, lr=0.1, schedule="cosine", flip=True, crop=4),
-}
-
-
-def recipe(name: str, **changes: Any) -> Recipe:
-    """Look up a recipe by name (one of `RECIPES`) and override fields of it.
-
-    Raises:
-        InputError: unknown name or field, or a value of the wrong type.
-    """
-    return override(RECIPES[choose("recipe", name, RECIPES)], changes, "recipe")
+__all__ = [
+    "RECIPES",
+    "Defense",
+    "Epoch",
+    "Moment",
+    "Recipe",
+    "accuracy",
+    "default_device",
+    "epochs",
+    "features",
+    "fit",
+    "recipe",
+]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left: its number from 1, mean loss, and accuracies in [0, 1] (train: running, augmented)."""
+    """What one epoch left: its number from 1, mean loss, and accuracies in [0, 1].
+
+    The training accuracy is a running mean on what is trained on, augmentation and defense included, against the
+    pictures' own labels.
+    """
 
     epoch: int
     loss: float
     train_accuracy: float
     test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a defense may look at while a batch is trained on.
+
+    Args:
+        losses: cross-entropy (B,) of pictures (B, C, H, W), float in [0, 1], with labels (B,), under the network as it
+            stands, in evaluation mode; differentiable in the pictures.
+        n_classes: number of classes.
+        generator: on the CPU; all randomness comes from it.
+        done: share of the training that is over, in [0, 1).
+    """
+
+    losses: Callable[[Tensor, Tensor], Tensor]
+    n_classes: int
+    generator: torch.Generator
+    done: float
+
+
+class Defense(Protocol):
+    """What someone who trains may do about perturbations; `miue.defenses` holds the published ones."""
+
+    def prepare(self, images: Images, seed: int) -> Images:
+        """Change the training pictures once, before training; labels and ids stay."""
+
+    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Turn a batch, after flip and crop, into what is trained on.
+
+        Args:
+            x: (B, C, H, W) uint8.
+            y: (B,) int64.
+            moment: of the training.
+
+        Returns:
+            Pictures (B, C, H, W), float in [0, 1], and targets: labels (B,) or probabilities (B, classes).
+        """
 
 
 def default_device() -> torch.device:
@@ -115,6 +109,9 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -
         return schedules.OneCycleLR(optimizer, recipe.lr, total_steps=total, cycle_momentum=False), True
     if recipe.schedule == "cosine":
         return schedules.CosineAnnealingLR(optimizer, recipe.epochs), False
+    if recipe.schedule == "steps":
+        at = [round(share * recipe.epochs) for share in (0.4, 0.8)]
+        return schedules.MultiStepLR(optimizer, at, gamma=0.1), False
     return schedules.ConstantLR(optimizer, factor=1.0), False
 
 
@@ -126,6 +123,7 @@ def epochs(
     seed: int = 0,
     test: Images | None = None,
     device: torch.device | str | None = None,
+    defense: Defense | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place on `images`, yielding after every epoch; the caller may act in between, or stop.
 
@@ -136,6 +134,7 @@ def epochs(
         seed: of the order of the pictures and of the augmentation.
         test: clean pictures to measure after every epoch.
         device: where to train; by default the GPU where there is one.
+        defense: what is done to the training pictures before and while they are trained on.
 
     Raises:
         InputError: fewer than two pictures.
@@ -144,6 +143,8 @@ def epochs(
     if len(images) < 2:
         raise InputError(f"images: {len(images)} picture; training needs at least 2")
     device = torch.device(device or default_device())
+    if defense is not None:
+        images = defense.prepare(images, seed)
     images, model = images.on(device), model.to(device)
     number = precision(recipe.precision, device)
     generator = torch.Generator().manual_seed(seed)
@@ -154,6 +155,13 @@ def epochs(
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
+
+    def losses(pictures: Tensor, labels: Tensor) -> Tensor:
+        mode = model.training
+        logits, _ = forward(model.eval(), pictures, number)
+        model.train(mode)
+        return F.cross_entropy(logits, labels, reduction="none")
+
     orders = _batches(len(images), recipe.batch, recipe.batches_per_epoch, generator)
     scheduler = by_batch = None
     for epoch in range(1, recipe.epochs + 1):
@@ -162,11 +170,16 @@ def epochs(
         if scheduler is None:
             scheduler, by_batch = _scheduler(optimizer, recipe, len(order))
         loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-        for index in order:
+        for place, index in enumerate(order):
             x, y = images.batch(index)
             x = flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=generator)
-            logits, _ = forward(model, x.float() / 255, number)
-            loss = F.cross_entropy(logits, y)
+            if defense is None:
+                pictures, targets = x.float() / 255, y
+            else:
+                done = (epoch - 1 + place / len(order)) / recipe.epochs
+                pictures, targets = defense.batch(x, y, Moment(losses, len(images.classes), generator, done))
+            logits, _ = forward(model, pictures, number)
+            loss = F.cross_entropy(logits, targets)
             optimizer.zero_grad()
             loss.backward()
             if recipe.clip_norm is not None:
@@ -193,6 +206,7 @@ def fit(
     model: str | nn.Module = "resnet18",
     recipe: str | Recipe = "laptop",
     *,
+    defense: Defense | None = None,
     seed: int = 0,
     test: Images | None = None,
     device: torch.device | str | None = None,
@@ -202,8 +216,10 @@ def fit(
 
     Args:
         images: (perturbed) training pictures.
-        model: a name of `miue.models.MODELS`, or a module that returns (logits, features).
-        recipe: a name of `RECIPES`, or a `Recipe`.
+        model: a name of `miue.models.MODELS`, with options if wanted ("resnet18:width=0.25"), or a module that returns
+            (logits, features), trained on from the weights that it has.
+        recipe: a name of `RECIPES`, with changes if wanted ("laptop:epochs=10"), or a `Recipe`.
+        defense: what is done to the training pictures, one of `miue.defenses`.
         seed: of the weights, the order and the augmentation.
         test: clean pictures to measure after every epoch.
         device: by default the GPU where there is one.
@@ -212,12 +228,11 @@ def fit(
     Raises:
         InputError: unknown model or recipe.
     """
-    if isinstance(recipe, str):
-        recipe = RECIPES[choose("recipe", recipe, RECIPES)]
+    chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     if isinstance(model, str):
         channels, size, _ = images.shape
         model = build(model, len(images.classes), channels=channels, size=size, seed=seed)
-    for epoch in epochs(model, images, recipe, seed=seed, test=test, device=device):
+    for epoch in epochs(model, images, chosen, seed=seed, test=test, device=device, defense=defense):
         on_epoch(epoch)
     return model.eval()
 

@@ -7,10 +7,12 @@ import torch
 
 from miue.errors import InputError, choose, override
 from miue.images import Images
-from miue.models import MODELS
+from miue.models import check
 from miue.pgd import Budget, parse_epsilon
-from miue.poisons import em, mi_ue, random
-from miue.poisons.base import Method, Poison, make
+from miue.poisons import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, robust, tap, tue, uc
+from miue.poisons.base import Method, make
+from miue.poisons.poison import Poison
+from miue.specs import parse
 from miue.train import default_device
 
 __all__ = ["METHODS", "Method", "Poison", "generate", "options"]
@@ -18,6 +20,18 @@ __all__ = ["METHODS", "Method", "Poison", "generate", "options"]
 METHODS: dict[str, Method] = {
     "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS),
     "em": Method(em.em, em.PRESETS),
+    "rem": Method(robust.robust, robust.REM_PRESETS),
+    "sem": Method(robust.robust, robust.SEM_PRESETS),
+    "tap": Method(tap.tap, tap.PRESETS),
+    "tue": Method(tue.tue, tue.PRESETS),
+    "gue": Method(gue.gue, gue.PRESETS),
+    "pue": Method(pue.pue, pue.PRESETS),
+    "uc": Method(uc.uc, uc.PRESETS),
+    "ar": Method(ar.ar, ar.PRESETS),
+    "lsp": Method(lsp.lsp, lsp.PRESETS),
+    "pil": Method(pil.pil, pil.PRESETS),
+    "ops": Method(ops.ops, ops.PRESETS, bounded=False),
+    "cuda": Method(cuda.cuda, cuda.PRESETS, bounded=False),
     "random": Method(random.random, random.PRESETS),
 }
 
@@ -25,9 +39,15 @@ METHODS: dict[str, Method] = {
 def options(method: str, preset: str, **changes: Any) -> Any:
     """The options of `method` in `preset`, with some fields changed; fields of the source recipe count as its own.
 
+    Args:
+        method: one of `METHODS`, with options if wanted: "em:scope=class".
+        preset: "quick", "laptop" or "paper".
+        **changes: more fields, as values.
+
     Raises:
         InputError: unknown method, preset or field; the message lists what exists.
     """
+    method, changes = parse(method, changes)
     presets = METHODS[choose("method", method, METHODS)].presets
     chosen = presets[choose("preset", preset, presets)]
     if not hasattr(chosen, "source"):
@@ -54,7 +74,7 @@ def generate(
     """Perturb training pictures.
 
     Args:
-        method: one of `METHODS`.
+        method: one of `METHODS`, with options if wanted: "em:scope=class".
         images: clean pictures; their order does not matter, only their ids.
         model: source network, one of `miue.models.MODELS` (methods without a source ignore it).
         epsilon: L-infinity budget as a fraction of the pixel range, 1/255 to 127/255; `floor(255 epsilon + 1e-6)`
@@ -68,7 +88,8 @@ def generate(
         InputError: unknown method, model, preset or option; epsilon out of range.
     """
     budget, chosen = Budget(parse_epsilon(epsilon)), options(method, preset, **changes)
-    choose("model", model, MODELS)
+    check(model)
     if len(images.classes) < 2:
         raise InputError(f"images: {images.name} has {len(images.classes)} class; at least two are needed")
-    return make(METHODS[method], method, images.on(device or default_device()), model, budget, chosen, seed)
+    name, _ = parse(method)
+    return make(METHODS[name], name, images.on(device or default_device()), model, budget, chosen, seed)

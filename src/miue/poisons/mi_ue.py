@@ -1,7 +1,8 @@
 """MI-UE: perturbations that lower the mutual information of clean and perturbed features (the paper's method).
 
 Zhu, Miao, Dong & Gao, ICLR 2026 (arXiv 2603.03725): train a source network on the perturbed pictures; after every
-epoch, sweep once over the data with sign-gradient descent on the MI-UE loss of the network's features.
+epoch, sweep once over the data with sign-gradient descent on the MI-UE loss of the network's features. Options leave
+out either term of the loss, average it over flips and crops, or train the source network adversarially.
 
 What the presets bring, with small_resnet as source and victim on two cores of an AMD EPYC:
 
@@ -22,7 +23,8 @@ from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.losses import distance_term, mi_ue_loss, similarity_term
 from miue.pgd import Budget
-from miue.poisons.base import Made, source_network, sweep
+from miue.poisons.base import Made, on_outputs, source_network, sweep
+from miue.poisons.hardening import Attack, expect
 from miue.progress import track
 
 
@@ -36,7 +38,12 @@ class MIUE:
         step: their length in the first sweep, as a fraction of the pixel range.
         last_step: their length in the last sweep; linear in between.
         sweep_batch: pictures that share a loss.
-        temperature, zeta: of `miue.losses.mi_ue_loss`.
+        temperature, zeta: of `miue.losses.mi_ue_loss`; zeta 0 leaves out the distance term.
+        similarity: whether the loss has its similarity term.
+        eot: flips and crops of the perturbed pictures over which each step averages the loss; 0 takes them as they are.
+        source_epsilon: radius, as a fraction of the pixel range, of the attack that the source network is trained
+            under; 0 for ordinary training.
+        source_steps: steps of that attack.
     """
 
     source: train.Recipe
@@ -46,11 +53,24 @@ class MIUE:
     sweep_batch: int
     temperature: float = 0.1
     zeta: float = 0.1
+    similarity: bool = True
+    eot: int = 0
+    source_epsilon: float = 0.0
+    source_steps: int = 10
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "step", "last_step", "sweep_batch", "temperature")
-        if self.zeta < 0:
-            raise InputError(f"zeta: {self.zeta}; it must be 0 or above")
+        require_positive(self, "steps", "step", "last_step", "sweep_batch", "temperature", "source_steps")
+        for name in ("zeta", "eot", "source_epsilon"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: {getattr(self, name)}; it must be 0 or above")
+        if not (self.similarity or self.zeta):
+            raise InputError("zeta: 0, without the similarity term; one term of the loss must remain")
+
+    @property
+    def passes(self) -> float:
+        """Every epoch trains once, after its attack, and sweeps once, each step on all its draws."""
+        trained = 1 + (self.source_steps if self.source_epsilon else 0)
+        return self.source.epochs * (trained + self.steps * max(self.eot, 1))
 
 
 # float32 throughout: trained in bfloat16, the source left the quick loss at 0.3 instead of 0.16 (one run each).
@@ -79,17 +99,20 @@ def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int) 
     last = options.source.epochs - 1
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        if not options.similarity:
+            return options.zeta * distance_term(features, labels)
         return mi_ue_loss(features, labels, options.temperature, options.zeta)
 
     trace = []
-    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device)
+    attack = Attack(options.source_epsilon, options.source_steps) if options.source_epsilon else None
+    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device, defense=attack)
     for done in track(trained, "MI-UE, source epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)
+        loss = on_outputs(network, objective)
         sweep(
-            network,
             images,
             delta,
-            objective,
+            expect(loss, options.eot, generator) if options.eot else loss,
             batch=options.sweep_batch,
             budget=budget,
             step=step,

@@ -23,6 +23,11 @@ class Random:
     def __post_init__(self) -> None:
         choose("kind", self.kind, ("uniform", "sign"))
 
+    @property
+    def passes(self) -> float:
+        """Forward-and-backward passes over the data: none."""
+        return 0
+
 
 PRESETS = {name: Random() for name in ("quick", "laptop", "paper")}
 

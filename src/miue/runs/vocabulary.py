@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from miue import defenses, models, poisons, recipes, specs
+from miue.comparison import CLEAN, NONE
 from miue.data import check_name
 from miue.errors import InputError, choose
 from miue.mi import ESTIMATORS
-from miue.models import MODELS
 from miue.pgd import Budget, parse_epsilon
-from miue.poisons import METHODS
-from miue.train import RECIPES
 
 
 def _one_of(argument: str, known: Iterable[str]) -> Callable[[str], str]:
@@ -18,9 +18,32 @@ def _one_of(argument: str, known: Iterable[str]) -> Callable[[str], str]:
     return lambda value: choose(argument, value, names)
 
 
-def _each_of(argument: str, known: Iterable[str]) -> Callable[[list[str]], list[str]]:
-    one = _one_of(argument, known)
+def _each(argument: str, one: Callable[[str], str]) -> Callable[[list[str]], list[str]]:
     return lambda values: _distinct(argument, [one(value) for value in values])
+
+
+def _method(spec: str) -> str:
+    if spec != CLEAN:
+        choose("method", specs.parse(spec)[0], [CLEAN, *poisons.METHODS])
+        poisons.options(spec, PRESETS[0])
+    return spec
+
+
+def _defense(spec: str) -> str:
+    if spec != NONE:
+        choose("defense", specs.parse(spec)[0], [NONE, *defenses.DEFENSES])
+        defenses.build(spec)
+    return spec
+
+
+def _recipe(spec: str) -> str:
+    recipes.recipe(spec)
+    return spec
+
+
+def _file(value: str | None) -> str | None:
+    """A notebook works in a folder of its own, so a path is made absolute here."""
+    return None if value is None else str(Path(value).resolve())
 
 
 def _distinct(argument: str, values: list[Any]) -> list[Any]:
@@ -46,22 +69,25 @@ def _at_least(smallest: int, argument: str, value: int | None) -> int | None:
     return value
 
 
-PRESETS = sorted(set.intersection(*(set(method.presets) for method in METHODS.values())))
+PRESETS = sorted(set.intersection(*(set(method.presets) for method in poisons.METHODS.values())))
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "data": check_name,
     "n_train": partial(_at_least, 2, "n_train"),
     "n_test": partial(_at_least, 2, "n_test"),
     "size": partial(_at_least, 8, "size"),
-    "methods": _each_of("methods", ["clean", *METHODS]),
+    "methods": _each("methods", _method),
+    "victims": _each("victims", models.check),
+    "defenses": _each("defenses", _defense),
     "epsilon": _epsilon,
-    "source": _one_of("source", MODELS),
-    "victim": _one_of("victim", MODELS),
+    "source": models.check,
+    "victim": models.check,
     "preset": _one_of("preset", PRESETS),
-    "recipe": _one_of("recipe", RECIPES),
+    "recipe": _recipe,
     "seeds": _seeds,
+    "records": _file,
     "estimator": _one_of("estimator", ESTIMATORS),
-    "estimators": _each_of("estimators", ESTIMATORS),
+    "estimators": _each("estimators", _one_of("estimator", ESTIMATORS)),
     "n_slices": partial(_at_least, 1, "n_slices"),
     "neural_slices": partial(_at_least, 2, "neural_slices"),
 }

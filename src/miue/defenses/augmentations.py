@@ -1,0 +1,171 @@
+"""Stronger augmentation: cutout, CutMix, Mixup, Gaussian blur and Gaussian noise.
+
+DeVries & Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", arXiv 2017; Yun et al.,
+"CutMix", ICCV 2019; Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. Every comparison of
+unlearnable examples trains with them, and most methods survive them. They cost next to nothing beside a training step.
+
+Blur is the same in every epoch and is applied once, to the uint8 training pictures; the others are drawn afresh for
+every batch, after flip and crop.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from miue.defenses.base import Defense
+from miue.defenses.pixels import rewrite
+from miue.defenses.seeding import seeded
+from miue.errors import InputError, require_positive
+from miue.images import Images
+from miue.train import Moment
+
+GREY = 0.5  # what the networks' own normalisation maps to 0
+
+
+@dataclass(frozen=True)
+class Cutout(Defense):
+    """One square hole in every picture, its centre anywhere, so that it may hang over the edge; filled with grey.
+
+    Args:
+        hole: side of the hole in pixels, smaller than the picture's; by default half the picture's: 16 at 32 pixels,
+            the published value (8 is published for CIFAR-100).
+    """
+
+    hole: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.hole is not None:
+            require_positive(self, "hole")
+
+    def side(self, size: int) -> int:
+        """The hole's side in pictures of `size` pixels.
+
+        Raises:
+            InputError: nothing of the picture would be left.
+        """
+        hole = size // 2 if self.hole is None else self.hole
+        if hole >= size:
+            raise InputError(f"cutout option hole: {hole}; in pictures of {size} pixels it must be below {size}")
+        return hole
+
+    def prepare(self, images: Images, seed: int) -> Images:
+        """Refuse pictures that are too small, before any training."""
+        self.side(min(images.shape[1:]))
+        return images
+
+    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Cut one hole out of each picture."""
+        hole = self.side(min(x.shape[2:]))
+
+        def covered(length: int) -> Tensor:
+            first = torch.randint(length, (len(x), 1), generator=moment.generator) - hole // 2
+            along = torch.arange(length)
+            return (along >= first) & (along < first + hole)
+
+        rows, columns = covered(x.shape[2]), covered(x.shape[3])
+        holes = (rows[:, None, :, None] & columns[:, None, None, :]).to(x.device)
+        return (x.float() / 255).masked_fill(holes, GREY), y
+
+
+@dataclass(frozen=True)
+class Mixup(Defense):
+    """Blends each picture and its label with another of the batch, in the same proportion for the whole batch.
+
+    Args:
+        alpha: the proportion is drawn from Beta(alpha, alpha); 1 is uniform.
+        probability: share of batches that are mixed, in (0, 1].
+    """
+
+    alpha: float = 1.0
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        require_positive(self, "alpha", "probability")
+        if self.probability > 1:
+            raise InputError(f"probability: {self.probability}; it must be at most 1")
+
+    def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+        """Blend float pictures; the targets are (B, n_classes) probabilities."""
+        from torchvision.transforms.v2 import MixUp  # seconds to import
+
+        return MixUp(alpha=self.alpha, num_classes=n_classes)(pictures, y)
+
+    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Mix the batch, or leave it and its labels as they are."""
+        pictures = x.float() / 255
+        if torch.rand((), generator=moment.generator) >= self.probability:
+            return pictures, y
+        with seeded(moment.generator, x.device):
+            return self.mix(pictures, y, moment.n_classes)
+
+
+@dataclass(frozen=True)
+class CutMix(Mixup):
+    """Pastes the same rectangle of another picture of the batch into each, and mixes the labels by area."""
+
+    def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+        """Paste into float pictures; the targets are (B, n_classes) probabilities."""
+        from torchvision.transforms import v2  # seconds to import
+
+        return v2.CutMix(alpha=self.alpha, num_classes=n_classes)(pictures, y)
+
+
+@dataclass(frozen=True)
+class GaussianBlur(Defense):
+    """Blurs the training pictures.
+
+    A sigma of 0.1, as some comparisons report it, leaves every uint8 picture as it is; it is refused.
+
+    Args:
+        sigma: standard deviation of the kernel, in pixels.
+        kernel: side of the kernel in pixels, odd.
+    """
+
+    sigma: float = 1.0
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        require_positive(self, "sigma")
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise InputError(f"gaussian_blur option kernel: {self.kernel}; it must be odd and at least 3")
+        reach = self.kernel // 2
+        weights = [math.exp(-((i / self.sigma) ** 2) / 2) for i in range(-reach, reach + 1)]
+        others = 1 - (1 / sum(weights)) ** 2  # weight of all pixels but the middle one
+        if 255 * others < 0.5:
+            raise InputError(
+                f"gaussian_blur option sigma: {self.sigma} moves no pixel by half a grey level; 0.3 or more blurs"
+            )
+
+    def prepare(self, images: Images, seed: int) -> Images:
+        """Blur every picture once, reflected at its edges.
+
+        Raises:
+            InputError: the kernel reaches beyond the picture.
+        """
+        from torchvision.transforms.v2.functional import gaussian_blur  # seconds to import
+
+        size = min(images.shape[1:])
+        if self.kernel // 2 >= size:
+            raise InputError(f"gaussian_blur option kernel: {self.kernel} is too large for pictures of {size} pixels")
+        return rewrite(images, lambda x, y: gaussian_blur(x, [self.kernel] * 2, [self.sigma] * 2))
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Defense):
+    """Adds fresh Gaussian noise to every pixel of every batch.
+
+    Args:
+        sigma: its standard deviation in grey levels, of 255.
+    """
+
+    sigma: float = 8.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "sigma")
+
+    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Add noise and clip to [0, 1]."""
+        noise = torch.randn(x.shape, generator=moment.generator).to(x.device)
+        return ((x + self.sigma * noise) / 255).clamp(0, 1), y

@@ -1,0 +1,154 @@
+"""Detection: do these pictures look perturbed?
+
+Perturbations that work are easier to learn than pictures are, so that a network trained on some of the perturbed
+pictures knows the others suspiciously well, and suspiciously soon. Two questions follow, each answered with a share of
+the pictures held out: how much a linear network finds in the pixels (`linear_probe`; Yu, Zhang, Chen, Yin & Liu,
+"Availability Attacks Create Shortcuts", KDD 2022, show that class-wise and many sample-wise perturbations are linearly
+separable), and how much a small convolutional network finds within few epochs (`learnability`). Neither number means
+much alone, since some clean pictures are easy too: `detect` compares with clean pictures of the same kind.
+
+What perturbs pictures differently within a class and leaves them hard, random noise above all, is not found this way.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from miue import train
+from miue.defenses.linear import fit_linear
+from miue.errors import InputError
+from miue.images import Images
+
+LINEAR = train.Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
+FEW_EPOCHS = train.recipe("quick", epochs=4)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How well a network knows pictures.
+
+    Args:
+        train: accuracy on the pictures it was trained on, in [0, 1].
+        held_out: accuracy on the others, perturbed alike, in [0, 1].
+        n: pictures trained on.
+        chance: accuracy of always naming the most frequent class, in (0, 1].
+    """
+
+    train: float
+    held_out: float
+    n: int
+    chance: float
+
+
+def linear_probe(images: Images, *, share: float = 0.2, recipe: train.Recipe = LINEAR, seed: int = 0) -> Probe:
+    """Train a linear network on the pixels, standardised, and ask it about held-out pictures.
+
+    Args:
+        images: (perturbed) pictures; to ask about perturbations alone, make pictures of them: `128 + delta` as uint8.
+        share: of every class that is held out, in (0, 1).
+        recipe: of the training.
+        seed: of the split, the weights and the order.
+
+    Raises:
+        InputError: a class is too small to be split so.
+    """
+    seen, held_out = split(images, share, seed)
+    return _probe(fit_linear(seen, recipe, seed=seed, bias=True, standardise=True), seen, held_out)
+
+
+def learnability(
+    images: Images,
+    *,
+    model: str = "small_resnet",
+    share: float = 0.2,
+    recipe: train.Recipe = FEW_EPOCHS,
+    seed: int = 0,
+) -> Probe:
+    """Train a small network for few epochs and ask it about held-out pictures, which are perturbed alike.
+
+    Arguments and errors are those of `linear_probe`; `model` is one of `miue.models.MODELS`.
+    """
+    seen, held_out = split(images, share, seed)
+    return _probe(train.fit(seen, model, recipe, seed=seed), seen, held_out)
+
+
+def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
+    """Split pictures at random into (1 - share, share) of every class.
+
+    Raises:
+        InputError: `share` is out of range, or a class would be missing from one side.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share: {share}; it must lie between 0 and 1")
+    seen, held_out = [], []
+    for members in _members(images, seed):
+        cut = round(share * len(members))
+        if not 0 < cut < len(members):
+            raise InputError(
+                f"share: {share} of a class of {len(members)} is {cut}; each side needs one picture at least"
+            )
+        held_out.append(members[:cut])
+        seen.append(members[cut:])
+    return images.subset(torch.cat(seen)), images.subset(torch.cat(held_out))
+
+
+def _members(images: Images, seed: int) -> list[Tensor]:
+    """The places of each class's pictures, in random order; classes without pictures are left out."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images), generator=generator)
+    labels = images.y.cpu()[order]
+    return [order[labels == label] for label in labels.unique()]
+
+
+def _probe(network: nn.Module, seen: Images, held_out: Images) -> Probe:
+    return Probe(
+        train=train.accuracy(network, seen),
+        held_out=train.accuracy(network, held_out),
+        n=len(seen),
+        chance=float(held_out.y.bincount().max()) / len(held_out),
+    )
+
+
+def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float = 0.2, seed: int = 0) -> dict[str, Any]:
+    """Compare pictures with clean ones of the same kind: one row of a table.
+
+    Both are cut to the same number of pictures of each class, since accuracy grows with it.
+
+    Args:
+        images: pictures under suspicion.
+        clean: pictures that are known to be clean: same classes, same shape, other pictures or the same.
+        margin: a probe whose held-out accuracy exceeds that on clean pictures by more raises suspicion, in [0, 1].
+        share: of every class that is held out, in (0, 1).
+        seed: of everything random.
+
+    Returns:
+        `linear_held_out`, `linear_held_out_clean`, `learned_held_out`, `learned_held_out_clean`, `chance` and the other
+        fields of `Probe` likewise; `n`; and `perturbed`, true where one of the two margins is exceeded.
+
+    Raises:
+        InputError: the two differ in shape or classes, or a class has too few pictures.
+    """
+    if images.shape != clean.shape or images.classes != clean.classes:
+        raise InputError(f"clean: {clean} cannot be compared with {images}; shape and classes must be the same")
+    images, clean = _cut_alike(images, clean, seed)
+    row: dict[str, Any] = {"data": images.name, "n": len(images)}
+    excess = []
+    for name, probe in (("linear", linear_probe), ("learned", learnability)):
+        suspect, reference = probe(images, share=share, seed=seed), probe(clean, share=share, seed=seed)
+        row |= {f"{name}_train": suspect.train, f"{name}_held_out": suspect.held_out}
+        row |= {f"{name}_train_clean": reference.train, f"{name}_held_out_clean": reference.held_out}
+        row["chance"] = suspect.chance
+        excess.append(suspect.held_out - reference.held_out)
+    return row | {"perturbed": max(excess) > margin}
+
+
+def _cut_alike(one: Images, other: Images, seed: int) -> tuple[Images, Images]:
+    """As many pictures of each class from both: as many as the one that has fewer of it holds."""
+    first, second = _members(one, seed), _members(other, seed)
+    if len(first) != len(second):
+        raise InputError(f"clean: it has pictures of {len(second)} classes, the others of {len(first)}")
+    counts = [min(len(a), len(b)) for a, b in zip(first, second, strict=True)]
+    cut = [torch.cat([a[:n] for a, n in zip(members, counts, strict=True)]) for members in (first, second)]
+    return one.subset(cut[0]), other.subset(cut[1])

@@ -1,0 +1,40 @@
+"""A linear network on pixels: what the projection removes and what detection asks."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from miue import train
+from miue.images import Images
+
+
+class Linear(nn.Module):
+    """Logits as a linear function of all pixels; the features are those pixels.
+
+    Args:
+        inputs: number of values in a picture.
+        n_classes: number of logits.
+        centre, scale: pixels in [0, 1] enter as (x - centre) / scale.
+        bias: whether each class has an offset.
+    """
+
+    def __init__(self, inputs: int, n_classes: int, *, centre: float = 0.0, scale: float = 1.0, bias: bool) -> None:
+        super().__init__()
+        self.centre, self.scale = centre, scale
+        self.head = nn.Linear(inputs, n_classes, bias=bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pictures (B, C, H, W), float in [0, 1], to logits (B, n_classes) and features (B, C H W)."""
+        features = (x.flatten(1) - self.centre) / self.scale
+        return self.head(features), features
+
+
+def fit_linear(images: Images, recipe: train.Recipe, *, seed: int, bias: bool, standardise: bool = False) -> Linear:
+    """Train a linear network on `images`; `standardise` maps pixels to (x - 0.5) / 0.25, else they enter as is."""
+    centre, scale = (0.5, 0.25) if standardise else (0.0, 1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Linear(math.prod(images.shape), len(images.classes), centre=centre, scale=scale, bias=bias)
+    train.fit(images, network, recipe, seed=seed)
+    return network

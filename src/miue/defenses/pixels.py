@@ -1,0 +1,39 @@
+"""Rewriting every training picture once, batch by batch: what all purifying defenses do."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from miue.images import Images
+
+VALUES = 2**23  # in a batch: 32 MB as float32, whatever the size of the pictures
+
+
+def pictures_per_batch(images: Images) -> int:
+    """How many pictures hold about `VALUES` values, at least one."""
+    return max(1, VALUES // math.prod(images.shape))
+
+
+def to_levels(x: Tensor) -> Tensor:
+    """Round pictures, nominally in [0, 1], to uint8 grey levels; what lies outside is clipped."""
+    return (x * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def rewrite(images: Images, change: Callable[[Tensor, Tensor], Tensor], batch: int | None = None) -> Images:
+    """Replace every picture; labels, class names, ids and name stay.
+
+    The result lies in memory whole, one byte a value: 0.15 GB for 50,000 pictures of 32 px, 7.5 GB at 224 px.
+
+    Args:
+        images: pictures to rewrite.
+        change: maps pictures (B, C, H, W), float in [0, 1], and labels (B,) to pictures of the same shape.
+        batch: pictures in a call; by default as many as hold `VALUES` values.
+    """
+    x = torch.empty(len(images), *images.shape, dtype=torch.uint8)
+    for index in torch.arange(len(images)).split(batch or pictures_per_batch(images)):
+        pixels, labels = images.batch(index)
+        x[index] = to_levels(change(pixels.float() / 255, labels)).cpu()
+    return Images(x, images.y.cpu(), images.classes, ids=images.ids, name=images.name).on(images.device)

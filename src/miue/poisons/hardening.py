@@ -1,0 +1,77 @@
+"""What makes a perturbation outlast augmentation and adversarial training; parts of REM, SEM and variants of MI-UE.
+
+Expectation over transformation: Athalye, Engstrom, Ilyas & Kwok, "Synthesizing Robust Adversarial Examples",
+ICML 2018. Adversarial training: Madry, Makelov, Schmidt, Tsipras & Vladu, "Towards Deep Learning Models Resistant to
+Adversarial Attacks", ICLR 2018.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from miue.augment import flip_crop
+from miue.images import Images
+from miue.pgd import attack
+from miue.poisons.base import Loss
+from miue.train import Moment
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack on the pictures of a batch, within a radius and from a uniform random start.
+
+    As a `train.Defense` it trains the source network adversarially.
+
+    Args:
+        radius: L-infinity distance, as a fraction of the pixel range.
+        steps: sign-gradient steps of 2 radius / steps (for 10 steps of 4/255 the published 0.8/255); with none, only
+            the random start is left.
+    """
+
+    radius: float
+    steps: int
+
+    def against(self, loss: Loss, pictures: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Return pictures, (B, C, H, W) float in [0, 1], detached, whose loss is high."""
+        step = 2 * self.radius / max(self.steps, 1)
+        return attack(
+            lambda moved: loss(moved, y), pictures, radius=self.radius, step=step, steps=self.steps, generator=generator
+        )
+
+    def prepare(self, images: Images, seed: int) -> Images:
+        """Leave the pictures as they are."""
+        return images
+
+    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Attack the network that is being trained."""
+
+        def loss(pictures: Tensor, labels: Tensor) -> Tensor:
+            return moment.losses(pictures, labels).sum()
+
+        return self.against(loss, x.float() / 255, y, moment.generator), y
+
+
+def expect(loss: Loss, draws: int, generator: torch.Generator, inner: Attack | None = None) -> Loss:
+    """Average a loss over random flips and crops of its pictures, each attacked if so asked.
+
+    Args:
+        loss: of pictures and labels.
+        draws: number of flips and crops; the crop pads by an eighth of the size, 4 pixels at 32.
+        generator: of the draws, on the CPU.
+        inner: how each of them is attacked. The attack counts as a constant: gradients pass as if it were added.
+
+    Returns:
+        A loss that is differentiable in its pictures.
+    """
+
+    def expected(pictures: Tensor, labels: Tensor) -> Tensor:
+        total = pictures.new_zeros(())
+        for _ in range(draws):
+            drawn = flip_crop(pictures, padding=pictures.shape[-1] // 8, flip=True, generator=generator)
+            if inner is not None:
+                drawn = drawn + (inner.against(loss, drawn, labels, generator) - drawn).detach()
+            total = total + loss(drawn, labels)
+        return total / draws
+
+    return expected

@@ -1,0 +1,48 @@
+"""Patterns that come from a formula instead of a network: drawn, scaled to an L2 norm, cut to the budget."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from miue.images import Images
+from miue.pgd import Budget
+from miue.poisons.base import Made
+from miue.progress import track
+
+CIFAR = 3 * 32 * 32
+"""Values of the pictures that the published norms are for; other pictures get the same norm per value."""
+
+BATCH = 64
+
+
+def from_patterns(
+    images: Images, draw: Callable[[Tensor], Tensor], *, l2: float, budget: Budget, label: str, **notes: object
+) -> Made:
+    """Draw one pattern for every picture.
+
+    The published L2 norms let single pixels leave an L-infinity budget, so they are clipped to it.
+
+    Args:
+        images: the pictures to perturb; only their labels and shape matter.
+        draw: maps labels (B,) on the CPU to patterns (B, C, H, W), float, of any scale.
+        l2: norm of a pattern of 32 x 32 x 3 values in the pixel range [0, 1]; scaled by the root of the number of
+            values for other shapes.
+        budget: the L-infinity limit.
+        label: names the method where progress is shown.
+        notes: more to note.
+
+    Returns:
+        (N, C, H, W) int8 levels; the notes tell the share of values that were clipped, in [0, 1].
+    """
+    norm = 255 * l2 * math.sqrt(math.prod(images.shape) / CIFAR)
+    delta = torch.empty(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    labels, clipped = images.y.cpu(), 0
+    for index in track(torch.arange(len(images)).split(BATCH), label):
+        patterns = draw(labels[index])
+        length = patterns.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+        levels = (patterns * (norm / length)[:, None, None, None]).round()
+        clipped += int((levels.abs() > budget.levels).sum())
+        delta[index.to(delta.device)] = levels.clamp(-budget.levels, budget.levels).to(delta)
+    return Made(delta, {"clipped": clipped / delta.numel(), **notes})

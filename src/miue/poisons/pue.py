@@ -1,0 +1,196 @@
+"""PUE: provably unlearnable examples, and a certificate of how much can be learned from perturbed pictures.
+
+Wang, Xue, Li, Camtepe & Zhu, "Provably Unlearnable Data Examples", NDSS 2025: error-minimising noise (see
+`miue.poisons.em`) whose loss is averaged over networks with Gaussian noise on their weights, so that it stays low in a
+neighbourhood of the source network; the source network is trained under the same noise. `certify` bounds the test
+accuracy that networks near a given one reach, by smoothing over the weights.
+
+Each step of a sweep costs `draws` passes instead of one, in the published setting 60. A network that was not trained
+under noise bears little of it, see `certify`.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import binom, norm
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from miue import train
+from miue.errors import InputError, require_positive
+from miue.images import Images
+from miue.models import forward
+from miue.pgd import Budget
+from miue.poisons.base import Made, source_network
+from miue.poisons.em import EM, alternate
+
+
+@dataclass(frozen=True)
+class PUE(EM):
+    """Options of PUE: those of EM, and
+
+    Args:
+        sigma: largest standard deviation of the noise on each weight; every draw has a scale uniform in [0, sigma].
+        draws: noisy networks that each step averages over.
+        noisy_source: whether the source network, too, trains under this noise, one draw for each batch.
+    """
+
+    scope: str = "class"
+    sigma: float = 0.02
+    draws: int = 3
+    noisy_source: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "sigma", "draws")
+
+    @property
+    def passes(self) -> float:
+        """As those of EM, each step for as many networks as are drawn."""
+        return self.source.epochs * (1 + self.draws * (self.steps if self.scope == "sample" else 1))
+
+
+_SOURCE = train.Recipe(epochs=7, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32")
+_QUICK = PUE(source=_SOURCE, sweep_batch=128)
+
+PRESETS = {
+    "quick": _QUICK,
+    "laptop": replace(_QUICK, source=replace(_SOURCE, epochs=20), draws=5),
+    "paper": replace(_QUICK, source=replace(_SOURCE, epochs=100), stop_accuracy=0.9, sigma=0.25, draws=60),
+}
+
+
+def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int) -> Made:
+    """Generate provably unlearnable noise; the notes hold one row per round and why the rounds ended.
+
+    With a noisy source, its accuracy on the perturbed pictures, which ends the rounds, is that under noise.
+    """
+    network = source_network(model, images, seed)
+    noisy = NoisyWeights(network, options.sigma, torch.Generator().manual_seed(seed))
+
+    def loss(pictures: Tensor, labels: Tensor) -> Tensor:
+        noisy.eval()
+        drawn = [F.cross_entropy(forward(noisy, pictures)[0], labels) for _ in range(options.draws)]
+        return torch.stack(drawn).mean()
+
+    return alternate(images, noisy if options.noisy_source else network, lambda: loss, budget, options, seed)
+
+
+class NoisyWeights(nn.Module):
+    """A network whose weights get fresh Gaussian noise in every forward pass; gradients reach its own weights.
+
+    Args:
+        network: its buffers (the statistics of batch norm) stay free of noise.
+        sigma: largest standard deviation; that of a pass is uniform in [0, sigma].
+        generator: on the CPU.
+    """
+
+    def __init__(self, network: nn.Module, sigma: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.network, self.sigma, self.generator = network, sigma, generator
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pictures (B, C, H, W), float in [0, 1], to the logits and features of one draw."""
+        scale = self.sigma * float(torch.rand((), generator=self.generator))
+        weights = {
+            name: weight + scale * torch.randn(weight.shape, generator=self.generator).to(weight.device)
+            for name, weight in self.network.named_parameters()
+        }
+        return functional_call(self.network, weights, (x,))
+
+
+@torch.no_grad()
+def noisy_accuracies(network: nn.Module, images: Images, *, sigma: float, draws: int, seed: int = 0) -> list[float]:
+    """Accuracies on `images` of `draws` copies of `network` with N(0, sigma^2) noise on every weight, ascending."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(draws):
+        noisy = copy.deepcopy(network)
+        for weight in noisy.parameters():
+            weight.add_(sigma * torch.randn(weight.shape, generator=generator).to(weight.device))
+        found.append(train.accuracy(noisy, images))
+    return sorted(found)
+
+
+def learnability_bound(
+    accuracies: Sequence[float], *, eta: float, sigma: float, q: float = 0.9, confidence: float = 0.99
+) -> float:
+    """Certified (q, eta)-learnability from accuracies under noise; the statement stands with `certify`.
+
+    The j-th smallest of n independent draws lies below the q'-quantile with probability at most
+    1 - BinomialCDF(j - 1; n, q'); the bound is the smallest draw for which that is at most 1 - confidence.
+
+    Returns:
+        One of `accuracies`, or 1.0, which says nothing, where they are too few for this eta.
+    """
+    _check(eta=eta, sigma=sigma, q=q, confidence=confidence)
+    shifted = norm.cdf(norm.ppf(q) + eta / sigma)
+    above = int(binom.ppf(confidence, len(accuracies), shifted))
+    return sorted(accuracies)[above] if above < len(accuracies) else 1.0
+
+
+def certify(
+    network: nn.Module,
+    images: Images,
+    *,
+    etas: Sequence[float],
+    sigma: float = 0.25,
+    q: float = 0.9,
+    draws: int = 1000,
+    confidence: float = 0.99,
+    seed: int = 0,
+) -> dict[float, float]:
+    """Bound the accuracy of classifiers whose weights lie near those of `network`: certified (q, eta)-learnability.
+
+    Write A(w) for the accuracy on `images` of this architecture with weights w, and w0 for the weights of `network`.
+    Statement: with probability at least `confidence` over the draws made here, for every shift v with |v|_2 <= eta,
+
+        P( A(w0 + v + e) <= bound ) >= q,   e ~ N(0, sigma^2 I).
+
+    Why: let t be the q'-quantile of A(w0 + e), q' = Phi(Phi^-1(q) + eta / sigma). The event A > t has probability at
+    most 1 - q' under N(w0, sigma^2 I), hence at most Phi(Phi^-1(1 - q') + eta / sigma) = 1 - q under N(w0 + v,
+    sigma^2 I), by the lemma of Neyman and Pearson (so Chiang et al., "Detection as Regression: Certified Object
+    Detection with Median Smoothing", NeurIPS 2020). `learnability_bound` puts an order statistic of the draws above t.
+
+    What it takes for granted, and what it does not say:
+
+    - All weights move, in the coordinates of `network`; the buffers (statistics of batch norm) are those of `network`.
+    - It holds for a classifier with Gaussian noise on its weights, with probability q over that noise. It is no bound
+      for the one classifier w0 + v, and none for classifiers further away than eta, as those trained from another
+      start are, by far.
+    - `images` are the population: what is bounded is accuracy on these pictures.
+    - Noise that ruins every network gives a low bound for all of them. Compare with the bound of a network trained on
+      clean pictures, at the same sigma.
+
+    Args:
+        network: trained on the perturbed pictures; returns (logits, features).
+        images: clean test pictures.
+        etas: L2 distances of the weights; each bound holds with `confidence` on its own.
+        sigma: standard deviation of the noise on each weight.
+        q: the share of noisy classifiers that is bounded, in (0, 1).
+        draws: noisy networks to measure.
+        confidence: in (0, 1).
+        seed: of the draws.
+
+    Returns:
+        The bound in [0, 1] by eta; 1.0 where `draws` are too few.
+    """
+    for eta in etas:
+        _check(eta=eta, sigma=sigma, q=q, confidence=confidence)
+    if draws < 1:
+        raise InputError(f"draws: {draws}; it must be above 0")
+    found = noisy_accuracies(network, images, sigma=sigma, draws=draws, seed=seed)
+    return {eta: learnability_bound(found, eta=eta, sigma=sigma, q=q, confidence=confidence) for eta in etas}
+
+
+def _check(*, eta: float, sigma: float, q: float, confidence: float) -> None:
+    if not eta >= 0:
+        raise InputError(f"eta: {eta}; a distance must be 0 or above")
+    if not sigma > 0:
+        raise InputError(f"sigma: {sigma}; it must be above 0")
+    for name, value in (("q", q), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise InputError(f"{name}: {value}; it must lie between 0 and 1")

@@ -1,0 +1,225 @@
+"""UC: unlearnable clusters, for pictures whose labels are unknown or will be others.
+
+Zhang, Ma, Yi, Sang, Jiang, Wang & Xu, "Unlearnable Clusters: Towards Label-agnostic Unlearnable Examples", CVPR 2023:
+k-means on the features of a source network; for each cluster a small generator turns one fixed noise picture into one
+perturbation, trained so that the perturbed pictures' features look like the centre of the next cluster. No label is
+read: not by the clusters, not by the generators, and not by the source network unless `pretext` says so.
+
+The authors' source is a ResNet-50 from ImageNet or CLIP, and their pictures are 224 px with a budget of 16/255. A
+pretrained network does not come with this package, so ours learns from the very pictures which way up they are
+(Gidaris, Singh & Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from miue import train
+from miue.augment import flip_crop
+from miue.errors import InputError, choose, require_positive
+from miue.images import Images
+from miue.models import Network, build
+from miue.pgd import Budget
+from miue.poisons.base import Loss, Made, Objective, on_outputs
+from miue.progress import track
+
+PRETEXTS = ("rotation", "labels", "none")
+
+
+@dataclass(frozen=True)
+class UC:
+    """Options of unlearnable clusters.
+
+    Args:
+        source: how the source network is trained on the clean pictures; the generators see its flips and crops too.
+        pretext: what the source network learns: "rotation", which of four ways a picture is turned; "labels", the
+            only choice that reads them; or "none", it keeps its random weights.
+        clusters: number of clusters, at least 2.
+        pool: the pictures that train a generator: those of its "cluster", or, as in the authors' code, "all".
+        epochs_of_generator: passes over that pool.
+        batch_of_generator: pictures in a batch.
+        lr_of_generator: the first learning rate of Adam; it falls to 0 along a cosine.
+        width: channels inside a generator.
+    """
+
+    source: train.Recipe
+    pretext: str = "rotation"
+    clusters: int = 10
+    pool: str = "cluster"
+    epochs_of_generator: int = 20
+    batch_of_generator: int = 32
+    lr_of_generator: float = 0.01
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        choose("pretext", self.pretext, PRETEXTS)
+        choose("pool", self.pool, ("cluster", "all"))
+        require_positive(self, "epochs_of_generator", "batch_of_generator", "lr_of_generator", "width")
+        if self.clusters < 2:
+            raise InputError(f"clusters: {self.clusters}; there must be at least 2, or no other centre exists")
+
+    @property
+    def passes(self) -> float:
+        """Epochs of the source network and, for every cluster's generator, passes over its pool."""
+        source = 0 if self.pretext == "none" else self.source.epochs
+        return source + self.epochs_of_generator * (self.clusters if self.pool == "all" else 1)
+
+
+_SOURCE = train.Recipe(epochs=8, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2, precision="float32")
+_QUICK = UC(source=_SOURCE)
+
+PRESETS = {
+    "quick": _QUICK,
+    "laptop": replace(_QUICK, source=replace(_SOURCE, epochs=30), epochs_of_generator=60),
+    "paper": UC(
+        source=replace(_SOURCE, epochs=60, crop=16),
+        pool="all",
+        epochs_of_generator=50,
+        batch_of_generator=256,
+        lr_of_generator=1e-4,
+        width=64,
+    ),
+}
+
+
+def uc(images: Images, model: str, budget: Budget, options: UC, seed: int) -> Made:
+    """Generate one perturbation per cluster; the notes tell how close each came to its target.
+
+    Raises:
+        InputError: fewer pictures than clusters.
+    """
+    if len(images) < options.clusters:
+        raise InputError(f"clusters: {options.clusters}; there are only {len(images)} pictures")
+    network = _source(images, model, options, seed)
+    cluster_of, centres = find_clusters(train.features(network, images), options.clusters, seed)
+    of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
+    loss = on_outputs(network, divergence(centres.to(images.device)))
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[dict[str, Any]] = []
+    for cluster in track(range(options.clusters), "UC, clusters"):
+        members = (cluster_of == cluster).nonzero()[:, 0]
+        pool = members if options.pool == "cluster" else torch.arange(len(images))
+        target = (cluster + 1) % options.clusters
+        of_cluster[cluster], losses = _generate(images.subset(pool), target, loss, budget, options, generator)
+        rows.append({"cluster": cluster, "target": target, "pictures": len(members), "losses": losses})
+    delta = of_cluster[cluster_of.to(images.device)]
+    moved = nearest(train.features(network, images.plus(delta)), centres)
+    for row in rows:
+        reached = moved[cluster_of == row["cluster"]].eq(row["target"])
+        row["reached"] = float(reached.float().mean())
+    return Made(delta, {"clusters": rows})
+
+
+def _source(images: Images, model: str, options: UC, seed: int) -> Network:
+    """Build the source network and train it on the clean pictures, as far as `options.pretext` wants that."""
+    channels, size, _ = images.shape
+    outputs = len(images.classes) if options.pretext == "labels" else 4
+    network = build(model, outputs, channels=channels, size=size, seed=seed).to(images.device)
+    if options.pretext != "none":
+        turned = Turned() if options.pretext == "rotation" else None
+        trained = train.epochs(network, images, options.source, seed=seed, device=images.device, defense=turned)
+        for _ in track(trained, "UC, source epochs", options.source.epochs):
+            pass
+    return network.eval()
+
+
+class Turned:
+    """The pretext of telling which way up a picture is: every batch is turned, and the quarter turns are its labels."""
+
+    def prepare(self, images: Images, seed: int) -> Images:
+        """Leave the pictures as they are."""
+        return images
+
+    def batch(self, x: Tensor, y: Tensor, moment: train.Moment) -> tuple[Tensor, Tensor]:
+        """Turn each of the pictures (B, C, H, H), uint8; the labels `y` are not read."""
+        turns = torch.randint(4, (len(x),), generator=moment.generator).to(x.device)
+        pictures = x.float() / 255
+        for quarters in (1, 2, 3):
+            pictures[turns == quarters] = pictures[turns == quarters].rot90(quarters, (2, 3))
+        return pictures, turns
+
+
+def find_clusters(features: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cluster features by k-means, the best of ten starts.
+
+    Args:
+        features: (N, d) float.
+        clusters: how many; at most N.
+        seed: of the starts.
+
+    Returns:
+        The cluster of each row, (N,) int64, and the centres, (clusters, d) float32.
+
+    Raises:
+        InputError: fewer different features than clusters.
+    """
+    with threadpool_limits(1, user_api="openmp"):  # threads add in an order that varies, and a seed must decide
+        found = KMeans(clusters, n_init=10, random_state=seed % 2**32).fit(features.numpy())
+    cluster_of = torch.from_numpy(found.labels_).long()
+    if len(cluster_of.unique()) < clusters:
+        raise InputError(f"clusters: {clusters}; the features fall into only {len(cluster_of.unique())}")
+    return cluster_of, torch.from_numpy(found.cluster_centers_).float()
+
+
+def nearest(features: Tensor, centres: Tensor) -> Tensor:
+    """The centre (K, d) that lies nearest to each of the features (N, d): (N,) int64."""
+    return torch.cdist(features, centres).argmin(1)
+
+
+def divergence(centres: Tensor) -> Objective:
+    """The published objective: KL(softmax of the wanted centre, softmax of the features), the batch's mean.
+
+    Args:
+        centres: (K, d); the objective's labels say which of them is wanted.
+    """
+    wanted = centres.softmax(1)
+
+    def objective(logits: Tensor, features: Tensor, target: Tensor) -> Tensor:
+        return F.kl_div(features.log_softmax(1), wanted[target], reduction="batchmean")
+
+    return objective
+
+
+def _network(channels: int, width: int, seed: int) -> nn.Module:
+    """The generator: four convolutions from noise to a picture of the same size, which tanh brings into (-1, 1)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for before in (channels, width, width):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+
+
+def _generate(
+    images: Images, target: int, loss: Loss, budget: Budget, options: UC, generator: torch.Generator
+) -> tuple[Tensor, list[float]]:
+    """Train one generator on `images`; return its perturbation (C, H, W), int8, and the mean loss of each epoch."""
+    channels, height, width = images.shape
+    limit = budget.levels / 255
+    seed = int(torch.randint(2**31, (), generator=generator))
+    network = _network(channels, options.width, seed).to(images.device)
+    noise = torch.rand(1, channels, height, width, generator=generator).to(images.device)
+    optimizer = torch.optim.Adam(network.parameters(), options.lr_of_generator)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs_of_generator)
+    means = []
+    for _ in range(options.epochs_of_generator):
+        total = 0.0
+        for index in torch.randperm(len(images), generator=generator).split(options.batch_of_generator):
+            x, _ = images.batch(index)
+            pictures = (x.float() / 255 + limit * network(noise)).clamp(0, 1)
+            pictures = flip_crop(pictures, padding=options.source.crop, flip=options.source.flip, generator=generator)
+            value = loss(pictures, torch.full((len(x),), target, device=x.device))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            total += float(value.detach()) * len(x)
+        schedule.step()
+        means.append(total / len(images))
+    with torch.no_grad():
+        levels = (255 * limit * network(noise)[0]).round().to(torch.int8)
+    return levels, means

@@ -1,0 +1,135 @@
+"""One contract for every method and the variants of the paper; what is particular to each stands in its own file."""
+
+import json
+
+import pytest
+import torch
+from samples import pictures
+
+from miue import poisons
+from miue.errors import InputError
+from miue.poisons import METHODS, Poison, generate
+from miue.specs import parse
+
+SMALL = {
+    "mi_ue": {"epochs": 2, "steps": 2, "sweep_batch": 24, "batch": 16},
+    "em": {"epochs": 2, "steps": 2, "sweep_batch": 24, "batch": 16, "batches_per_epoch": 2},
+    "rem": {"epochs": 2, "sweep_batch": 24, "batch": 16},
+    "sem": {"epochs": 2, "sweep_batch": 24, "batch": 16},
+    "tap": {"epochs": 2, "steps": 2, "sweep_batch": 24, "batch": 16, "restarts": 2},
+    "tue": {"rounds": 2, "batch": 24},
+    "gue": {"epochs": 2, "width": 2, "inner_steps": 2, "batch": 24},
+    "pue": {"epochs": 2, "draws": 2, "sweep_batch": 24, "batch": 16, "batches_per_epoch": 2},
+    "uc": {"epochs": 1, "clusters": 3, "epochs_of_generator": 2, "width": 8, "batch": 24},
+    "ar": {},
+    "lsp": {},
+    "pil": {"epochs": 2, "steps": 10, "batch": 16, "sweep_batch": 24},
+    "ops": {},
+    "cuda": {},
+    "random": {},
+}
+"""What makes a method quick on the pictures of the tests: one row each."""
+
+VARIANTS: list[str] = [
+    "em:scope=class",
+    "em:mine=0.1",
+    "tap:mine=0.1",
+    "tap:targeted=false",
+    "pue:scope=sample:steps=2",
+    "uc:pretext=none",
+    "uc:pretext=labels:pool=all",
+    "mi_ue:zeta=0",
+    "mi_ue:similarity=false",
+    "mi_ue:eot=2",
+    "mi_ue:source_epsilon=4/255:source_steps=1",
+]
+"""Variants under the same contract, as `miue.specs` writes them; the row of their method applies too."""
+
+SEEDLESS = {"ops"}
+"""Methods that draw nothing: OPS chooses by looking at each class."""
+
+KINDS = {
+    "rgb": {},
+    "grey": {"channels": 1},
+    "3 classes": {"classes": 3},
+    "100 classes": {"n": 200, "classes": 100},
+    "12 px": {"size": 12, "n": 24},
+}
+
+
+def small(spec, images, **settings):
+    method, options = parse(spec)
+    return generate(method, images, preset="quick", device="cpu", **SMALL[method] | options | settings)
+
+
+@pytest.fixture(scope="module", params=[*METHODS, *VARIANTS])
+def method(request):
+    return request.param
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_budget_and_range_hold_exactly_and_something_moves(method, kind):
+    images = pictures(**kind)
+    poison = small(method, images, epsilon=4 / 255)
+    bounded = METHODS[parse(method)[0]].bounded
+    assert poison.delta.dtype == (torch.int8 if bounded else torch.int16) and poison.delta.shape == images.x.shape
+    assert 1 <= poison.delta.abs().max() <= (4 if bounded else 255)
+    moved = images.x.int() + poison.delta
+    assert moved.min() >= 0 and moved.max() <= 255
+    assert torch.equal(poison.apply(images).x.int(), moved)
+    assert (poison.delta < 0).any() and (poison.delta > 0).any()
+
+
+def test_the_seed_decides_bit_for_bit(method, images):
+    one, same, other = (small(method, images, seed=s).delta for s in (0, 0, 1))
+    assert torch.equal(one, same) and torch.equal(one, other) == (method in SEEDLESS)
+
+
+def test_order_does_not_matter(method, images):
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
+    shuffled = images.subset(order)
+    one, other = small(method, images), small(method, shuffled)
+    assert torch.equal(one.apply(images).x, other.apply(images).x)
+    assert torch.equal(one.apply(shuffled).x, one.apply(images).x[order])
+
+
+def test_the_global_random_state_is_left_alone(method, images):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    small(method, images)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_what_is_saved_is_what_is_loaded(method, images, tmp_path):
+    poison = small(method, images)
+    poison.save(tmp_path / "a.safetensors")
+    again = Poison.load(tmp_path / "a.safetensors")
+    assert torch.equal(again.delta, poison.delta)
+    assert again.record == json.loads(json.dumps(poison.record))
+    assert torch.equal(again.apply(images).x, poison.apply(images).x)
+
+
+def test_the_record_says_how_it_was_made(method, images):
+    record = small(method, images, seed=3).record
+    assert (record["method"], record["seed"]) == (parse(method)[0], 3)
+    assert record["levels"] == 8 if record["bounded"] else record["epsilon"] is None and record["levels"] > 8
+    assert record["data"]["content_hash"] == images.content_hash
+    assert {"torch", "device", "commit", "code", "seconds", "options", "passes"} <= record.keys()
+
+
+def test_every_preset_exists_says_its_cost_and_refuses_unknown_options(method):
+    name, changes = parse(method)
+    costs = [poisons.options(name, preset, **changes).passes for preset in ("quick", "laptop", "paper")]
+    assert 0 <= costs[0] <= costs[1] <= costs[2]
+    with pytest.raises(InputError, match=f"{name} option: 'speed' does not exist"):
+        poisons.options(name, "quick", speed=1)
+    with pytest.raises(InputError, match="preset: 'slow' does not exist; choose one of quick, laptop, paper"):
+        poisons.options(name, "slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [32, 64, 224])
+def test_larger_pictures_are_perturbed_too(method, size):
+    images = pictures(n=8, classes=2, size=size)
+    assert small(method, images).apply(images).shape == (3, size, size)

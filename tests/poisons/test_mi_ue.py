@@ -1,0 +1,127 @@
+"""MI-UE: the paper's settings, what its loss does, and the variants that leave something out or add it."""
+
+from functools import partial
+
+import pytest
+import torch
+from samples import pictures
+
+from miue.errors import InputError
+from miue.losses import mi_ue_loss
+from miue.poisons import generate, options
+from miue.poisons.base import on_outputs, source_network
+from miue.poisons.hardening import expect
+from miue.train import epochs
+
+small = partial(generate, "mi_ue", preset="quick", device="cpu", epochs=6, steps=5, sweep_batch=64, batch=16)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return pictures(n=64)
+
+
+def trace(poison):
+    return poison.record["notes"]["epochs"]
+
+
+@pytest.fixture(scope="module")
+def plain(images):
+    return small(images)
+
+
+def test_options_of_the_source_recipe_can_be_changed():
+    changed = options("mi_ue", "paper", epochs=7, steps=3)
+    assert (changed.source.epochs, changed.steps, changed.source.batch) == (7, 3, 128)
+    with pytest.raises(InputError, match=r"mi_ue option steps: 1\.5 is no int"):
+        options("mi_ue", "quick", steps=1.5)
+    with pytest.raises(InputError, match="temperature: 0; it must be above 0"):
+        options("mi_ue", "quick", temperature=0)
+
+
+def test_the_paper_preset_is_the_papers():
+    paper = options("mi_ue", "paper")
+    assert (paper.source.epochs, paper.steps, paper.sweep_batch) == (100, 10, 512)
+    assert (paper.temperature, paper.zeta) == (0.1, 0.1)
+    assert (paper.step * 255, paper.last_step * 255) == pytest.approx((0.2, 0.4))
+    assert (paper.source.lr, paper.source.momentum, paper.source.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (paper.source.batch, paper.source.schedule) == (128, "cosine")
+    assert paper.similarity and not paper.eot and not paper.source_epsilon
+    assert paper.passes == 1100
+
+
+def test_it_lowers_its_loss_and_points_classes_apart(plain):
+    rows = trace(plain)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1]["similarity"] < 0.7 * rows[0]["similarity"]
+
+
+def test_without_the_similarity_term_only_distances_count(images):
+    """Neither the temperature nor the weight of what is left changes the sign of a gradient."""
+    one = small(images, epochs=2, similarity=False)
+    other = small(images, epochs=2, similarity=False, temperature=1.0, zeta=1.6)
+    assert torch.equal(one.delta, other.delta)
+
+
+def test_each_term_alone_lowers_itself_more_than_the_other_does(images):
+    similarity, distance = (trace(small(images, epochs=1, **o))[0] for o in ({"zeta": 0.0}, {"similarity": False}))
+    assert similarity["similarity"] < distance["similarity"]
+    assert distance["distance"] < similarity["distance"]
+
+
+def test_a_perturbation_made_for_flips_and_crops_survives_them_better(images):
+    """After one epoch the source network is the same with and without them: it has seen the clean pictures."""
+    settings = {"epochs": 1, "epsilon": 32 / 255, "step": 8 / 255, "last_step": 8 / 255}
+    plain, hardened = (small(images, eot=eot, **settings) for eot in (0, 6))
+    network = source_network("small_resnet", images, seed=0)
+    list(epochs(network, images, options("mi_ue", "quick", epochs=1, batch=16).source, seed=0, device="cpu"))
+    loss = on_outputs(network, lambda logits, features, labels: mi_ue_loss(features, labels))
+
+    def losses(poison):
+        pictures = poison.apply(images).x / 255
+        moved = expect(loss, 12, torch.Generator().manual_seed(5))
+        return float(loss(pictures, images.y).detach()), float(moved(pictures, images.y).detach())
+
+    (still, moved), (hardened_still, hardened_moved) = losses(plain), losses(hardened)
+    assert still < hardened_still and hardened_moved < moved
+
+
+def test_the_attack_on_the_source_raises_its_loss_and_changes_delta(images, plain):
+    hardened = small(images, epochs=2, source_epsilon=32 / 255, source_steps=2)
+    assert trace(hardened)[1]["source_loss"] > trace(plain)[1]["source_loss"]
+    assert not torch.equal(hardened.delta, plain.delta)
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [({}, 60), ({"eot": 1}, 60), ({"eot": 4}, 210), ({"source_epsilon": 4 / 255}, 160)],
+)
+def test_passes_count_the_draws_and_the_attack(change, passes):
+    assert options("mi_ue", "quick", **change).passes == passes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"zeta": -1.0}, r"zeta: -1\.0; it must be 0 or above"),
+        ({"eot": -1}, "eot: -1; it must be 0 or above"),
+        ({"source_epsilon": -0.1}, r"source_epsilon: -0\.1; it must be 0 or above"),
+        ({"zeta": 0, "similarity": False}, "zeta: 0, without the similarity term; one term of the loss must remain"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        options("mi_ue", "quick", **change)
+
+
+@pytest.mark.slow
+def test_quick_makes_digits_unlearnable():
+    """The promise of the quick preset: from about 90 % to under 25 %; random noise does nothing."""
+    import miue
+    from miue.train import accuracy, fit
+
+    train, test = miue.load("digits_m")
+    clean = accuracy(fit(train, "small_resnet", "quick"), test)
+    noise = accuracy(fit(generate("random", train).apply(train), "small_resnet", "quick"), test)
+    mi_ue = accuracy(fit(generate("mi_ue", train, preset="quick").apply(train), "small_resnet", "quick"), test)
+    assert clean > 0.85 and noise > clean - 0.05 and mi_ue < 0.25
