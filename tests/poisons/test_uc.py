@@ -19,7 +19,7 @@ def blobs(per_cluster=20, seed=0):
     return centres.repeat(per_cluster, 1) + 0.1 * torch.randn(3 * per_cluster, 3, generator=generator)
 
 
-@pytest.mark.parametrize("pretext", ["none", "rotation"])
+@pytest.mark.parametrize("pretext", ["untrained", "rotation"])
 def test_no_label_is_read(pretext, images):
     """Other labels, and another number of classes, leave delta as it is, bit for bit."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
@@ -52,7 +52,7 @@ def test_every_cluster_shares_one_delta_and_every_picture_has_its_clusters():
 @pytest.mark.parametrize("pool", ["cluster", "all"])
 def test_losses_fall_and_features_reach_the_next_centre(pool):
     images = pictures(n=48)
-    changes = {"pretext": "none", "pool": pool, "epochs_of_generator": 10, "lr_of_generator": 0.02}
+    changes = {"pretext": "untrained", "pool": pool, "epochs_of_generator": 10, "lr_of_generator": 0.02}
     poison = generate("uc", images, **TINY | {"clusters": 2}, **changes, flip=False, crop=0, epsilon="32/255")
     rows = poison.record["notes"]["clusters"]
     for row in rows:
@@ -79,7 +79,7 @@ def test_clusters_that_cannot_be_are_refused(images):
         generate("uc", images, **TINY | {"clusters": 49})
     with pytest.raises(InputError, match="clusters: 1; there must be at least 2"):
         options("uc", "quick", clusters=1)
-    with pytest.raises(InputError, match="pretext: 'colour' does not exist; choose one of rotation, labels, none"):
+    with pytest.raises(InputError, match="pretext: 'colour' does not exist; choose one of rotation, labels, untrained"):
         options("uc", "quick", pretext="colour")
 
 
@@ -107,4 +107,4 @@ def test_presets_cost_what_they_promise_and_the_paper_preset_is_the_papers():
     paper = options("uc", "paper")
     assert (paper.clusters, paper.pool, paper.epochs_of_generator, paper.batch_of_generator) == (10, "all", 50, 256)
     assert paper.lr_of_generator == 1e-4 and paper.passes - paper.source.epochs == 500
-    assert options("uc", "paper", pretext="none").passes == 500
+    assert options("uc", "paper", pretext="untrained").passes == 500

@@ -95,11 +95,16 @@ def sweep(
     steps: int,
     generator: torch.Generator,
     ascend: bool = False,
+    begin: Callable[[Tensor], object] = lambda rows: None,
 ) -> None:
-    """Improve `delta` in place, once for every picture, by descent on `loss` (ascent, if so asked)."""
+    """Improve `delta` in place, once for every picture, by descent on `loss` (ascent, if so asked).
+
+    Before the steps of each batch, `begin` is told the rows of `images` in it, for a loss that has to know them.
+    """
     for index in balanced_batches(images.y, batch, generator):
         x, y = images.batch(index)
         at = index.to(delta.device)
+        begin(index)
         delta[at] = pgd(loss, x, y, delta[at], budget=budget, step=step, steps=steps, ascend=ascend)
 
 

@@ -84,7 +84,7 @@ def em(images: Images, model: str, budget: Budget, options: EM, seed: int) -> Ma
     def loss() -> Loss:
         return mine.on_outputs(network, images, objective)
 
-    made = alternate(images, network, loss, budget, options, seed, sweep=mine.sweep)
+    made = alternate(images, network, loss, budget, options, seed, begin=mine.begin)
     return Made(made.delta, made.notes | mine.notes())
 
 
@@ -95,11 +95,11 @@ def alternate(
     budget: Budget,
     options: EM,
     seed: int,
-    sweep: Callable[..., None] = sweep,
+    begin: Callable[[Tensor], object] = lambda rows: None,
 ) -> Made:
     """Train `network` on the perturbed pictures and sweep over them, in turns; each round asks anew for its `loss`.
 
-    The notes hold one row per round and why the rounds ended.
+    `begin` is handed to `sweep`. The notes hold one row per round and why the rounds ended.
     """
     delta = torch.zeros(len(images), *images.shape, dtype=torch.int8, device=images.device)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
@@ -123,6 +123,7 @@ def alternate(
                 step=options.step,
                 steps=options.steps,
                 generator=generator,
+                begin=begin,
             )
         fitted = train.accuracy(network, poisoned)
         rounds.append({"round": done.epoch, "source_loss": done.loss, "accuracy_on_perturbed": fitted})

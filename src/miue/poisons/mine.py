@@ -6,7 +6,8 @@ the batch's pairs of clean and perturbed features against all its mixed pairs, t
 I(g(x); g(x + delta)) (Belghazi et al., "Mutual Information Neural Estimation", ICML 2018); delta then lowers the
 loss of its method plus `weight` times that estimate.
 
-The weight, the critic and its schedule in the paper are not known to us; those here are ours. The estimate serves as a
+The weight, the critic and its schedule in the paper are not known to us; those here are ours. Where a
+method augments x + delta, its features are still paired with those of x as it is. The estimate serves as a
 direction and not as a measurement: its critic is judged on the pairs that it learns from. `miue.mi` measures.
 """
 
@@ -17,10 +18,9 @@ from miue import train
 from miue.images import Images
 from miue.mi.critic import Critic, bound, loss
 from miue.models import Network
-from miue.pgd import Budget, pgd
-from miue.poisons.base import Loss, Objective, balanced_batches, on_outputs
+from miue.poisons.base import Loss, Objective, on_outputs
 
-HIDDEN, LAYERS = 64, 2  # of the critic; about a tenth of small_resnet's time on batches of 256
+HIDDEN, LAYERS = 64, 2  # of the critic
 LEARNING_RATE, WEIGHT_DECAY = 0.005, 0.1  # of AdamW
 
 
@@ -43,7 +43,7 @@ class Mine:
         self._value = torch.zeros(())
 
     def on_outputs(self, network: Network, images: Images, objective: Objective) -> Loss:
-        """Do what `base.on_outputs` does, with the term added; the steps are then those of `sweep` below.
+        """Do what `base.on_outputs` does, with the term added; `base.sweep` then has to call `begin`.
 
         Args:
             network: as it stands now.
@@ -65,25 +65,6 @@ class Mine:
     def begin(self, rows: Tensor) -> None:
         """Say which pictures, (B,) int64, the coming batches of features belong to."""
         self._rows = rows.cpu()
-
-    def sweep(
-        self,
-        images: Images,
-        delta: Tensor,
-        loss: Loss,
-        *,
-        batch: int,
-        budget: Budget,
-        step: float,
-        steps: int,
-        generator: torch.Generator,
-    ) -> None:
-        """Do what `base.sweep` does, downwards, and tell the term which pictures each batch holds."""
-        for index in balanced_batches(images.y, batch, generator):
-            x, y = images.batch(index)
-            at = index.to(delta.device)
-            self.begin(index)
-            delta[at] = pgd(loss, x, y, delta[at], budget=budget, step=step, steps=steps)
 
     def estimate(self, features: Tensor) -> Tensor:
         """Let the critic learn one step, then estimate I(g(x); g(x + delta)) in nats.

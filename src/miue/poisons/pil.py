@@ -7,7 +7,8 @@ perturbation p that f alone tells the class of, while f can tell nothing of x - 
 
 Passes go through a matrix of pixels by classes, a matter of seconds, so the presets are equal; whatever source network
 is asked for is not used. Published victims (ResNet-18) have 12.8 % on CIFAR-10, 2.1 % on CIFAR-100 and 2.3 % on
-ImageNet-100.
+ImageNet-100. Here it does little at small scale: on Digits-M (3,000 pictures) a small_resnet victim has 82 % where the
+clean one has 89 % (one seed, two cores of an AMD EPYC).
 """
 
 import math

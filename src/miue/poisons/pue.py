@@ -5,8 +5,14 @@ Wang, Xue, Li, Camtepe & Zhu, "Provably Unlearnable Data Examples", NDSS 2025: e
 neighbourhood of the source network; the source network is trained under the same noise. `certify` bounds the test
 accuracy that networks near a given one reach, by smoothing over the weights.
 
-Each step of a sweep costs `draws` passes instead of one, in the published setting 60. A network that was not trained
-under noise bears little of it, see `certify`.
+Each step of a sweep costs `draws` passes instead of one; the authors' code takes 60, ten at each of the six scales 0,
+0.05, ..., 0.25, and 600 for each batch of the source network's training, once its accuracy exceeds 50 %. Here every
+draw has its own scale, uniform in [0, sigma], the source network trains on one draw for each batch, from the start, and
+sigma is 0.02 except in the paper preset. Published: one delta per class, steps of 0.8/255, a cost of 210 times EM's.
+
+Measured with small_resnet as source and victim on two cores of an AMD EPYC: Digits-M, 1,000 pictures, quick with 6
+rounds and 2 draws: victim 10 % where the clean one has 64 %; 30 s of one core (one seed). The laptop and paper presets
+were not measured.
 """
 
 import copy
@@ -15,7 +21,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import binom, norm
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -46,6 +51,8 @@ class PUE(EM):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "sigma", "draws")
+        if self.mine:
+            raise InputError(f"mine: {self.mine}; PUE takes no MINE term, it must be 0")
 
     @property
     def passes(self) -> float:
@@ -126,6 +133,8 @@ def learnability_bound(
     Returns:
         One of `accuracies`, or 1.0, which says nothing, where they are too few for this eta.
     """
+    from scipy.stats import binom, norm  # a second to import, and only needed here
+
     _check(eta=eta, sigma=sigma, q=q, confidence=confidence)
     shifted = norm.cdf(norm.ppf(q) + eta / sigma)
     above = int(binom.ppf(confidence, len(accuracies), shifted))
@@ -163,7 +172,8 @@ def certify(
       start are, by far.
     - `images` are the population: what is bounded is accuracy on these pictures.
     - Noise that ruins every network gives a low bound for all of them. Compare with the bound of a network trained on
-      clean pictures, at the same sigma.
+      clean pictures, at the same sigma. (A small_resnet trained without noise on clean Digits-M, accuracy 0.36 after 8
+      epochs on 1,000 pictures, had 0.16 to 0.33 at sigma 0.01 and chance from 0.05 upwards, in 6 draws each.)
 
     Args:
         network: trained on the perturbed pictures; returns (logits, features).
@@ -176,7 +186,7 @@ def certify(
         seed: of the draws.
 
     Returns:
-        The bound in [0, 1] by eta; 1.0 where `draws` are too few.
+        The bound in [0, 1] by eta; 1.0 where `draws` are too few: the default 1,000 reach eta = 1.32 sigma.
     """
     for eta in etas:
         _check(eta=eta, sigma=sigma, q=q, confidence=confidence)

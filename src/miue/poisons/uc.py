@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ from miue.pgd import Budget
 from miue.poisons.base import Loss, Made, Objective, on_outputs
 from miue.progress import track
 
-PRETEXTS = ("rotation", "labels", "none")
+PRETEXTS = ("rotation", "labels", "untrained")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class UC:
     Args:
         source: how the source network is trained on the clean pictures; the generators see its flips and crops too.
         pretext: what the source network learns: "rotation", which of four ways a picture is turned; "labels", the
-            only choice that reads them; or "none", it keeps its random weights.
+            only choice that reads them; or nothing: "untrained", it keeps its random weights.
         clusters: number of clusters, at least 2.
         pool: the pictures that train a generator: those of its "cluster", or, as in the authors' code, "all".
         epochs_of_generator: passes over that pool.
@@ -66,7 +65,7 @@ class UC:
     @property
     def passes(self) -> float:
         """Epochs of the source network and, for every cluster's generator, passes over its pool."""
-        source = 0 if self.pretext == "none" else self.source.epochs
+        source = 0 if self.pretext == "untrained" else self.source.epochs
         return source + self.epochs_of_generator * (self.clusters if self.pool == "all" else 1)
 
 
@@ -120,7 +119,7 @@ def _source(images: Images, model: str, options: UC, seed: int) -> Network:
     channels, size, _ = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
     network = build(model, outputs, channels=channels, size=size, seed=seed).to(images.device)
-    if options.pretext != "none":
+    if options.pretext != "untrained":
         turned = Turned() if options.pretext == "rotation" else None
         trained = train.epochs(network, images, options.source, seed=seed, device=images.device, defense=turned)
         for _ in track(trained, "UC, source epochs", options.source.epochs):
@@ -158,6 +157,8 @@ def find_clusters(features: Tensor, clusters: int, seed: int) -> tuple[Tensor, T
     Raises:
         InputError: fewer different features than clusters.
     """
+    from sklearn.cluster import KMeans  # a second to import, and only needed here
+
     with threadpool_limits(1, user_api="openmp"):  # threads add in an order that varies, and a seed must decide
         found = KMeans(clusters, n_init=10, random_state=seed % 2**32).fit(features.numpy())
     cluster_of = torch.from_numpy(found.labels_).long()
