@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -48,6 +49,31 @@ def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
     assert json.loads((tmp_path / "m.json").read_text())["mutual_information"]["mi"]["unit"] == "nats"
 
 
+def test_a_defense_a_part_and_a_method_without_a_budget(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+    file = tmp_path / "ops.safetensors"
+    code, out, _ = miue("poison", "--method", "ops", *data, "--out", file)
+    assert code == 0 and "ops keeps none" in out
+    short = ["--set", "epochs=1", "--set", "batch=4", "--recipe", "quick", "--out", tmp_path / "t.json"]
+    words = ["--poison", file, "--defense", "iss:kind=grayscale", "--ratio", 0.5, "--only", "cats"]
+    code, out, _ = miue("train", *data, *words, *short)
+    record = json.loads((tmp_path / "t.json").read_text())
+    assert code == 0 and record["defense"]["kind"] == "grayscale"
+    assert record["poison"]["part"] == {"ratio": 0.5, "classes": ["cats"], "seed": 0, "perturbed": 3}
+    code, _, err = miue("train", *data, "--poison", file, "--only", "fish")
+    assert code == 2 and "class: 'fish' does not exist; choose one of cats, dogs" in err
+
+
+def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+    noise = np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.int8)
+    np.save(tmp_path / "noise.npy", noise)
+    code, out, _ = miue("adopt", tmp_path / "noise.npy", *data, "--out", tmp_path / "own.safetensors")
+    assert code == 0 and "at most 4 of 255 grey levels" in out
+    delta = Poison.load(tmp_path / "own.safetensors").delta
+    assert delta.shape == (12, 3, 16, 16) and (delta < 0).any()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -60,13 +86,17 @@ def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
         (["poison", "--out", "x", "--epsilon", "0"], "epsilon: 0 is out of range"),
         (["poison", "--out", "x", "--epsilon", "200/255"], "epsilon: 0.784314 is out of range"),
         (["train", "--poison", "none.safetensors"], "poison: none.safetensors does not exist"),
+        (["poison", "--out", "x", "--method", "em:scope"], "em:scope: 'scope'; write it as NAME=VALUE"),
+        (["adopt", "none.npy", "--data", "digits_m", "--n-train", "20", "--out", "x"], "none.npy"),
+        (["train", "--defense", "prayer"], "defense: 'prayer' does not exist; choose one of"),
+        (["train", "--model", "linear:width=2"], "linear"),
         (["train", "--recipe", "slow"], "recipe: 'slow' does not exist; choose one of quick"),
         (["mi", "--estimator", "guess"], "estimator: 'guess' does not exist; choose one of"),
         (["run", "cifar10", "-p", "speed=1"], "parameter 'speed' does not exist in cifar10"),
         (["run", "cifar10", "-p", "preset=slow"], "preset: 'slow' does not exist"),
         (["run", "cifar10", "-p", "data=mnist"], "data: 'mnist' does not exist"),
         (["run", "cifar10", "-p", "seeds=one"], "seeds: 'one'"),
-        (["run", "cifar10", "-p", "methods=clean,magic"], "methods: 'magic' does not exist"),
+        (["run", "cifar10", "-p", "methods=clean,magic"], "method: 'magic' does not exist; choose one of clean, mi_ue"),
         (["run", "nothing"], "nothing"),
     ],
 )
@@ -109,7 +139,7 @@ def test_an_estimator_is_held_against_truth(miue, tmp_path):
 
 def test_help_gives_units_and_defaults():
     runner = CliRunner()
-    for command in ("poison", "train", "mi", "run", "publish", "book"):
+    for command in ("poison", "adopt", "train", "mi", "run", "publish", "book"):
         result = runner.invoke(cli.app, [command, "--help"])
         assert result.exit_code == 0
     text = " ".join(runner.invoke(cli.app, ["poison", "--help"]).output.split())

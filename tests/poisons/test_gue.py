@@ -72,7 +72,7 @@ def test_the_follower_fits_better_and_the_classifier_is_left_as_it_was():
 def test_both_players_move_by_the_gradients_of_the_published_step():
     """Leader: multiplier times the gap's gradient, the copy held fixed. Follower: that, and the clean loss's."""
     images = pictures(n=16)
-    one, again = game(images, width=2), game(images, width=2)
+    one, again = (game(images, width=2, classifier_lr=0.01, inner_lr=1e-4) for _ in range(2))
     told = one.play(images.x, images.y)
     assert told["gap"] > 0 and told["multiplier"] > 0
     pixels = images.x.float() / 255

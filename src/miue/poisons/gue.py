@@ -8,7 +8,12 @@ the clean loss plus a multiplier times the gap between classifier and copy, so t
 
 The generator sees pictures only, never labels, and can perturb new pictures of the same kind. Ours rather than
 published: the generator of the last epoch is used (the authors also keep the one with the best accuracy on the test
-set), and pictures whose size is no multiple of 8 are padded for the U-Net.
+set), batch norm in the generator is measured anew before its last use, and pictures whose size is no multiple of 8 are
+padded for the U-Net.
+
+What the presets bring: with the rates of quick, the perturbed loss fell from 2.30 to 1.88 in six epochs on 500
+pictures of Digits-M at 16 px (one seed); what victims make of it was not measured. paper: about 700 passes; published
+victims have 12 % on CIFAR-10. Not measured here.
 """
 
 import copy
@@ -63,7 +68,8 @@ class GUE:
         return self.epochs * (self.inner_steps + 4)
 
 
-_QUICK = GUE(epochs=4, width=8, inner_steps=3, batch=64)
+# Few epochs need a faster follower: at the published rates, four epochs left its loss where it began.
+_QUICK = GUE(epochs=4, width=8, inner_steps=3, inner_lr=1e-3, classifier_lr=0.1, batch=32)
 
 PRESETS = {
     "quick": _QUICK,

@@ -10,6 +10,11 @@ Ours rather than published: views differ by less (`miue.poisons.contrastive`), a
 share of the pictures. The CSD passes gradients on through the distances of centres only, as in the authors' code: with
 those of the widths, it shrinks delta instead of spreading it (mean size 4.1 of 8 levels instead of 7.7, on 1,000
 pictures of Digits-M).
+
+What the presets bring: with the CSD alone, quick and laptop leave it at 0.25 and 0.22 on 1,000 pictures of it (one
+seed). A small_resnet victim with mirroring and crops was not misled on those: 78 % on clean test pictures, as after
+clean training (77 %; laptop weights, CSD 0.23). paper: published victims have 11.3 / 1.3 / 5 % on CIFAR-10, CIFAR-100
+and ImageNet-100; not measured here.
 """
 
 from dataclasses import dataclass, replace
@@ -72,11 +77,12 @@ class TUE:
         return 2 * self.rounds * (self.share + self.steps) if self.contrastive else 0.0
 
 
-_QUICK = TUE(rounds=4, share=1.0, steps=2, step=2 / 255)
+# Many short rounds: batches are drawn anew in each, and only so do all pictures of a class agree on one perturbation.
+_QUICK = TUE(rounds=9, share=0.5, steps=1, step=4 / 255)
 
 PRESETS = {
     "quick": _QUICK,
-    "laptop": replace(_QUICK, rounds=10, steps=4),
+    "laptop": replace(_QUICK, rounds=20, steps=2),
     "paper": TUE(rounds=200, share=0.2, steps=20, step=0.8 / 255),
 }
 

@@ -1,0 +1,39 @@
+"""The command line: perturb, train, measure, run experiments, build the book.
+
+Exit codes: 0 done, 1 failed while running, 2 refused before anything started.
+"""
+
+import sys
+
+import typer
+
+from miue.cli import experiments, information, perturb
+from miue.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Why unlearnable examples work: perturb pictures, train victims, measure mutual information.",
+)
+for command in (perturb.poison, perturb.adopt, perturb.train, experiments.run, experiments.publish, experiments.book):
+    app.command()(command)
+app.add_typer(information.app, name="mi")
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
+def main() -> None:
+    """Run the command line and turn errors into one line and an exit code."""
+    try:
+        app()
+    except InputError as error:
+        print(f"miue: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            print("miue: interrupted; finished steps are kept in the cache", file=sys.stderr)
+        raise
+    except (OSError, FloatingPointError, RuntimeError) as error:
+        print(f"miue: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,105 @@
+"""Commands that measure mutual information, and hold an estimator against known truth."""
+
+import importlib
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from miue import train
+from miue.cli.options import (
+    Changes,
+    Data,
+    Model,
+    NTest,
+    NTrain,
+    PoisonFile,
+    RecipeName,
+    Root,
+    Seed,
+    Size,
+    report,
+    trained,
+)
+from miue.errors import InputError, choose
+from miue.files import atomic
+from miue.mi import ESTIMATORS, acceptance, conditional_mi, with_controls
+from miue.store import provenance
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Measure mutual information (without COMMAND), or hold an estimator against known truth (check).",
+)
+
+
+@app.callback()
+def mi(
+    context: typer.Context,
+    data: Data = "digits_m",
+    root: Root = None,
+    n_train: NTrain = None,
+    n_test: NTest = None,
+    size: Size = None,
+    poison: PoisonFile = None,
+    model: Model = "small_resnet",
+    recipe: RecipeName = "laptop",
+    seed: Seed = 0,
+    set_: Changes = None,
+    estimator: Annotated[str, typer.Option(help=f"Estimator: {', '.join(ESTIMATORS)}.")] = "ksg",
+    n_slices: Annotated[int, typer.Option(help="Random directions.", min=1)] = 512,
+    out: Annotated[Path | None, typer.Option(help="File for the record (.json).")] = None,
+) -> None:
+    """Measure what clean and perturbed training pictures share in the features of a victim trained on the latter.
+
+    Beside the sliced mutual information stand its permutation null, its shuffle within classes and its ceiling, and
+    what is left of it given the class. `miue mi check ESTIMATOR` holds an estimator against distributions whose truth
+    is known.
+    """
+    if context.invoked_subcommand:
+        return
+    choose("estimator", estimator, ESTIMATORS)
+    victim, images, shown, _, record = trained(data, root, n_train, n_test, size, poison, model, recipe, seed, set_)
+    clean, perturbed = train.features(victim.model, images), train.features(victim.model, shown)
+    settings: dict[str, Any] = {"n_slices": n_slices, "seed": seed}
+    measured = vars(with_controls(clean, perturbed, images.y, estimator=estimator, **settings))
+    measured["given_class"] = conditional_mi(clean, perturbed, images.y, estimator, **settings)
+    for name, estimate in measured.items():
+        samples = "" if estimate.stderr_samples is None else f", {estimate.stderr_samples:.4f} over samples"
+        typer.echo(f"{name:13s} {estimate.value:8.4f} nats (standard error {estimate.stderr:.4f} over slices{samples})")
+    records = {name: estimate.record() for name, estimate in measured.items()}
+    report(out, record | {"mutual_information": records, **provenance()})
+
+
+@app.command()
+def check(
+    estimator: Annotated[
+        str,
+        typer.Argument(help=f"{', '.join(acceptance.KNOWN)}; or MODULE:FUNCTION or FILE.py:FUNCTION of two arrays."),
+    ],
+    n: Annotated[int, typer.Option(help="Samples of each repeat.")] = 5000,
+    repeats: Annotated[int, typer.Option(help="Independent draws.")] = 8,
+    n_slices: Annotated[int, typer.Option(help="Pairs of directions where the truth is sliced.", min=2)] = 512,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="File for the table (.csv).")] = None,
+) -> None:
+    """Hold an estimator, of this package or your own, against distributions whose truth is known."""
+    chosen = _function(estimator) if ":" in estimator else estimator
+    table = acceptance.check(chosen, n=n, repeats=repeats, n_slices=n_slices, seed=seed)
+    typer.echo(f"{estimator}: {n} samples, mean of {repeats} repeats, nats")
+    typer.echo(table.drop(columns="within").round(4).assign(within=table["within"]).to_string(na_rep="-"))
+    if out is not None:
+        with atomic(out) as part:
+            table.to_csv(part)
+        typer.echo(f"table: {out}")
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Import the caller's own estimator from MODULE:FUNCTION or FILE.py:FUNCTION."""
+    place, _, function = name.rpartition(":")
+    try:
+        found = runpy.run_path(place) if place.endswith(".py") else vars(importlib.import_module(place))
+        return found[function]
+    except (ImportError, OSError, KeyError) as error:
+        raise InputError(f"estimator: {name!r} cannot be imported ({error}); write MODULE:FUNCTION") from None

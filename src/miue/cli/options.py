@@ -1,0 +1,81 @@
+"""What commands share: their common options, loading pictures, training the victim that options describe."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from miue import data, defenses, recipes, specs, steps
+from miue.images import Images
+from miue.models import MODELS, check
+from miue.poisons import Poison
+from miue.store import write_json
+
+Data = Annotated[str, typer.Option(help=f"Data set: {', '.join(data.DATASETS)}.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of downloads and unpacked sets (default: $MIUE_DATA, data/).")]
+NTrain = Annotated[int | None, typer.Option(help="Training pictures, classes in proportion (default: all).")]
+NTest = Annotated[int | None, typer.Option(help="Test pictures, classes in proportion (default: all).")]
+Size = Annotated[int | None, typer.Option(help="Height and width in pixels; folder: only (default: 224).")]
+Model = Annotated[str, typer.Option(help=f"Network, with options as in resnet18:width=0.25: {', '.join(MODELS)}.")]
+PoisonFile = Annotated[Path | None, typer.Option(help="Perturbation file to add to the training pictures.")]
+RecipeName = Annotated[str, typer.Option(help=f"Training recipe: {', '.join(recipes.RECIPES)}.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random in this step.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Override one field, as NAME=VALUE; repeatable.")]
+DefenseName = Annotated[
+    str | None, typer.Option(help=f"Defense, with options as in iss:kind=jpeg: {', '.join(defenses.DEFENSES)}.")
+]
+
+
+def load(name: str, root: Path | None, n_train: int | None, n_test: int | None, size: int | None) -> data.Split:
+    """Load pictures and say which."""
+    train_images, test_images = data.load(name, root, n_train, n_test, size)
+    typer.echo(f"data: {train_images} for training, {len(test_images)} for testing, hash {train_images.content_hash}")
+    return train_images, test_images
+
+
+def perturbed(
+    images: Images, file: Path | None, ratio: float = 1.0, classes: list[str] | None = None
+) -> tuple[Images, dict[str, Any]]:
+    """Add the perturbation in `file`, where there is one, to a part of the pictures; what made it comes with them."""
+    if file is None:
+        return images, {"method": "clean"}
+    poison = Poison.load(file)
+    if classes or ratio != 1:
+        poison = poison.part(images, ratio=ratio, classes=classes)
+    return poison.apply(images), {k: v for k, v in poison.record.items() if k != "notes"}
+
+
+def report(out: Path | None, record: dict[str, Any]) -> None:
+    """Write a record, where a file for it is named."""
+    if out is not None:
+        write_json(out, record)
+        typer.echo(f"record: {out}")
+
+
+def trained(
+    data: str,
+    root: Path | None,
+    n_train: int | None,
+    n_test: int | None,
+    size: int | None,
+    poison: Path | None,
+    model: str,
+    recipe: str,
+    seed: int,
+    set_: list[str] | None,
+    defense: str | None = None,
+    ratio: float = 1.0,
+    classes: list[str] | None = None,
+) -> tuple[steps.Victim, Images, Images, Images, dict[str, Any]]:
+    """Train (or find) the victim that the options describe; its pictures and its record come with it."""
+    changes = specs.pairs(set_ or [], "--set")
+    recipes.recipe(recipe, **changes)
+    check(model)
+    against = None if defense is None else defenses.build(defense)
+    images, test = load(data, root, n_train, n_test, size)
+    shown, made_by = perturbed(images, poison, ratio, classes)
+    victim = steps.victim(shown, test, model=model, recipe=recipe, seed=seed, defense=against, **changes)
+    history = [vars(epoch) for epoch in victim.history]
+    accuracy = {"test_accuracy_last": victim.last, "test_accuracy_best": victim.best}
+    record = {**victim.record, "poison": made_by, "metrics": accuracy, "history": history}
+    return victim, images, shown, test, record

@@ -1,0 +1,111 @@
+"""Commands that perturb pictures, read perturbations made elsewhere, and train victims."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miue import poisons, specs, steps
+from miue.cli.options import (
+    Changes,
+    Data,
+    DefenseName,
+    Model,
+    NTest,
+    NTrain,
+    PoisonFile,
+    RecipeName,
+    Root,
+    Seed,
+    Size,
+    load,
+    report,
+    trained,
+)
+from miue.models import check
+from miue.pgd import Budget, parse_epsilon
+from miue.poisons import METHODS, foreign
+from miue.specs import parse
+
+
+def poison(
+    out: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
+    method: Annotated[
+        str, typer.Option(help=f"Method, with options as in em:scope=class: {', '.join(METHODS)}.")
+    ] = "mi_ue",
+    data: Data = "digits_m",
+    root: Root = None,
+    n_train: NTrain = None,
+    size: Size = None,
+    model: Model = "small_resnet",
+    epsilon: Annotated[str, typer.Option(help="Budget, a fraction of the pixel range.")] = "8/255",
+    preset: Annotated[str, typer.Option(help="Preset: quick, laptop, paper.")] = "laptop",
+    seed: Seed = 0,
+    set_: Changes = None,
+) -> None:
+    """Perturb training pictures and write the perturbation to a file."""
+    budget = Budget(parse_epsilon(epsilon))
+    changes = specs.pairs(set_ or [], "--set")
+    poisons.options(method, preset, **changes)
+    check(model)
+    if METHODS[parse(method)[0]].bounded:
+        typer.echo(f"budget: epsilon {budget.epsilon:.5f} = {budget.levels} of 255 grey levels")
+    else:
+        typer.echo(f"budget: {method} keeps none; epsilon is not used")
+    images, _ = load(data, root, n_train, None, size)
+    made = steps.perturbation(method, images, model=model, epsilon=epsilon, seed=seed, preset=preset, **changes)
+    made.save(out)
+    typer.echo(f"largest change: {made.record['levels']} of 255 grey levels")
+    typer.echo(f"{method}: {len(images)} pictures, made in {made.record['seconds']:.0f} s on {made.record['device']}")
+    typer.echo(f"perturbation: {out}")
+
+
+def adopt(
+    file: Annotated[Path, typer.Argument(help="File of another program: .npy, .pt, .pth or .safetensors.")],
+    out: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
+    data: Data = "cifar10",
+    root: Root = None,
+    n_train: NTrain = None,
+    size: Size = None,
+    kind: Annotated[str, typer.Option(help="What the file holds: perturbation, or pictures that are perturbed.")] = (
+        "perturbation"
+    ),
+    labels: Annotated[Path | None, typer.Option(help="File of labels in the order of FILE (default: in FILE).")] = None,
+    key: Annotated[str | None, typer.Option(help="Name of the array, where FILE holds several.")] = None,
+    epsilon: Annotated[str | None, typer.Option(help="Budget that it is said to keep; needed for pictures.")] = None,
+    trust_order: Annotated[bool, typer.Option(help="Vouch for the order where nothing in FILE proves it.")] = False,
+) -> None:
+    """Turn a perturbation made elsewhere into a file that `miue train --poison` takes, its order checked."""
+    images, _ = load(data, root, n_train, None, size)
+    made = foreign.read(file, images, kind=kind, labels=labels, key=key, epsilon=epsilon, trust_order=trust_order)
+    made.save(out)
+    typer.echo(f"perturbation: {out}, {len(images)} pictures, at most {int(made.delta.abs().max())} of 255 grey levels")
+
+
+def train(
+    data: Data = "digits_m",
+    root: Root = None,
+    n_train: NTrain = None,
+    n_test: NTest = None,
+    size: Size = None,
+    poison: PoisonFile = None,
+    model: Model = "small_resnet",
+    recipe: RecipeName = "laptop",
+    seed: Seed = 0,
+    defense: DefenseName = None,
+    ratio: Annotated[float, typer.Option(help="Share of the pictures that are perturbed, 0 to 1.")] = 1.0,
+    only: Annotated[list[str] | None, typer.Option(help="Perturb this class only; repeatable.")] = None,
+    set_: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="File for the record (.json).")] = None,
+) -> None:
+    """Train a victim on (perturbed) pictures and measure it on clean test pictures."""
+    victim, _, _, _, record = trained(
+        data, root, n_train, n_test, size, poison, model, recipe, seed, set_, defense, ratio, only
+    )
+    for epoch in victim.history:
+        typer.echo(
+            f"epoch {epoch.epoch:3d}  loss {epoch.loss:.4f}  train {epoch.train_accuracy:.1%}  "
+            f"clean test {epoch.test_accuracy:.1%}"
+        )
+    typer.echo(f"clean test accuracy: last {victim.last:.2%}, best epoch {victim.best:.2%}")
+    report(out, record)
