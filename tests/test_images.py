@@ -91,3 +91,14 @@ def test_batches_on_the_gpu_are_the_same():
     view = images.plus(torch.full(images.x.shape, 3, dtype=torch.int8)).on("cuda")
     assert torch.equal(view.batch(torch.arange(9))[0].cpu(), view.x[:9].cpu())
     assert view.content_hash == images.plus(torch.full(images.x.shape, 3, dtype=torch.int8)).content_hash
+
+
+def test_joined_pictures_are_one_set_and_other_pixels_keep_their_labels():
+    one, other = pictures(n=8), pictures(n=4, seed=1)
+    both = one.joined(other)
+    assert torch.equal(both.x, torch.cat([one.x, other.x])) and torch.equal(both.y, torch.cat([one.y, other.y]))
+    assert both.ids.tolist() == list(range(12)) and both.classes == one.classes
+    with pytest.raises(InputError, match="has another shape or other classes"):
+        one.joined(pictures(n=4, classes=3))
+    grey = one.subset(torch.tensor([5, 2])).with_pixels(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    assert grey.ids.tolist() == [5, 2] and grey.y.tolist() == [1, 2] and int(grey.x.sum()) == 0

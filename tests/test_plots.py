@@ -41,3 +41,23 @@ def test_bars_are_means_and_every_method_has_its_controls():
     axis = plots.information(values.assign(within_class=0.4, ceiling=1.0)).axes[0]
     assert axis.lines[0].get_xdata() == pytest.approx([1.0, 0.5]) and len(axis.lines) == 4
     assert plots.spectrum({"clean": torch.tensor([3.0, 1.0])}).axes[0].get_yscale() == "log"
+
+
+def test_titles_are_those_that_readers_know():
+    assert plots.title("resnet18:width=0.25") == "ResNet-18, width 0.25"
+    assert plots.title("iss:kind=jpeg") == "ISS, kind jpeg" and plots.title("gaussian_noise") == "gaussian noise"
+
+
+def test_the_table_shows_means_over_seeds_in_the_order_given():
+    rows = [("em", "linear", 0, 0.2), ("em", "linear", 1, 0.4), ("clean", "linear", 0, 0.9), ("clean", "mlp2", 0, 0.8)]
+    table = pd.DataFrame(rows, columns=["method", "victim", "seed", "test_accuracy"])
+    axis = plots.accuracy_table(table, "victim", 0.1).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["EM", "clean"]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["linear", "2-layer MLP"]
+    assert [t.get_text() for t in axis.texts] == ["30", "90", "80"]
+
+
+def test_gaps_name_every_method():
+    table = pd.DataFrame({"method": ["em", "ar"], "accuracy_gap": [0.4, 0.1], "mi_gap": [0.1, 0.0]})
+    axis = plots.gaps(table).axes[0]
+    assert [t.get_text() for t in axis.texts] == ["EM", "AR"]

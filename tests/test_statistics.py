@@ -14,6 +14,7 @@ from miue.statistics import (
     linear_cka,
     participation_ratio,
     prediction_disagreement,
+    rank_correlation,
 )
 
 
@@ -145,3 +146,25 @@ Z, LABELS = normal(12, 3), torch.arange(12) % 3
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_rank_correlation_is_spearmans_and_its_interval_covers():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    assert rank_correlation(x, np.exp(x)).rho == pytest.approx(1.0)
+    assert rank_correlation(x, -x).rho == pytest.approx(-1.0)
+    truth, covered = 6 / np.pi * np.arcsin(0.6 / 2), 0  # Spearman's of a normal pair of correlation 0.6
+    for seed in range(40):
+        pair = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=40)
+        found = rank_correlation(pair[:, 0], pair[:, 1], draws=300, seed=seed)
+        assert found.low <= found.rho <= found.high
+        covered += found.low <= truth <= found.high
+    assert covered >= 34
+    assert str(rank_correlation([1, 2, 3, 4], [1, 2, 4, 3], draws=50)).startswith("0.80 (")
+
+
+def test_rank_correlation_refuses_what_has_no_order():
+    with pytest.raises(InputError, match="n of 4 or more"):
+        rank_correlation([1, 2, 3], [1, 2, 3])
+    with pytest.raises(InputError, match="no order to compare"):
+        rank_correlation([1, 1, 1, 1], [1, 2, 3, 4])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import poisons, steps, train
+from miue import defenses, poisons, steps, train
 from miue.errors import InputError
 from miue.steps import Victim, perturbation, victim
 
@@ -56,3 +56,28 @@ def test_other_code_makes_another_key(images, monkeypatch):
     monkeypatch.setattr(poisons, "make", lambda *a: pytest.fail("made again, as it should be"))
     with pytest.raises(pytest.fail.Exception, match="as it should be"):
         perturbation("random", images)
+
+
+def test_a_defense_and_a_start_make_a_victim_of_their_own(images):
+    test = pictures(seed=1)
+    first = victim(images, test, recipe="quick", **SHORT)
+    defended = victim(images, test, recipe="quick", defense=defenses.build("iss:kind=grayscale"), **SHORT)
+    again = victim(images, test, recipe="quick", defense=defenses.build("iss:kind=bit_depth"), **SHORT)
+    weights = [v.model.head.weight for v in (first, defended, again)]
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    assert defended.record["defense"]["kind"] == "grayscale" and first.record["defense"] is None
+
+
+def test_a_start_gives_its_weights_and_only_its_features_to_other_classes(images):
+    test = pictures(seed=1)
+    first = victim(images, test, recipe="quick", **SHORT)
+    still = {"recipe": "quick", "epochs": 1, "lr": 1e-12, "batch": 16, "weight_decay": 0.0, "precision": "float32"}
+    went_on = victim(images, test, start=first, seed=5, **still)
+    assert torch.allclose(went_on.model.head.weight, first.model.head.weight, atol=1e-6)
+    assert went_on.record["start"]["seed"] == 0
+    three, three_test = pictures(classes=3), pictures(classes=3, seed=1)
+    other = victim(three, three_test, start=first, seed=5, **still)
+    conv = other.model.body[0].weight
+    assert torch.allclose(conv, first.model.body[0].weight, atol=1e-6) and other.model.head.weight.shape == (3, 64)
+    with pytest.raises(InputError, match="start: a small_resnet; it must be a linear, as the victim is"):
+        victim(images, test, model="linear", start=first, **still)

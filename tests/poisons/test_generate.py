@@ -37,3 +37,16 @@ def test_uniform_noise_is_uniform_and_sign_noise_is_all_or_nothing():
     share = (uniform.flatten() + 8).bincount(minlength=17) / uniform.numel()
     assert share.min() > 0.9 / 17 and share.max() < 1.1 / 17
     assert generate("random", images, kind="sign").delta.abs().unique().tolist() == [8]
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4, 8, 12, 16])
+def test_every_budget_is_used_to_its_last_level(levels, images):
+    for method in ("random:kind=sign", "mi_ue:epochs=1:steps=30:batch=16"):
+        assert generate(method, images, preset="quick", epsilon=f"{levels}/255").delta.abs().max() == levels
+
+
+def test_a_variant_is_one_word_or_two_arguments(images):
+    one = generate("random:kind=sign", images)
+    assert torch.equal(one.delta, generate("random", images, kind="sign").delta) and one.record["method"] == "random"
+    with pytest.raises(InputError, match="kind is given a second time"):
+        generate("random:kind=sign", images, kind="uniform")

@@ -42,3 +42,31 @@ def test_files_that_are_no_perturbation_are_refused(images, tmp_path):
     save_file(tensors, file, {"miue": "{}"})
     with pytest.raises(InputError, match=r"must be \(N, C, H, W\) int8"):
         Poison.load(file)
+
+
+def test_a_part_of_the_pictures_is_perturbed():
+    images = pictures(n=80)
+    poison = generate("random", images, kind="sign")
+    counts = {}
+    for ratio in (0, 0.25, 0.5, 1):
+        part = poison.part(images, ratio=ratio, seed=3)
+        counts[ratio] = (part.delta != 0).flatten(1).any(1)
+        assert part.record["part"]["perturbed"] == int(counts[ratio].sum()) == round(80 * ratio)
+        assert torch.equal(part.apply(images).x[~counts[ratio]], images.x[~counts[ratio]])
+    assert (counts[0.25] <= counts[0.5]).all()  # a larger ratio keeps those of a smaller one
+    assert not torch.equal(counts[0.5], (poison.part(images, ratio=0.5, seed=4).delta != 0).flatten(1).any(1))
+
+
+def test_a_part_is_the_same_in_any_order_and_may_be_some_classes():
+    images = pictures(n=80)
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
+    poison = generate("random", images, kind="sign")
+    part = poison.part(images, ratio=0.5, classes=["class 1", "class 3"])
+    again = poison.part(images.subset(order), ratio=0.5, classes=["class 1", "class 3"])
+    assert torch.equal(part.delta, again.delta)
+    moved = (part.delta != 0).flatten(1).any(1)
+    assert moved.sum() == 20 and set(images.y[moved].tolist()) == {1, 3}
+    with pytest.raises(InputError, match="class: 'cat' does not exist; choose one of class 0"):
+        poison.part(images, classes=["cat"])
+    with pytest.raises(InputError, match=r"ratio: 1\.5; it must lie between 0 and 1"):
+        poison.part(images, ratio=1.5)
