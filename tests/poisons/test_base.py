@@ -1,7 +1,6 @@
 """The sweep that methods share, and the gradients of the folded network."""
 
 import torch
-from samples import pictures
 
 from miue.models import build, forward
 from miue.poisons.base import balanced_batches
