@@ -66,6 +66,15 @@ def test_files_of_another_setting_or_damaged_ones_are_refused(tmp_path):
             Records(file, SETTING)
 
 
+def test_entries_of_other_pictures_are_refused(tmp_path, monkeypatch):
+    records = Records(tmp_path / "r.jsonl", SETTING)
+    compare([Entry("clean", "linear")], SETTING, records)
+    monkeypatch.setattr(data, "load", lambda *_: (pictures(n=96, seed=7), pictures(n=40, seed=1)))
+    assert len(compare([Entry("clean", "linear")], SETTING, records)) == 1  # nothing to measure, nothing to load
+    with pytest.raises(InputError, match=r"r\.jsonl was made on other pictures \(content hash .*\) than those of noise"):
+        compare([Entry("clean", "mlp2")], SETTING, records)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -5,6 +5,7 @@ import torch
 from samples import pictures
 
 from miue import Images, train
+from miue.defenses import Defense
 from miue.errors import InputError
 from miue.models import build
 from miue.train import Recipe, accuracy, epochs, features, fit, recipe
@@ -110,3 +111,50 @@ def test_recipes_are_looked_up_and_changed():
 def test_one_picture_is_too_few():
     with pytest.raises(InputError, match="training needs at least 2"):
         list(train.epochs(build("small_resnet", 4, size=8), pictures(n=4).subset(torch.tensor([0])), SHORT))
+
+
+class Watching(Defense):
+    """Keeps what it is shown."""
+
+    def __init__(self):
+        object.__setattr__(self, "seen", [])
+
+    def batch(self, x, y, moment):
+        self.seen.append((x.clone(), y.clone(), moment))
+        return super().batch(x, y, moment)
+
+
+def test_augmentation_moves_picture_and_perturbation_together():
+    images = pictures(n=32)
+    delta = torch.randint(-8, 9, images.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int8)
+    shown, watching = images.plus(delta), Watching()
+    for _ in epochs(build("linear", 4, size=8), shown, Recipe(1, 0.1, "constant", batch=8, flip=True), defense=watching):
+        pass
+    known = {picture.numpy().tobytes() for picture in (*shown.x, *shown.x.flip(3))}
+    seen = torch.cat([x for x, _, _ in watching.seen])
+    assert all(picture.contiguous().numpy().tobytes() in known for picture in seen)
+    assert any(not (picture == shown.x).flatten(1).all(1).any() for picture in seen)
+
+
+def test_every_epoch_comes_in_an_order_of_its_own_and_knows_how_far_it_is():
+    images, watching = pictures(n=32, classes=8), Watching()
+    for _ in epochs(build("linear", 8, size=8), images, Recipe(2, 0.1, "constant", batch=8), defense=watching):
+        pass
+    orders = [torch.cat([y for _, y, _ in watching.seen[part]]) for part in (slice(0, 4), slice(4, 8))]
+    assert not torch.equal(orders[0], images.y) and not torch.equal(orders[0], orders[1])
+    assert [moment.done for _, _, moment in watching.seen] == [k / 8 for k in range(8)]
+
+
+def test_the_multi_step_schedule_divides_by_ten_twice():
+    model, rates = build("linear", 4, size=8), []
+    step = torch.optim.SGD.step
+
+    def watched(self, *rest, **named):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", watched)
+        for _ in epochs(model, pictures(n=8), Recipe(10, 1.0, "steps", batch=8)):
+            pass
+    assert rates == pytest.approx([1.0] * 4 + [0.1] * 4 + [0.01] * 2)

@@ -121,6 +121,18 @@ class Records:
         wanted = asdict(entry)
         return next((row for row in self.rows if wanted.items() <= row.items()), None)
 
+    def refuse_other(self, train: Images) -> None:
+        """Check that the rows were measured on these pictures.
+
+        Raises:
+            InputError: they were not.
+        """
+        if other := {row["content_hash"] for row in self.rows} - {train.content_hash}:
+            raise InputError(
+                f"records: {self.path} was made on other pictures (content hash {other.pop()}) than those of "
+                f"{train.name} here ({train.content_hash}); give another file"
+            )
+
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row."""
         self._append(row)
@@ -140,10 +152,12 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
         One row for each entry: its fields; `test_accuracy`, `best_epoch`, `train_accuracy` and `disagreement` as
         fractions; `mi`, `null`, `within_class` and `ceiling` in nats, with `stderr` over slices, between the victim's
         features of the clean training pictures and of the perturbed ones as they were published; `levels`, `bounded`,
-        `passes` and seconds of the perturbation; seconds of the victim; sizes of the data; device, commit, versions.
+        `passes` and seconds of the perturbation; seconds of the victim; name, content hash and sizes of the data; device,
+        commit and versions.
 
     Raises:
-        InputError: an entry asks for what does not exist; nothing is computed then.
+        InputError: an entry asks for what does not exist, or the records are of other pictures; nothing is computed
+            then.
     """
     for entry in wanted:
         entry.check(setting)
@@ -152,6 +166,7 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
     missing = [entry for entry in wanted if records.find(entry) is None]
     if missing:
         train, test = data.load(setting.data, None, setting.n_train, setting.n_test, setting.size)
+        records.refuse_other(train)
         start = time.monotonic()
         for done, entry in enumerate(missing):
             say(f"entry {done + 1} of {len(missing)}: {entry} ({time.monotonic() - start:.0f} s so far)")
@@ -178,6 +193,8 @@ def measure(entry: Entry, setting: Setting, train: Images, test: Images) -> dict
         "stderr": measured.mi.stderr,
         **about,
         "victim_seconds": victim.record["seconds"],
+        "data": train.name,
+        "content_hash": train.content_hash,
         "n_train": len(train),
         "n_test": len(test),
         "n_classes": len(train.classes),

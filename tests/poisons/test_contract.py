@@ -48,6 +48,9 @@ VARIANTS: list[str] = [
 SEEDLESS = {"ops"}
 """Methods that draw nothing: OPS chooses by looking at each class."""
 
+FAMILIES = ["em", "tue", "gue", "pue", "uc", "ar", "lsp", "cuda"]
+"""One of each kind, for pictures of 224 px: steps along a network's gradient, pairs, generators, noise, filters."""
+
 KINDS = {
     "rgb": {},
     "grey": {"channels": 1},
@@ -78,6 +81,12 @@ def test_budget_and_range_hold_exactly_and_something_moves(method, kind):
     assert moved.min() >= 0 and moved.max() <= 255
     assert torch.equal(poison.apply(images).x.int(), moved)
     assert (poison.delta < 0).any() and (poison.delta > 0).any()
+
+
+def test_epsilon_is_used_and_not_only_respected(method, images):
+    if METHODS[parse(method)[0]].bounded:
+        assert small(method, images, epsilon=1 / 255).delta.abs().max() == 1
+        assert small(method, images, epsilon=16 / 255).delta.abs().max() > 1
 
 
 def test_the_seed_decides_bit_for_bit(method, images):
@@ -129,7 +138,7 @@ def test_every_preset_exists_says_its_cost_and_refuses_unknown_options(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [32, 64, 224])
-def test_larger_pictures_are_perturbed_too(method, size):
+@pytest.mark.parametrize(("name", "size"), [*((name, 64) for name in METHODS), *((name, 224) for name in FAMILIES)])
+def test_larger_pictures_are_perturbed_too(name, size):
     images = pictures(n=8, classes=2, size=size)
-    assert small(method, images).apply(images).shape == (3, size, size)
+    assert small(name, images).apply(images).shape == (3, size, size)

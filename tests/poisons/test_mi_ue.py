@@ -116,12 +116,11 @@ def test_settings_that_make_no_sense_are_refused(change, message):
 
 @pytest.mark.slow
 def test_quick_makes_digits_unlearnable():
-    """The promise of the quick preset: from about 90 % to under 25 %; random noise does nothing."""
+    """The promise of the quick preset: from about 90 % to under 25 %."""
     import miue
     from miue.train import accuracy, fit
 
     train, test = miue.load("digits_m")
     clean = accuracy(fit(train, "small_resnet", "quick"), test)
-    noise = accuracy(fit(generate("random", train).apply(train), "small_resnet", "quick"), test)
     mi_ue = accuracy(fit(generate("mi_ue", train, preset="quick").apply(train), "small_resnet", "quick"), test)
-    assert clean > 0.85 and noise > clean - 0.05 and mi_ue < 0.25
+    assert clean > 0.85 and mi_ue < 0.25
