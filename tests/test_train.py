@@ -128,7 +128,8 @@ def test_augmentation_moves_picture_and_perturbation_together():
     images = pictures(n=32)
     delta = torch.randint(-8, 9, images.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int8)
     shown, watching = images.plus(delta), Watching()
-    for _ in epochs(build("linear", 4, size=8), shown, Recipe(1, 0.1, "constant", batch=8, flip=True), defense=watching):
+    mirrored = Recipe(1, 0.1, "constant", batch=8, flip=True)
+    for _ in epochs(build("linear", 4, size=8), shown, mirrored, defense=watching):
         pass
     known = {picture.numpy().tobytes() for picture in (*shown.x, *shown.x.flip(3))}
     seen = torch.cat([x for x, _, _ in watching.seen])

@@ -152,8 +152,8 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
         One row for each entry: its fields; `test_accuracy`, `best_epoch`, `train_accuracy` and `disagreement` as
         fractions; `mi`, `null`, `within_class` and `ceiling` in nats, with `stderr` over slices, between the victim's
         features of the clean training pictures and of the perturbed ones as they were published; `levels`, `bounded`,
-        `passes` and seconds of the perturbation; seconds of the victim; name, content hash and sizes of the data; device,
-        commit and versions.
+        `passes` and seconds of the perturbation; seconds of the victim; name, content hash and sizes of the data;
+        device, commit and versions.
 
     Raises:
         InputError: an entry asks for what does not exist, or the records are of other pictures; nothing is computed
