@@ -64,22 +64,13 @@ class Moment:
 
 
 class Defense(Protocol):
-    """What someone who trains may do about perturbations; `miue.defenses` holds the published ones."""
+    """What someone who trains may do about perturbations; shapes and ranges stand with `miue.defenses.Defense`."""
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Change the training pictures once, before training; labels and ids stay."""
+        """Change the training pictures once, before training."""
 
     def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Turn a batch, after flip and crop, into what is trained on.
-
-        Args:
-            x: (B, C, H, W) uint8.
-            y: (B,) int64.
-            moment: of the training.
-
-        Returns:
-            Pictures (B, C, H, W), float in [0, 1], and targets: labels (B,) or probabilities (B, classes).
-        """
+        """Turn a batch, after flip and crop, into the pictures and targets that are trained on."""
 
 
 def default_device() -> torch.device:
