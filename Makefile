@@ -4,6 +4,8 @@
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# A process for each core, with one thread each: the pictures of the tests are too small for more.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: env test test-slow book check clean
 
@@ -31,10 +33,10 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: env
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 book: env
 	$(BIN)/miue book
