@@ -8,6 +8,9 @@ the first rows and columns are cut off and the rest is scaled to an L2 norm of 1
 It costs no pass over the data, so the presets are equal. Published victims (ResNet-18) have 12 to 17 % on CIFAR-10 and
 4 % on CIFAR-100, where the noise has that norm but no L-infinity budget; here it is clipped to the budget as well.
 Random weights often make a recursion that grows without limit, or NaN in one class: such weights are drawn again.
+
+Measured on 3,000 pictures of CIFAR-10 (JPEG-75 copy), preset laptop, one seed: after ten epochs a half-width
+small_resnet has 48 % and a quarter-width VGG-11 57 % on clean test pictures, where clean training has 49 and 58 %.
 """
 
 from dataclasses import dataclass

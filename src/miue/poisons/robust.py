@@ -9,7 +9,11 @@ have; the published code draws a fresh delta for every batch that it trains on, 
 
 Published, with ResNet-18: 22.9 to 25.4 / 7.5 / 13.7 % (REM) and 14.8 / 6.3 / 4.1 % (SEM) on CIFAR-10 / CIFAR-100 /
 ImageNet-100, for about 7,700 and 830 passes over the data: the preset "paper", 7,293 and 793 of them here. "quick" and
-"laptop" are cut to 28 and 108; what any of them brings was not measured here.
+"laptop" are cut to 28 and 108.
+
+Measured for SEM on 3,000 pictures of CIFAR-10 (JPEG-75 copy), preset laptop, one seed: after ten epochs a half-width
+small_resnet has 30 % and a quarter-width VGG-11 37 % on clean test pictures, where clean training has 49 and 58 %.
+REM and the other presets were not measured here.
 """
 
 from dataclasses import dataclass, replace
