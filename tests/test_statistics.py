@@ -154,12 +154,12 @@ def test_rank_correlation_is_spearmans_and_its_interval_covers():
     assert rank_correlation(x, np.exp(x)).rho == pytest.approx(1.0)
     assert rank_correlation(x, -x).rho == pytest.approx(-1.0)
     truth, covered = 6 / np.pi * np.arcsin(0.6 / 2), 0  # Spearman's of a normal pair of correlation 0.6
-    for seed in range(40):
+    for seed in range(20):
         pair = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=40)
-        found = rank_correlation(pair[:, 0], pair[:, 1], draws=300, seed=seed)
+        found = rank_correlation(pair[:, 0], pair[:, 1], draws=200, seed=seed)
         assert found.low <= found.rho <= found.high
         covered += found.low <= truth <= found.high
-    assert covered >= 34
+    assert covered >= 16
     assert str(rank_correlation([1, 2, 3, 4], [1, 2, 4, 3], draws=50)).startswith("0.80 (")
 
 
