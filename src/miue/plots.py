@@ -192,7 +192,7 @@ def accuracy_table(table: pd.DataFrame, columns: str, chance: float) -> Figure:
         100 * means, ax=axis, annot=True, fmt=".0f", cmap="cividis", vmin=100 * chance, cbar_kws={"label": "percent"}
     )
     axis.set(xlabel="", ylabel="", yticklabels=map(title, order[0]))
-    labels = [textwrap.fill(title(name), 22) for name in order[1]]
+    labels = [textwrap.fill(title(name), 32) for name in order[1]]
     axis.set_xticklabels(labels, rotation=40, ha="right", rotation_mode="anchor")
     axis.tick_params(left=False, bottom=False)
     return figure
