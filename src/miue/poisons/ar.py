@@ -132,9 +132,9 @@ def recur(noise: Tensor, taps: Tensor) -> Tensor:
     # A pixel depends on earlier anti-diagonals only, so that one of them is computed at once: slanted[i + j, i].
     slanted = noise.new_zeros(height + width - 1, height, count)
     slanted[diagonal, rows] = noise.permute(1, 2, 0)
-    for now in range(4, height + width - 1):
-        first, last = max(2, now - width + 1), min(height, now - 1)
-        slanted[now, first:last] = sum(
-            taps[:, 2 - up, 2 - left] * slanted[now - up - left, first - up : last - up] for up, left in NEIGHBOURS
+    for line in range(4, height + width - 1):
+        first, last = max(2, line - width + 1), min(height, line - 1)
+        slanted[line, first:last] = sum(
+            taps[:, 2 - up, 2 - left] * slanted[line - up - left, first - up : last - up] for up, left in NEIGHBOURS
         )
     return slanted[diagonal, rows].permute(2, 0, 1)
