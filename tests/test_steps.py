@@ -46,7 +46,7 @@ def test_a_damaged_victim_is_named(images, tmp_path):
     trained.save(file)
     assert Victim.load(file).last == trained.last
     file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"v\.safetensors is missing or damaged"):
+    with pytest.raises(InputError, match=r"v\.safetensors is cut off or no file"):
         Victim.load(file)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from miue import store
+from miue import store, tensors
 from miue.errors import InputError
 from miue.files import atomic, cache_dir
 
@@ -45,34 +45,94 @@ class Text:
     content: str
 
     def save(self, path):
-        with atomic(path) as part:
-            part.write_text(self.content)
+        tensors.save(path, {}, {"content": self.content})
 
     @classmethod
     def load(cls, path):
-        return cls(Path(path).read_text())
+        return cls(tensors.load(path)[1]["content"])
 
 
 def test_the_cache_makes_once_per_key():
     made = []
 
-    def make():
+    def make(keep):
         made.append(1)
         return Text(f"number {len(made)}")
 
-    assert store.cached(Text, make, seed=0).content == "number 1"
-    assert store.cached(Text, make, seed=0).content == "number 1"
-    assert store.cached(Text, make, seed=1).content == "number 2"
+    assert store.find(Text, seed=0) is None
+    assert store.cached(Text, make, "a text", seed=0).content == "number 1"
+    assert store.cached(Text, make, "a text", seed=0).content == "number 1"
+    assert store.find(Text, seed=0).content == "number 1"
+    assert store.cached(Text, make, "a text", seed=1).content == "number 2"
 
 
-def test_an_interrupted_step_leaves_a_usable_cache():
-    def interrupted():
+def test_an_interrupted_step_leaves_its_checkpoint_and_a_usable_cache():
+    def begin(keep):
+        keep.save(3)
         raise KeyboardInterrupt
 
+    def go_on(keep):
+        return Text(f"after {keep.restore()}")
+
     with pytest.raises(KeyboardInterrupt):
-        store.cached(Text, interrupted, seed=0)
-    assert not list((cache_dir()).rglob("*.safetensors"))
-    assert store.cached(Text, lambda: Text("made"), seed=0).content == "made"
+        store.cached(Text, begin, "a text", seed=0)
+    assert not list((cache_dir() / "text").glob("*.safetensors"))
+    assert store.cached(Text, go_on, "a text", seed=0).content == "after 3"
+    assert not list(cache_dir().rglob("*.parts"))
+
+
+@pytest.mark.parametrize("harm", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + b"}", lambda b: b""])
+def test_a_damaged_file_is_named_set_aside_and_made_anew(harm, capsys):
+    store.cached(Text, lambda keep: Text("first"), "a text", seed=0)
+    (file,) = (cache_dir() / "text").glob("*.safetensors")
+    file.write_bytes(harm(file.read_bytes()))
+    assert store.cached(Text, lambda keep: Text("second"), "a text", seed=0).content == "second"
+    assert f"set aside as {file.stem}.damaged" in capsys.readouterr().err
+    assert file.with_suffix(".damaged").exists()
+
+
+def test_a_result_that_cannot_be_kept_is_not_lost(monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensors, "save", full)
+    assert store.cached(Text, lambda keep: Text("made"), "a text", seed=0).content == "made"
+    assert "a text: made, but not kept in the cache ([Errno 28] No space left on device)" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_anything_is_made(monkeypatch):
+    def made(keep):
+        pytest.fail("it was made")
+
+    monkeypatch.setenv("MIUE_CACHE", "/proc/none")  # where not even root can write
+    with pytest.raises(InputError, match=r"cache: /proc/none/text cannot be written .* set MIUE_CACHE"):
+        store.cached(Text, made, "a text", seed=0)
+
+
+TWO = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from miue import store, tensors
+from test_store import Text
+
+def make(keep):
+    open({log!r}, "a").write("made\\n")
+    time.sleep(1.5)
+    return Text("one")
+
+print(store.cached(Text, make, "a text", seed=0).content)
+"""
+
+
+def test_of_two_processes_one_makes_and_the_other_waits(tmp_path):
+    code = TWO.format(tests=str(Path(__file__).parent), log=str(tmp_path / "log"))
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    told = [process.communicate(timeout=60) for process in both]
+    assert [out for out, _ in told] == ["one\n", "one\n"], told
+    assert (tmp_path / "log").read_text() == "made\n"
 
 
 def a_package(folder, monkeypatch, **sources):

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from miue.errors import InputError
+from miue.progress import say
+
 
 def cache_dir() -> Path:
     """Folder of decoded pictures, perturbations and victims: `$MIUE_CACHE`, else `~/.cache/miue`."""
@@ -31,3 +36,34 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | Path, what: str) -> Iterator[None]:
+    """Hold the lock of `path` against other processes; wait, and say so, while one of them has it.
+
+    A process that dies lets go of its locks.
+
+    Args:
+        path: what is being made; the lock is `path` with `.lock` behind it.
+        what: its name, for the line that is shown.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    lock = FileLock(f"{path}.lock")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            say(f"{what}: another process is at it; waiting for its result")
+            lock.acquire()
+    except OSError as error:
+        raise InputError(
+            f"cache: {Path(path).parent} cannot be written ({error}); set MIUE_CACHE to a folder that can"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -3,16 +3,57 @@
 import hashlib
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from miue import memory
 from miue.errors import InputError
+from miue.progress import track
 
-RESIDENT_BYTES = 8 * 2**30  # a set up to this size is moved to the device whole
-CHUNK = 2048
+CHUNK_BYTES = 2**24  # of pixels that are in memory at once, where a set is gone through whole
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that would not be seen: line ends, terminal codes, other bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def pieces(index: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """Split `index` into pieces of about `CHUNK_BYTES` of pictures of `shape`, one byte a value."""
+    return index.split(max(1, CHUNK_BYTES // max(1, math.prod(shape))))
+
+
+def fingerprint(pixels: np.ndarray, label: int | np.integer) -> bytes:
+    """Eight bytes that tell pictures apart: a BLAKE2 digest of pixels (C, H, W) uint8 and label."""
+    return hashlib.blake2b(pixels.tobytes() + f"{label}".encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a tensor, looked up as they are read, so that a tensor in a file is never copied whole."""
+
+    tensor: Tensor
+    rows: Tensor | None = None  # (M,) int64 on the CPU; None: all, in order
+
+    def read(self, index: Tensor, device: torch.device) -> Tensor:
+        rows = index if self.rows is None else self.rows[index.cpu()]
+        return self.tensor[rows.to(self.tensor.device)].to(device, non_blocking=True)
+
+    def subset(self, index: Tensor) -> "_Rows":
+        return _Rows(self.tensor, index.cpu() if self.rows is None else self.rows[index.cpu()])
+
+    def on(self, device: torch.device) -> "_Rows":
+        """On `device` whole where they fit; what lies there already stays as it is, shared."""
+        count = len(self.tensor) if self.rows is None else len(self.rows)
+        size = count * math.prod(self.tensor.shape[1:]) * self.tensor.element_size()
+        if self.tensor.device.type == device.type or not memory.fits(size, device):
+            return self
+        return _Rows((self.tensor if self.rows is None else self.tensor[self.rows]).to(device))
 
 
 class Images:
@@ -27,6 +68,7 @@ class Images:
         ids: (N,) int64 on the CPU, unique: which picture each row is, however the set is cut or ordered; by default
             the position.
         name: of the data set, as records show it.
+        fingerprints: (N,) int64, those that the pictures must have, where they are known; see `damaged`.
 
     Raises:
         InputError: a shape, type or label is not as above.
@@ -40,6 +82,7 @@ class Images:
         *,
         ids: Tensor | None = None,
         name: str = "custom",
+        fingerprints: Tensor | None = None,
     ) -> None:
         x, y = torch.as_tensor(x), torch.as_tensor(y)
         if x.ndim != 4 or x.dtype != torch.uint8:
@@ -48,13 +91,14 @@ class Images:
             )
         if y.shape != x.shape[:1] or y.is_floating_point() or len(y) == 0:
             raise InputError(f"y: shape {tuple(y.shape)}, {y.dtype}; labels must be {len(x)} integers, at least one")
-        names = [str(c) for c in range(int(y.max()) + 1)] if classes is None else [str(c) for c in classes]
+        names = [str(c) for c in range(int(y.max()) + 1)] if classes is None else [printable(str(c)) for c in classes]
         if int(y.min()) < 0 or int(y.max()) >= len(names):
             wrong = int(y.min()) if int(y.min()) < 0 else int(y.max())
             raise InputError(
                 f"y: label {wrong} is out of range; with {len(names)} classes it must be 0..{len(names) - 1}"
             )
-        self._x, self._rows, self._delta = x, None, None
+        self._pixels, self._delta = _Rows(x), None
+        self._fingerprints = fingerprints
         self.y = y.to(torch.int64)
         self.classes = names
         self.ids = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).to(torch.int64)
@@ -62,7 +106,7 @@ class Images:
             raise InputError(
                 f"ids: {len(self.ids.unique())} different ones; each of the {len(x)} pictures needs its own"
             )
-        self.name = name
+        self.name = printable(name)
         self.device = x.device
 
     def __len__(self) -> int:
@@ -75,54 +119,59 @@ class Images:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one picture."""
-        channels, height, width = self._x.shape[1:]
+        channels, height, width = self._pixels.tensor.shape[1:]
         return channels, height, width
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Read the pictures at `index` ((B,) int64): (B, C, H, W) uint8 and (B,) int64, on `self.device`."""
-        rows = index.to(self._x.device) if self._rows is None else self._rows[index.cpu()].to(self._x.device)
-        x = self._x[rows].to(self.device, non_blocking=True)
+        x = self._pixels.read(index, self.device)
         if self._delta is not None:
-            delta = self._delta[index.to(self._delta.device)].to(self.device, non_blocking=True)
-            x = (x.to(torch.int16) + delta).clamp(0, 255).to(torch.uint8)
+            x = (x.to(torch.int16) + self._delta.read(index, self.device)).clamp(0, 255).to(torch.uint8)
         return x, self.y[index.to(self.y.device)].to(self.device, non_blocking=True)
+
+    def chunks(self) -> tuple[Tensor, ...]:
+        """All indices in order, (B,) int64 each, in pieces that memory always has room for."""
+        return pieces(torch.arange(len(self)), self.shape)
 
     @property
     def x(self) -> Tensor:
         """All pixels, (N, C, H, W) uint8, perturbation included; use `batch` where N may be large."""
-        whole = self._rows is None and self._delta is None
-        return self._x if whole else self.batch(torch.arange(len(self)))[0]
+        whole = self._pixels.rows is None and self._delta is None
+        return self._pixels.tensor if whole else self.batch(torch.arange(len(self)))[0]
 
     def on(self, device: torch.device | str) -> "Images":
-        """The same pictures with batches on `device`; small sets move there whole."""
+        """The same pictures with batches on `device`; what fits there (`miue.memory.fits`) moves there whole."""
         device = torch.device(device)
-        if len(self) * math.prod(self.shape) > RESIDENT_BYTES:
-            return self._copy(device=device)
-        x = self._x if self._rows is None else self._x[self._rows]
-        delta = None if self._delta is None else self._delta.to(device)
-        return self._copy(_x=x.to(device), _rows=None, _delta=delta, y=self.y.to(device), device=device)
+        delta = None if self._delta is None else self._delta.on(device)
+        return self._copy(_pixels=self._pixels.on(device), _delta=delta, y=self.y.to(device), device=device)
 
-    def plus(self, delta: Tensor) -> "Images":
+    def plus(self, delta: Tensor, rows: Tensor | None = None) -> "Images":
         """A view in which `delta` is added to every batch, clipped to 0..255.
 
         Args:
-            delta: (N, C, H, W) int8 or int16 grey levels. It is shared, not copied: a method that is still changing
+            delta: (R, C, H, W) int8 or int16 grey levels. It is shared, not copied: a method that is still changing
                 it trains its source network on this view.
+            rows: (N,) int64, the row of `delta` for each picture; by default R = N, in order.
         """
-        if delta.shape != (len(self), *self.shape) or delta.dtype not in (torch.int8, torch.int16):
+        count = len(delta) if rows is None else len(rows)
+        if (count, *delta.shape[1:]) != (len(self), *self.shape) or delta.dtype not in (torch.int8, torch.int16):
             wanted = (len(self), *self.shape)
             raise InputError(f"delta: shape {tuple(delta.shape)}, {delta.dtype}; it must be {wanted} int8 or int16")
         if self._delta is not None:
             raise InputError(f"delta: {self.name} is perturbed already; add to the clean pictures")
-        return self._copy(_delta=delta)
+        return self._copy(_delta=_Rows(delta, None if rows is None else rows.cpu()), _fingerprints=None)
 
     def subset(self, index: Tensor) -> "Images":
         """The pictures at `index` ((M,) int64), in that order, with their ids; no pixel is copied."""
         index = torch.as_tensor(index)
-        at = index.to(self.y.device)
-        rows = index.cpu() if self._rows is None else self._rows[index.cpu()]
-        delta = None if self._delta is None else self._delta[index.to(self._delta.device)]
-        return self._copy(_rows=rows, _delta=delta, y=self.y[at], ids=self.ids[index.cpu()])
+        at = index.cpu()
+        return self._copy(
+            _pixels=self._pixels.subset(at),
+            _delta=None if self._delta is None else self._delta.subset(at),
+            _fingerprints=None if self._fingerprints is None else self._fingerprints[at],
+            y=self.y[index.to(self.y.device)],
+            ids=self.ids[at],
+        )
 
     def with_pixels(self, x: Tensor) -> "Images":
         """The same pictures (labels, ids, classes) with other pixels: `x` is (N, C, H, W) uint8."""
@@ -141,19 +190,31 @@ class Images:
 
     def _copy(self, **changes: object) -> "Images":
         other = object.__new__(Images)
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("fingerprints", "content_hash")}
-        other.__dict__.update(kept | changes)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k != "content_hash"} | changes)
         return other
 
-    @cached_property
+    @property
     def fingerprints(self) -> Tensor:
-        """(N,) int64: a 64-bit BLAKE2 digest of each picture's pixels and label."""
-        digests = []
-        for index in torch.arange(len(self)).split(CHUNK):
-            x, y = (part.cpu().numpy() for part in self.batch(index))
-            for pixels, label in zip(x, y, strict=True):
-                digests.append(hashlib.blake2b(pixels.tobytes() + f"{label}".encode(), digest_size=8).digest())
-        return torch.from_numpy(np.frombuffer(b"".join(digests), dtype="<i8").copy())
+        """(N,) int64: a 64-bit digest of each picture's pixels and label."""
+        if self._fingerprints is None:
+            self._fingerprints = self._digests()
+        return self._fingerprints
+
+    def damaged(self) -> int:
+        """Read all pictures and count those that are not what the known fingerprints say; 0 where none are known."""
+        if self._fingerprints is None:
+            return 0
+        known, self._fingerprints = self._fingerprints, self._digests()
+        return int((known != self._fingerprints).sum())
+
+    def _digests(self) -> Tensor:
+        found: list[bytes] = []
+        with ThreadPoolExecutor() as pool:
+            over = pool.map if math.prod(self.shape) > 2**15 else map  # threads do not pay for smaller pictures
+            for index in track(self.chunks(), f"hashing {self.name}"):
+                x, y = (part.cpu().numpy() for part in self.batch(index))
+                found += over(fingerprint, x, y)
+        return torch.from_numpy(np.frombuffer(b"".join(found), dtype="<i8").copy())
 
     @cached_property
     def content_hash(self) -> str:

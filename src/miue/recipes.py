@@ -8,7 +8,7 @@ seeds). `standard` and `paper` are for whole data sets on a GPU and were not mea
 from dataclasses import dataclass
 from typing import Any
 
-from miue.errors import choose, override, require_positive
+from miue.errors import InputError, choose, override, require_positive
 from miue.models import PRECISIONS
 from miue.specs import parse
 
@@ -24,7 +24,7 @@ class Recipe:
         lr: the (largest) learning rate.
         schedule: `constant`; `cosine`, stepped by epoch; `one_cycle`, stepped by batch; or `steps`: a tenth after 40 %
             and again after 80 % of the epochs.
-        batch: pictures in a batch.
+        batch: pictures in a batch, at least 2.
         momentum, nesterov, weight_decay: of SGD.
         flip: mirror at random.
         crop: pixels of padding for a random crop.
@@ -49,7 +49,9 @@ class Recipe:
     def __post_init__(self) -> None:
         choose("schedule", self.schedule, SCHEDULES)
         choose("precision", self.precision, PRECISIONS)
-        require_positive(self, "epochs", "lr", "batch")
+        require_positive(self, "epochs", "lr")
+        if self.batch < 2:
+            raise InputError(f"batch: {self.batch}; it must be 2 or more, for batch norm")
 
 
 _ONE_CYCLE = Recipe(epochs=15, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2)

@@ -1,20 +1,16 @@
 """The two expensive steps, each done once: a perturbation and a victim, cached by all that determines them."""
 
 import hashlib
-import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from miue import poisons, store, train
+from miue import poisons, store, tensors, train
+from miue.checkpoint import Checkpoint
 from miue.defenses import Defense
 from miue.errors import InputError
-from miue.files import atomic
 from miue.images import Images
 from miue.models import Network, build, precision
 from miue.pgd import Budget, parse_epsilon
@@ -51,23 +47,17 @@ class Victim:
             "history": [asdict(e) for e in self.history],
             "record": self.record,
         }
-        state = {k: v.contiguous() for k, v in self.model.state_dict().items()}
-        with atomic(path) as part:
-            save_file(state, part, {"miue": json.dumps(header)})
+        tensors.save(path, self.model.state_dict(), header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Victim":
         """Read what `save` wrote.
 
         Raises:
-            InputError: no such file, or it is damaged.
+            FileNotFoundError: there is no such file.
+            tensors.Damaged: it is damaged.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads(file.metadata()["miue"])
-                state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise InputError(f"victim: {path} is missing or damaged ({error})") from None
+        state, header = tensors.load(path)
         spec = header["spec"]
         model = build(spec.pop("name"), spec.pop("n_classes"), **spec)
         model.load_state_dict(state)
@@ -89,24 +79,44 @@ def perturbation(
     **changes: Any,
 ) -> Poison:
     """`miue.poisons.generate`, cached; arguments and errors are the same."""
+    how: dict[str, Any] = {"model": model, "epsilon": epsilon, "seed": seed, "preset": preset, **changes}
+    parts = _of_perturbation(method, images, **how)
+    device = train.default_device()
+
+    def make(keep: Checkpoint) -> Poison:
+        return poisons.generate(method, images, device=device, keep=keep, **how)
+
+    return store.cached(Poison, make, f"perturbation {method}", **parts)
+
+
+def find_perturbation(method: str, images: Images, **how: Any) -> Poison | None:
+    """What `perturbation` would return for these arguments, if it lies in the cache; nothing is made."""
+    return store.find(Poison, **_of_perturbation(method, images, **how))
+
+
+def _of_perturbation(
+    method: str,
+    images: Images,
+    model: str = "small_resnet",
+    epsilon: float | str = 8 / 255,
+    seed: int = 0,
+    preset: str = "laptop",
+    **changes: Any,
+) -> dict[str, Any]:
+    """Everything that determines a perturbation."""
     chosen = poisons.options(method, preset, **changes)
     name, _ = parse(method)
-    device = train.default_device()
-    return store.cached(
-        Poison,
-        lambda: poisons.generate(
-            method, images, model=model, epsilon=epsilon, seed=seed, device=device, preset=preset, **changes
-        ),
-        method=name,
-        options=asdict(chosen),
-        model=model,
-        levels=Budget(parse_epsilon(epsilon)).levels,
-        seed=seed,
-        images=images.content_hash,
-        ids=store.key(ids=images.ids.tolist()),
-        code=[store.code_hash(METHODS[name].make.__module__), store.code_hash("miue.poisons.base")],
-        **_environment(device),
-    )
+    return {
+        "method": name,
+        "options": asdict(chosen),
+        "model": model,
+        "levels": Budget(parse_epsilon(epsilon)).levels,
+        "seed": seed,
+        "images": images.content_hash,
+        "ids": store.key(ids=images.ids.tolist()),
+        "code": [store.code_hash(METHODS[name].make.__module__), store.code_hash("miue.poisons.base")],
+        **_environment(train.default_device()),
+    }
 
 
 def victim(
@@ -138,17 +148,18 @@ def victim(
     """
     chosen = train.recipe(recipe, **changes)
     device = train.default_device()
-    if start is not None and start.model.spec["name"] != model:
-        raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
+    parts = _of_victim(images, test, model, recipe, seed, defense, start, **changes)
 
-    def make() -> Victim:
-        began = time.perf_counter()
+    def make(keep: Checkpoint) -> Victim:
         channels, size, _ = images.shape
         network = build(model, len(images.classes), channels=channels, size=size, seed=seed)
         if start is not None:
             network.load_state_dict(_weights(start, network), strict=False)
-        trained = train.epochs(network, images, chosen, seed=seed, test=test, device=device, defense=defense)
-        history = list(track(trained, f"victim {model}, epochs", chosen.epochs))
+        rows: list[dict[str, Any]] = []
+        keep.hold(history=rows)
+        trained = train.epochs(network, images, chosen, seed=seed, test=test, device=device, defense=defense, keep=keep)
+        for done in track(trained, f"victim {model}, epochs", chosen.epochs):
+            rows.append(asdict(done))
         record = {
             "model": model,
             "recipe": recipe,
@@ -159,24 +170,43 @@ def victim(
             "start": None if start is None else {k: start.record[k] for k in ("recipe", "seed", "train")},
             "train": images.record(),
             "test": test.record(),
-            "seconds": time.perf_counter() - began,
+            "seconds": keep.seconds,
             **store.provenance(device),
         }
-        return Victim(network.cpu().eval(), history, record)
+        return Victim(network.cpu().eval(), [train.Epoch(**row) for row in rows], record)
 
-    return store.cached(
-        Victim,
-        make,
-        model=model,
-        options=asdict(chosen),
-        seed=seed,
-        images=images.content_hash,
-        test=test.content_hash,
-        defense=_described(defense),
-        start=None if start is None else _digest(start),
-        code=[store.code_hash(module) for module in ("miue.train", *_modules(defense))],
-        **_environment(device),
-    )
+    return store.cached(Victim, make, f"victim {model}", **parts)
+
+
+def find_victim(images: Images, test: Images, **how: Any) -> Victim | None:
+    """What `victim` would return for these arguments, if it lies in the cache; nothing is trained."""
+    return store.find(Victim, **_of_victim(images, test, **how))
+
+
+def _of_victim(
+    images: Images,
+    test: Images,
+    model: str = "small_resnet",
+    recipe: str = "laptop",
+    seed: int = 0,
+    defense: Defense | None = None,
+    start: Victim | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Everything that determines a victim."""
+    if start is not None and start.model.spec["name"] != model:
+        raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
+    return {
+        "model": model,
+        "options": asdict(train.recipe(recipe, **changes)),
+        "seed": seed,
+        "images": images.content_hash,
+        "test": test.content_hash,
+        "defense": _described(defense),
+        "start": None if start is None else _digest(start),
+        "code": [store.code_hash(module) for module in ("miue.train", *_modules(defense))],
+        **_environment(train.default_device()),
+    }
 
 
 def _described(defense: Defense | None) -> dict[str, Any] | None:

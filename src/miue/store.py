@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -14,11 +15,14 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 import miue
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError
-from miue.files import atomic, cache_dir
+from miue.files import atomic, cache_dir, locked
+from miue.progress import say
+from miue.tensors import Damaged
 
 PACKAGE = Path(__file__).parent
-PLUMBING = {"miue", "miue.errors", "miue.files", "miue.progress", "miue.store"}
+PLUMBING = {f"miue.{name}" for name in ("errors", "files", "progress", "store", "tensors")} | {"miue"}
 """Modules that show and keep results but make none; a change in them leaves the cache valid."""
 
 
@@ -126,7 +130,7 @@ class Kept(Protocol):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read from `path`."""
+        """Read from `path`; raise FileNotFoundError, or `tensors.Damaged`."""
 
 
 K = TypeVar("K", bound=Kept)
@@ -137,17 +141,50 @@ def key(**parts: Any) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def cached(kind: type[K], make: Callable[[], K], **parts: Any) -> K:
+def find(kind: type[K], **parts: Any) -> K | None:
+    """Return the result that `parts` determine if it lies in the cache, undamaged; a damaged one is set aside."""
+    path = _place(kind, parts)
+    try:
+        return kind.load(path)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        aside = path.with_suffix(".damaged")
+        os.replace(path, aside)
+        say(f"cache: {error}; it is set aside as {aside.name} and made anew")
+        return None
+
+
+def cached(kind: type[K], make: Callable[[Checkpoint], K], what: str, **parts: Any) -> K:
     """Return the result that `parts` determine: from the cache where it lies there, else from `make`.
+
+    One process makes it, others that want the same wait. It goes on from its last checkpoint if it was stopped.
 
     Args:
         kind: the class of the result.
-        make: makes it.
+        make: makes it, given the checkpoint in which it keeps its state.
+        what: name of the result, for what is shown.
         parts: everything that determines it: parameters, content hashes, `code_hash`, device type, torch version.
+
+    Raises:
+        InputError: the cache folder cannot be written.
     """
-    path = cache_dir() / kind.__name__.lower() / f"{key(**parts)}.safetensors"
-    if path.exists():
-        return kind.load(path)
-    result = make()
-    result.save(path)
+    if found := find(kind, **parts):
+        return found
+    path = _place(kind, parts)
+    with locked(path, what):
+        if found := find(kind, **parts):
+            return found
+        keep = Checkpoint(path.with_suffix(".parts"))
+        result = make(keep)
+        try:
+            result.save(path)
+        except OSError as error:
+            say(f"{what}: made, but not kept in the cache ({error}); free some space before it is wanted again")
+        else:
+            keep.forget()
     return result
+
+
+def _place(kind: type, parts: dict[str, Any]) -> Path:
+    return cache_dir() / kind.__name__.lower() / f"{key(**parts)}.safetensors"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from miue import recipes
 from miue.augment import flip_crop
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.images import Images
 from miue.models import build, forward, precision
@@ -78,18 +79,24 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _batches(count: int, size: int, per_epoch: int | None, generator: torch.Generator) -> Iterator[list[Tensor]]:
-    """Yield epochs, each a list of index batches from endless permutations; a lone last picture is left out."""
-    if per_epoch is None:
-        while True:
-            batches = torch.randperm(count, generator=generator).split(size)
-            yield [b for b in batches if len(b) > 1]  # batch norm cannot train on one
-    stream: list[Tensor] = []
-    while True:
-        while len(stream) < per_epoch:
-            stream += [b for b in torch.randperm(count, generator=generator).split(size) if len(b) > 1]
-        yield stream[:per_epoch]
-        stream = stream[per_epoch:]
+class _Orders:
+    """Endless permutations of the pictures, cut into batches and these into epochs; a lone last picture is left out.
+
+    Where an epoch has a number of batches of its own, the rest of a permutation waits for the next epoch.
+    """
+
+    def __init__(self, count: int, size: int, per_epoch: int | None, generator: torch.Generator) -> None:
+        self.count, self.size, self.generator = count, size, generator
+        whole = -(-count // size) - (count % size == 1)  # batch norm cannot train on one
+        self.per_epoch = whole if per_epoch is None else per_epoch
+        self.waiting: list[Tensor] = []
+
+    def next(self) -> list[Tensor]:
+        while len(self.waiting) < self.per_epoch:
+            batches = torch.randperm(self.count, generator=self.generator).split(self.size)
+            self.waiting += [batch for batch in batches if len(batch) > 1]
+        order, self.waiting[:] = self.waiting[: self.per_epoch], self.waiting[self.per_epoch :]
+        return order
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -> tuple[Any, bool]:
@@ -115,6 +122,7 @@ def epochs(
     test: Images | None = None,
     device: torch.device | str | None = None,
     defense: Defense | None = None,
+    keep: Checkpoint | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place on `images`, yielding after every epoch; the caller may act in between, or stop.
 
@@ -126,6 +134,8 @@ def epochs(
         test: clean pictures to measure after every epoch.
         device: where to train; by default the GPU where there is one.
         defense: what is done to the training pictures before and while they are trained on.
+        keep: where the state is kept after every epoch, and after what the caller does then with what it holds in it
+            too. Epochs that are found there are not yielded again.
 
     Raises:
         InputError: fewer than two pictures.
@@ -153,13 +163,13 @@ def epochs(
         model.train(mode)
         return F.cross_entropy(logits, labels, reduction="none")
 
-    orders = _batches(len(images), recipe.batch, recipe.batches_per_epoch, generator)
-    scheduler = by_batch = None
-    for epoch in range(1, recipe.epochs + 1):
+    orders = _Orders(len(images), recipe.batch, recipe.batches_per_epoch, generator)
+    scheduler, by_batch = _scheduler(optimizer, recipe, orders.per_epoch)
+    keep = Checkpoint() if keep is None else keep
+    keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, order=generator, waiting=orders.waiting)
+    for epoch in range(keep.restore() + 1, recipe.epochs + 1):
         model.train()
-        order = next(orders)
-        if scheduler is None:
-            scheduler, by_batch = _scheduler(optimizer, recipe, len(order))
+        order = orders.next()
         loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
         for place, index in enumerate(order):
             x, y = images.batch(index)
@@ -190,6 +200,7 @@ def epochs(
             )
         on_test = None if test is None else accuracy(model, test, number)
         yield Epoch(epoch, mean_loss, float(hits) / seen, on_test)
+        keep.save(epoch, last=epoch == recipe.epochs)
 
 
 def fit(

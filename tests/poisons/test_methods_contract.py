@@ -7,6 +7,7 @@ import torch
 from samples import pictures
 
 from miue import poisons
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.poisons import METHODS, Poison, generate
 from miue.specs import parse
@@ -45,6 +46,9 @@ VARIANTS: list[str] = [
 ]
 """Variants under the same contract, as `miue.specs` writes them; the row of their method applies too."""
 
+QUICK = {"ar", "lsp", "pil", "ops", "cuda", "random"}
+"""Methods that take seconds at any scale and keep no checkpoint."""
+
 SEEDLESS = {"ops"}
 """Methods that draw nothing: OPS chooses by looking at each class."""
 
@@ -58,6 +62,24 @@ KINDS = {
     "100 classes": {"n": 200, "classes": 100},
     "12 px": {"size": 12, "n": 24},
 }
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """Make every computation stop as soon as it has kept its state."""
+
+    class Stop(Exception):
+        pass
+
+    save = Checkpoint.save
+
+    def stop(self, done, last=False):
+        save(self, done, last=True)
+        if self._folder is not None:
+            raise Stop
+
+    monkeypatch.setattr(Checkpoint, "save", stop)
+    return Stop
 
 
 def small(spec, images, **settings):
@@ -142,3 +164,20 @@ def test_every_preset_exists_says_its_cost_and_refuses_unknown_options(method):
 def test_larger_pictures_are_perturbed_too(name, size):
     images = pictures(n=8, classes=2, size=size)
     assert small(name, images).apply(images).shape == (3, size, size)
+
+
+def test_stopped_at_every_checkpoint_it_ends_as_if_never_stopped(method, stops, tmp_path):
+    images = pictures()
+    keep, stopped = Checkpoint(tmp_path / "parts"), 0
+    while True:
+        try:
+            poison = small(method, images, keep=keep)
+            break
+        except stops:
+            stopped, keep = stopped + 1, Checkpoint(tmp_path / "parts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "save", lambda self, done, last=False: None)
+        whole = small(method, images)
+    assert torch.equal(poison.delta, whole.delta)
+    assert poison.record["notes"] == whole.record["notes"]
+    assert stopped >= 1 or parse(method)[0] in QUICK

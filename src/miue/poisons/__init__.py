@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, choose, override
 from miue.images import Images
 from miue.models import check
@@ -69,6 +70,7 @@ def generate(
     seed: int = 0,
     device: torch.device | str | None = None,
     preset: str = "laptop",
+    keep: Checkpoint | None = None,
     **changes: Any,
 ) -> Poison:
     """Perturb training pictures.
@@ -82,6 +84,7 @@ def generate(
         seed: of everything random; the same seed on the same CPU gives the same delta bit for bit.
         device: by default the GPU where there is one.
         preset: "quick", "laptop" or "paper"; the module of each method says what they cost and bring.
+        keep: where the state is kept, so that a stopped generation goes on; `miue.steps.perturbation` gives one.
         **changes: fields of the preset, or of its source recipe, to override.
 
     Raises:
@@ -92,4 +95,4 @@ def generate(
     if len(images.classes) < 2:
         raise InputError(f"images: {images.name} has {len(images.classes)} class; at least two are needed")
     name, _ = parse(method)
-    return make(METHODS[name], name, images.on(device or default_device()), model, budget, chosen, seed)
+    return make(METHODS[name], name, images.on(device or default_device()), model, budget, chosen, seed, keep)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.pgd import Budget
@@ -60,7 +61,7 @@ class AR:
 PRESETS = {name: AR() for name in ("quick", "laptop", "paper")}
 
 
-def ar(images: Images, model: str, budget: Budget, options: AR, seed: int) -> Made:
+def ar(images: Images, model: str, budget: Budget, options: AR, seed: int, keep: Checkpoint) -> Made:
     """Draw autoregressive noise; the notes tell how many weights were rejected and what share was clipped."""
     generator = torch.Generator().manual_seed(seed)
     channels, height, width = images.shape

@@ -1,6 +1,10 @@
 """Arrays in other people's files: read without running what is in them, and turned into whole grey levels."""
 
+import math
 import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from miue import memory
 from miue.errors import DataWarning, InputError, choose
-from miue.images import CHUNK, Images
+from miue.images import Images, pieces
 
 FORMATS = (".npy", ".pt", ".pth", ".safetensors")
 LABELS = ("labels", "label", "targets", "target", "y", "y_train")
@@ -21,7 +26,10 @@ LAYOUTS = ("auto", "nchw", "nhwc")
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """Read all arrays of a file by name; a lone one has the name "". Nothing in the file is executed."""
+    """Read all arrays of a file by name; a lone one has the name "". Nothing in the file is executed.
+
+    They are mapped from the file. An .npy file may be larger than memory.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist")
     if path.suffix.lower() not in FORMATS:
@@ -29,11 +37,11 @@ def load(path: Path) -> dict[str, Tensor]:
     found: Any
     try:
         if path.suffix.lower() == ".npy":
-            found = torch.from_numpy(np.load(path, allow_pickle=False))
+            found = _npy(path)
         elif path.suffix.lower() == ".safetensors":
             found = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # damaged files raise all sorts of errors
         reason = str(error).strip().split("\n")[0]
         raise InputError(
@@ -43,6 +51,14 @@ def load(path: Path) -> dict[str, Tensor]:
         found = {"": found}
     arrays = found.items() if isinstance(found, dict) else ()
     return {str(name): array.detach() for name, array in arrays if isinstance(array, Tensor)}
+
+
+def _npy(path: Path) -> Tensor:
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not found.flags.c_contiguous or not found.size:
+        return torch.from_numpy(np.array(found))
+    dtype = torch.from_numpy(np.empty(0, found.dtype)).dtype
+    return memory.mapped(path, found.shape, dtype, found.offset)
 
 
 def pick(arrays: dict[str, Tensor], key: str | None, path: Path) -> tuple[Tensor, Tensor | None]:
@@ -74,15 +90,32 @@ def channels_first(values: Tensor, images: Images, layout: str, path: Path) -> T
     return values.permute(0, 3, 1, 2) if fitting == ["nhwc"] else values
 
 
-def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Tensor:
-    """Convert values (R, C, H, W) to whole grey levels, int16, within -255..255 (pictures: 0..255)."""
+@dataclass(frozen=True)
+class Levels:
+    """Values (R, C, H, W) of a file, turned into whole grey levels as they are read.
+
+    Args:
+        values: floats or integers.
+        factor: what a value is multiplied by to be a level.
+        largest: no level is further from 0.
+    """
+
+    values: Tensor
+    factor: int
+    largest: int
+
+    def read(self, rows: Tensor) -> Tensor:
+        """The levels of `rows` ((B,) int64): (B, C, H, W) int16."""
+        return (self.values[rows].float() * self.factor).round().to(torch.int16)
+
+
+def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Levels:
+    """Find out what values (R, C, H, W) mean: whole grey levels within -255..255 (pictures: 0..255)."""
     if values.dtype == torch.bool or values.is_complex() or values.layout != torch.strided:
         raise InputError(f"{path}: {values.layout} of {values.dtype}; it must be a dense array of floats or integers")
-    if values.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch can only store these
-        values = values.to(torch.int64)
-    if not torch.isfinite(values).all():
-        raise InputError(f"{path}: {int((~torch.isfinite(values)).sum())} values are NaN or infinite")
-    low, high = values.min().item(), values.max().item()
+    if unusable := sum(int((~torch.isfinite(part)).sum()) for part in _parts(values)):
+        raise InputError(f"{path}: {unusable} values are NaN or infinite")
+    low, high = min(part.min().item() for part in _parts(values)), max(part.max().item() for part in _parts(values))
     if scale == "auto":
         scale = _detect_scale(values, low, high, kind, path)
     limit = 1 if scale == "fraction" else 255
@@ -96,14 +129,22 @@ def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Tensor:
             stacklevel=3,
         )
     factor = 255 if scale == "fraction" else 1
-    return torch.cat([(part.float() * factor).round().to(torch.int16) for part in values.split(CHUNK)])
+    return Levels(values, factor, math.ceil(factor * max(-low, high)))
+
+
+def _parts(values: Tensor) -> Iterator[Tensor]:
+    """Rows of `values`, so many as memory always has room for."""
+    for rows in pieces(torch.arange(len(values)), values.shape[1:]):
+        part = values[int(rows[0]) : int(rows[-1]) + 1]
+        unsigned = part.dtype in (torch.uint16, torch.uint32, torch.uint64)  # torch can only store these
+        yield part.to(torch.int64) if unsigned else part
 
 
 def _detect_scale(values: Tensor, low: float, high: float, kind: str, path: Path) -> str:
     """Floats within [-1, 1] are fractions, integers beyond it are levels; the rest could be either, or is damaged."""
     small = low >= -1 and high <= 1
     if values.is_floating_point():
-        if small and not (values == values.round()).all():
+        if small and any(bool((part != part.round()).any()) for part in _parts(values)):
             return "fraction"
     elif values.dtype == torch.uint8 and kind == "perturbation" and high > 127:
         raise InputError(

@@ -1,6 +1,5 @@
 """What all methods share: the sweep over the pictures, and `make`, which turns their work into a `Poison`."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -9,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from miue.images import CHUNK, Images
+from miue import memory
+from miue.checkpoint import Checkpoint
+from miue.images import Images
 from miue.models import Network, build, forward
 from miue.pgd import Budget, fit_to_pictures, pgd
 from miue.poisons.poison import Poison
@@ -40,7 +41,7 @@ class Method:
     """A method: the function that makes delta, and its presets (named instances of its options).
 
     Args:
-        make: called with pictures, source model, budget, options and seed.
+        make: called with pictures, source model, budget, options, seed, and the checkpoint in which it keeps its state.
         presets: "quick", "laptop" and "paper".
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
     """
@@ -54,6 +55,25 @@ def source_network(model: str, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device."""
     channels, size, _ = images.shape
     return build(model, len(images.classes), channels=channels, size=size, seed=seed).to(images.device)
+
+
+def blank(images: Images, dtype: torch.dtype = torch.int8) -> Tensor:
+    """Make a delta of zeros, (N, C, H, W): on the images' device, or in a file where it would not fit."""
+    return memory.zeros((len(images), *images.shape), dtype, images.device)
+
+
+def put(delta: Tensor, index: Tensor, levels: Tensor) -> None:
+    """Write `levels`, (B, C, H, W) of whole numbers, into the rows `index` of `delta`, wherever that lies."""
+    delta[index.to(delta.device)] = levels.to(delta)
+
+
+def uniform(images: Images, budget: Budget, generator: torch.Generator) -> Tensor:
+    """Draw a delta, (N, C, H, W) int8: every whole level of the budget is as likely; `generator` is on the CPU."""
+    delta, most = blank(images), budget.levels
+    for index in images.chunks():
+        shape = (len(index), *images.shape)
+        put(delta, index, torch.randint(-most, most + 1, shape, generator=generator, dtype=torch.int8))
+    return delta
 
 
 def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -96,32 +116,49 @@ def sweep(
     generator: torch.Generator,
     ascend: bool = False,
     begin: Callable[[Tensor], object] = lambda rows: None,
+    keep: Checkpoint | None = None,
 ) -> None:
     """Improve `delta` in place, once for every picture, by descent on `loss` (ascent, if so asked).
 
-    Before the steps of each batch, `begin` is told the rows of `images` in it, for a loss that has to know them.
+    Before the steps of each batch, `begin` is told the rows of `images` in it, for a loss that has to know them. A long
+    sweep has a checkpoint of its own, `keep`, and goes on at the batch where it was stopped.
     """
-    for index in balanced_batches(images.y, batch, generator):
+    order = balanced_batches(images.y, batch, generator)
+    keep = Checkpoint() if keep is None else keep
+    keep.hold(delta=delta, generator=generator)
+    for number in range(keep.restore(), len(order)):
+        index = order[number]
         x, y = images.batch(index)
-        at = index.to(delta.device)
+        start = delta[index.to(delta.device)].to(x.device)
         begin(index)
-        delta[at] = pgd(loss, x, y, delta[at], budget=budget, step=step, steps=steps, ascend=ascend)
+        put(delta, index, pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend))
+        keep.save(number + 1)
 
 
-def make(method: Method, name: str, images: Images, model: str, budget: Budget, options: Any, seed: int) -> Poison:
+def make(
+    method: Method,
+    name: str,
+    images: Images,
+    model: str,
+    budget: Budget,
+    options: Any,
+    seed: int,
+    keep: Checkpoint | None = None,
+) -> Poison:
     """Run `method` on `images` in the order of their ids, so that the order they come in does not matter."""
+    about = images.record()  # before the pictures are ordered, so that they are hashed once
     ordered = images.subset(torch.argsort(images.ids)).on(images.device)
-    start = time.perf_counter()
-    made = method.make(ordered, model, budget, options, seed)
-    seconds = time.perf_counter() - start
-    if method.bounded and made.delta.abs().max() > budget.levels:
-        raise AssertionError(f"{name} left its budget of {budget.levels} levels")
-    delta = torch.cat(
-        [
-            fit_to_pictures(made.delta[index.to(made.delta.device)], ordered.batch(index)[0]).cpu()
-            for index in torch.arange(len(ordered)).split(CHUNK)
-        ]
-    )
+    keep = Checkpoint() if keep is None else keep
+    made = method.make(ordered, model, budget, options, seed, keep)
+    largest = 0
+    for index in ordered.chunks():
+        x, _ = ordered.batch(index)
+        levels = made.delta[index.to(made.delta.device)].to(x.device)
+        if method.bounded and int(levels.abs().max()) > budget.levels:
+            raise AssertionError(f"{name} left its budget of {budget.levels} levels")
+        fitted = fit_to_pictures(levels, x)
+        largest = max(largest, int(fitted.abs().max()))
+        put(made.delta, index, fitted)
     record = {
         "method": name,
         "options": asdict(options),
@@ -129,11 +166,11 @@ def make(method: Method, name: str, images: Images, model: str, budget: Budget, 
         "model": model,
         "bounded": method.bounded,
         "epsilon": budget.epsilon if method.bounded else None,
-        "levels": budget.levels if method.bounded else int(delta.abs().max()),
+        "levels": budget.levels if method.bounded else largest,
         "seed": seed,
-        "data": images.record(),
-        "seconds": seconds,
+        "data": about,
+        "seconds": keep.seconds,
         "notes": made.notes,
         **provenance(images.device),
     }
-    return Poison(delta, ordered.ids, ordered.fingerprints, record)
+    return Poison(made.delta.cpu(), ordered.ids, ordered.fingerprints, record)

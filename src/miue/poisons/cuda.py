@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made
+from miue.poisons.base import Made, blank, put
 from miue.progress import track
 
 BATCH = 256
@@ -53,15 +54,15 @@ class CUDA:
 PRESETS = {name: CUDA() for name in ("quick", "laptop", "paper")}
 
 
-def cuda(images: Images, model: str, budget: Budget, options: CUDA, seed: int) -> Made:
+def cuda(images: Images, model: str, budget: Budget, options: CUDA, seed: int, keep: Checkpoint) -> Made:
     """Convolve every picture with the filter of its class; delta is what that changes."""
     filters = draw_filters(len(images.classes), options, torch.Generator().manual_seed(seed)).to(images.device)
-    delta = torch.empty(len(images), *images.shape, dtype=torch.int16, device=images.device)
+    delta = blank(images, torch.int16)
     for index in track(torch.arange(len(images)).split(BATCH), "CUDA"):
         x, y = images.batch(index)
         blurred = convolve(x.float(), filters[y])
         largest = blurred.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)  # a black picture stays black
-        delta[index.to(delta.device)] = (255 * blurred / largest).round().to(torch.int16) - x
+        put(delta, index, (255 * blurred / largest).round().to(torch.int16) - x)
     return Made(delta, {})
 
 

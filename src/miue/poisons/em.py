@@ -16,16 +16,18 @@ What the presets bring, with small_resnet as source and victim on two cores of a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import train
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, choose, require_positive
 from miue.images import Images
 from miue.pgd import Budget, sign_steps
-from miue.poisons.base import Loss, Made, balanced_batches, source_network, sweep
+from miue.poisons.base import Loss, Made, balanced_batches, blank, put, source_network, sweep
 from miue.poisons.mine import Mine
 from miue.progress import track
 
@@ -74,7 +76,7 @@ PRESETS = {
 }
 
 
-def em(images: Images, model: str, budget: Budget, options: EM, seed: int) -> Made:
+def em(images: Images, model: str, budget: Budget, options: EM, seed: int, keep: Checkpoint) -> Made:
     """Generate error-minimising noise; the notes are those of `alternate`, and of the MINE term."""
     network = source_network(model, images, seed)
     mine = Mine(options.mine, network, seed)
@@ -82,10 +84,12 @@ def em(images: Images, model: str, budget: Budget, options: EM, seed: int) -> Ma
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
 
+    keep.hold(mine=mine)
+
     def loss() -> Loss:
         return mine.on_outputs(network, images, objective)
 
-    made = alternate(images, network, loss, budget, options, seed, begin=mine.begin)
+    made = alternate(images, network, loss, budget, options, seed, keep, begin=mine.begin)
     return Made(made.delta, made.notes | mine.notes())
 
 
@@ -96,24 +100,27 @@ def alternate(
     budget: Budget,
     options: EM,
     seed: int,
+    keep: Checkpoint,
     begin: Callable[[Tensor], object] = lambda rows: None,
 ) -> Made:
     """Train `network` on the perturbed pictures and sweep over them, in turns; each round asks anew for its `loss`.
 
     `begin` is handed to `sweep`. The notes hold one row per round and why the rounds ended.
     """
-    delta = torch.zeros(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    delta = blank(images)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
     generator = torch.Generator().manual_seed(seed)
 
-    rounds = []
-    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device)
+    rounds: list[dict[str, Any]] = []
+    keep.hold(delta=delta, of_class=of_class, sweeps=generator, rounds=rounds)
+    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device, keep=keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.source.epochs):
         if options.scope == "class":
-            of_class = _sweep_classes(images, of_class, loss(), options, budget, generator)
+            of_class.copy_(_sweep_classes(images, of_class.clone(), loss(), options, budget, generator))
             levels = (255 * of_class).round().to(torch.int8)
-            torch.index_select(levels, 0, images.y.to(levels.device), out=delta)
+            for index in images.chunks():
+                put(delta, index, levels[images.y[index.to(images.y.device)]])
         else:
             sweep(
                 images,

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miue import memory
 from miue.errors import InputError, choose
-from miue.images import CHUNK, Images
-from miue.pgd import Budget, fit_to_pictures, parse_epsilon
-from miue.poisons.arrays import LABELS, LAYOUTS, SCALES, channels_first, load, pick, whole_levels
+from miue.images import Images
+from miue.pgd import MAX_LEVELS, Budget, fit_to_pictures, parse_epsilon
+from miue.poisons.arrays import LABELS, LAYOUTS, SCALES, Levels, channels_first, load, pick, whole_levels
 from miue.poisons.poison import Poison
 from miue.store import provenance
 
@@ -88,10 +89,7 @@ def read(
             f"{path}: nothing proves that row i belongs to picture i; give the labels of the file (labels=), or "
             "trust_order=True if you know it"
         )
-    delta = _delta(levels, images, by_class, kind)
-    if not delta.any():
-        raise InputError(f"{path} would change no picture of {images.name}")
-    _check_budget(delta, images, budget, kind, path)
+    delta, largest = _delta(levels, images, by_class, kind, budget, path)
     order = "pixels" if kind == "pictures" else "classes" if by_class else "labels" if found is not None else "trust"
     record = {
         "method": "foreign",
@@ -100,7 +98,7 @@ def read(
         "model": None,
         "bounded": budget is not None,
         "epsilon": None if budget is None else budget.epsilon,
-        "levels": int(delta.abs().max()) if budget is None else budget.levels,
+        "levels": largest if budget is None else budget.levels,
         "seed": None,
         "data": images.record(),
         "seconds": 0.0,
@@ -146,21 +144,33 @@ def _compare_labels(found: Tensor, images: Images, path: Path) -> None:
         )
 
 
-def _delta(levels: Tensor, images: Images, by_class: bool, kind: str) -> Tensor:
-    """What to add to each picture: (N, C, H, W) int8, or int16 where int8 is too narrow."""
-    parts = []
-    for index in torch.arange(len(images)).split(CHUNK):
+def _delta(
+    levels: Levels, images: Images, by_class: bool, kind: str, budget: Budget | None, path: Path
+) -> tuple[Tensor, int]:
+    """What to add to each picture, (N, C, H, W) int8, or int16 where int8 is too narrow; and how far it goes."""
+    # Perturbed pictures that differ by more than int8 holds leave any budget and are refused.
+    narrow = kind == "pictures" or levels.largest <= MAX_LEVELS
+    shape = (len(images), *images.shape)
+    delta = memory.zeros(shape, torch.int8 if narrow else torch.int16, "cpu")
+    largest = torch.zeros(len(images), dtype=torch.int16)
+    for index in images.chunks():
         x, y = (part.cpu() for part in images.batch(index))
-        rows = levels[y] if by_class else levels[index]
-        parts.append(rows - x if kind == "pictures" else fit_to_pictures(rows, x))
-    delta = torch.cat(parts)
-    return delta.to(torch.int8) if delta.abs().max() <= 127 else delta
+        rows = levels.read(y if by_class else index)
+        change = rows - x if kind == "pictures" else fit_to_pictures(rows, x)
+        largest[index] = change.flatten(1).abs().amax(1)
+        delta[index] = change.to(delta.dtype)
+    if not largest.any():
+        raise InputError(f"{path} would change no picture of {images.name}")
+    _check_budget(largest, images, budget, kind, path)
+    most = int(largest.max())
+    return (delta if narrow or most > MAX_LEVELS else memory.zeros(shape, torch.int8, "cpu").copy_(delta)), most
 
 
-def _check_budget(delta: Tensor, images: Images, budget: Budget | None, kind: str, path: Path) -> None:
+def _check_budget(largest: Tensor, images: Images, budget: Budget | None, kind: str, path: Path) -> None:
+    """Compare the largest change of each picture, (N,), with the budget that the file is said to keep."""
     if budget is None:
         return
-    over = int((delta.flatten(1).abs().amax(1) > budget.levels).sum())
+    over = int((largest > budget.levels).sum())
     if over and kind == "pictures":
         raise InputError(
             f"{path}: {over} of {len(images)} pictures differ by more than {budget.levels} levels from those of "
@@ -169,7 +179,7 @@ def _check_budget(delta: Tensor, images: Images, budget: Budget | None, kind: st
     if over:
         raise InputError(
             f"epsilon: {budget.epsilon:g} ({budget.levels} levels); {path} goes further, up to "
-            f"{int(delta.abs().max())} levels, in {over} of {len(images)} pictures"
+            f"{int(largest.max())} levels, in {over} of {len(images)} pictures"
         )
 
 

@@ -25,11 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.models import Network, forward
 from miue.pgd import Budget
-from miue.poisons.base import Made, balanced_batches, source_network
+from miue.poisons.base import Made, balanced_batches, blank, put, source_network
 from miue.progress import track
 
 
@@ -197,14 +198,14 @@ def _perturb(generator: UNet, images: Images, budget: Budget, batch: int) -> Ten
     # The running averages of batch norm lag behind the weights, far behind after the few batches of a short run.
     update_bn((images.batch(index)[0].float() / 255 for index in order), generator)
     generator.eval()
-    delta = torch.empty(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    delta = blank(images)
     for index in order:
         x, _ = images.batch(index)
-        delta[index.to(delta.device)] = (budget.levels * generator(x.float() / 255)).round().to(torch.int8)
+        put(delta, index, (budget.levels * generator(x.float() / 255)).round())
     return delta
 
 
-def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int) -> Made:
+def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, keep: Checkpoint) -> Made:
     """Generate a GUE perturbation; the notes hold one row per epoch, means over its batches.
 
     Raises:
@@ -215,12 +216,14 @@ def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int) -> 
         raise InputError(f"images: {len(images)} picture; GUE needs at least 2")
     game = _Game(images, model, budget, options, seed)
     draws = torch.Generator().manual_seed(seed)
-    trace = []
-    for epoch in track(range(1, options.epochs + 1), "GUE, epochs"):
+    trace: list[dict[str, float]] = []
+    keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, draws=draws, trace=trace)
+    for epoch in track(range(keep.restore() + 1, options.epochs + 1), "GUE, epochs"):
         rows = [game.play(*images.batch(index)) for index in balanced_batches(images.y, options.batch, draws)]
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         if not math.isfinite(sum(means.values())):
             rates = f"generator {options.lr}, classifier {options.classifier_lr}"
             raise FloatingPointError(f"GUE diverged in epoch {epoch} at learning rates {rates}: {means}")
         trace.append({"epoch": epoch} | means)
+        keep.save(epoch)
     return Made(_perturb(game.generator, images, budget, options.batch), {"epochs": trace})

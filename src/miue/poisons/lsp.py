@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from miue.checkpoint import Checkpoint
 from miue.errors import require_positive
 from miue.images import Images
 from miue.pgd import Budget
@@ -54,7 +55,7 @@ class LSP:
 PRESETS = {name: LSP() for name in ("quick", "laptop", "paper")}
 
 
-def lsp(images: Images, model: str, budget: Budget, options: LSP, seed: int) -> Made:
+def lsp(images: Images, model: str, budget: Budget, options: LSP, seed: int, keep: Checkpoint) -> Made:
     """Draw linearly separable patches; the notes tell the side of the squares and what share was clipped."""
     generator = torch.Generator().manual_seed(seed)
     channels, height, width = images.shape

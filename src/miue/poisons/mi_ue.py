@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from miue import train
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.losses import distance_term, mi_ue_loss, similarity_term
 from miue.pgd import Budget
-from miue.poisons.base import Made, on_outputs, source_network, sweep
+from miue.poisons.base import Made, blank, on_outputs, source_network, sweep
 from miue.poisons.hardening import Attack, expect
 from miue.progress import track
 
@@ -90,9 +91,9 @@ PRESETS = {
 }
 
 
-def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int) -> Made:
+def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int, keep: Checkpoint) -> Made:
     """Generate an MI-UE perturbation; the notes hold one row per source epoch, measured after its sweep."""
-    delta = torch.zeros(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    delta = blank(images)
     poisoned = images.plus(delta)
     network = source_network(model, images, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -103,9 +104,12 @@ def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int) 
             return options.zeta * distance_term(features, labels)
         return mi_ue_loss(features, labels, options.temperature, options.zeta)
 
-    trace = []
+    trace: list[dict[str, float]] = []
+    keep.hold(delta=delta, sweeps=generator, trace=trace)
     attack = Attack(options.source_epsilon, options.source_steps) if options.source_epsilon else None
-    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device, defense=attack)
+    trained = train.epochs(
+        network, poisoned, options.source, seed=seed, device=images.device, defense=attack, keep=keep
+    )
     for done in track(trained, "MI-UE, source epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)
         loss = on_outputs(network, objective)

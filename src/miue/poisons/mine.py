@@ -11,6 +11,8 @@ method augments x + delta, its features are still paired with those of x as it i
 direction and not as a measurement: its critic is judged on the pairs that it learns from. `miue.mi` measures.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -88,6 +90,23 @@ class Mine:
         value = bound("mine", self.critic.scores(clean, perturbed, count))[0]
         self._value = value.detach()
         return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the critic has learned, for a checkpoint."""
+        return {
+            "critic": [parameter.detach() for parameter in self.critic.parameters],
+            "optimiser": self._optimiser.state_dict(),
+            "log_average": self._log_average,
+            "value": self._value,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` told."""
+        with torch.no_grad():
+            for parameter, value in zip(self.critic.parameters, state["critic"], strict=True):
+                parameter.copy_(value)
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._log_average, self._value = state["log_average"], state["value"]
 
     def notes(self) -> dict[str, float]:
         """The last estimate (nats), for the notes of a method; nothing where the term is left out."""

@@ -18,9 +18,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from miue.checkpoint import Checkpoint
 from miue.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made
+from miue.poisons.base import Made, blank
 
 BATCH = 256
 
@@ -38,11 +39,11 @@ class OPS:
 PRESETS = {name: OPS() for name in ("quick", "laptop", "paper")}
 
 
-def ops(images: Images, model: str, budget: Budget, options: OPS, seed: int) -> Made:
+def ops(images: Images, model: str, budget: Budget, options: OPS, seed: int, keep: Checkpoint) -> Made:
     """Set one pixel of every picture, by class; the notes hold row, column and colour (levels) of each class."""
     colours = torch.tensor(list(product((0, 255), repeat=images.shape[0])))
     width = images.shape[2]
-    delta = torch.zeros(len(images), *images.shape, dtype=torch.int16, device=images.device)
+    delta = blank(images, torch.int16)
     free = torch.ones(len(colours), images.shape[1] * width, dtype=torch.bool)
     chosen = []
     for label in range(len(images.classes)):
@@ -58,7 +59,7 @@ def ops(images: Images, model: str, budget: Budget, options: OPS, seed: int) -> 
         for index in members.split(BATCH):
             x, _ = images.batch(index)
             target = colours[colour].to(x.device, torch.int16)
-            delta[index.to(delta.device), :, row, column] = target - x[:, :, row, column]
+            delta[index.to(delta.device), :, row, column] = (target - x[:, :, row, column]).to(delta)
         chosen.append({"class": label, "row": row, "column": column, "colour": colours[colour].tolist()})
     return Made(delta, {"pixels": chosen})
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from miue.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made
+from miue.poisons.base import Made, blank, put
 from miue.progress import track
 
 CIFAR = 3 * 32 * 32
@@ -37,12 +37,12 @@ def from_patterns(
         (N, C, H, W) int8 levels; the notes tell the share of values that were clipped, in [0, 1].
     """
     norm = 255 * l2 * math.sqrt(math.prod(images.shape) / CIFAR)
-    delta = torch.empty(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    delta = blank(images)
     labels, clipped = images.y.cpu(), 0
     for index in track(torch.arange(len(images)).split(BATCH), label):
         patterns = draw(labels[index])
         length = patterns.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
         levels = (patterns * (norm / length)[:, None, None, None]).round()
         clipped += int((levels.abs() > budget.levels).sum())
-        delta[index.to(delta.device)] = levels.clamp(-budget.levels, budget.levels).to(delta)
+        put(delta, index, levels.clamp(-budget.levels, budget.levels))
     return Made(delta, {"clipped": clipped / delta.numel(), **notes})

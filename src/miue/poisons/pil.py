@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import train
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.pgd import Budget, sign_steps
-from miue.poisons.base import Made
+from miue.poisons.base import Made, blank, put
 from miue.poisons.patterns import CIFAR
 from miue.progress import track
 
@@ -81,12 +82,12 @@ class Linear(nn.Module):
         return self.head(pixels), pixels
 
 
-def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int) -> Made:
+def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int, keep: Checkpoint) -> Made:
     """Generate perturbations; the notes tell how the classifier was fitted, and the loss before and after the steps."""
     linear = Linear(images.shape, len(images.classes), seed)
     trained = train.epochs(linear, images, options.source, seed=seed, device=images.device)
     *_, last = track(trained, "PIL, linear source", options.source.epochs)
-    delta = torch.empty(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    delta = blank(images)
     before = after = 0.0
     for index in track(torch.arange(len(images)).split(options.sweep_batch), "PIL, perturbations"):
         x, y = images.batch(index)
@@ -99,7 +100,7 @@ def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int) -> 
         low, high = (pixels - 1).clamp(min=-limit), pixels.clamp(max=limit)
         start = torch.zeros_like(pixels)
         moved = sign_steps(loss, start, low, high, step=options.step, steps=options.steps)
-        delta[index.to(delta.device)] = -(255 * moved).round().to(torch.int8)
+        put(delta, index, -(255 * moved).round())
         with torch.no_grad():
             before += len(index) * float(loss(torch.zeros_like(pixels)))
             after += len(index) * float(loss(moved))

@@ -1,19 +1,38 @@
 """`Poison`: a perturbation that knows its pictures, as methods make it and as files keep it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from miue import memory, tensors
 from miue.errors import InputError, choose
-from miue.files import atomic
-from miue.images import Images
+from miue.images import Images, pieces, printable
+
+
+def drawn(ids: Tensor, eligible: Tensor, ratio: float, seed: int = 0) -> Tensor:
+    """Draw a share of the pictures: (N,) bool, true for `ratio` of the eligible ones, rounded to the nearest number.
+
+    Args:
+        ids: (N,) int64, `Images.ids`; the draw does not depend on their order.
+        eligible: (N,) bool, which pictures may be drawn.
+        ratio: in [0, 1].
+        seed: which are drawn. A larger ratio draws all of a smaller one's.
+
+    Raises:
+        InputError: `ratio` is out of range.
+    """
+    if not 0 <= ratio <= 1:
+        raise InputError(f"ratio: {ratio}; it must lie between 0 and 1")
+    order = torch.argsort(ids)
+    order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
+    order = order[eligible[order]]
+    chosen = torch.zeros(len(ids), dtype=torch.bool)
+    chosen[order[: round(ratio * len(order))]] = True
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,9 @@ class Poison:
         Raises:
             InputError: a picture of `images` has no row here, or its pixels or label are not those it was made for.
         """
-        return images.plus(self.delta[self._rows(images)].to(images.device))
+        rows = self._rows(images)
+        in_order = len(rows) == len(self.ids) and bool((rows == torch.arange(len(rows))).all())
+        return images.plus(self.delta, None if in_order else rows)
 
     def _rows(self, images: Images) -> Tensor:
         """Find the row of each picture."""
@@ -54,11 +75,13 @@ class Poison:
             )
         other = self.fingerprints[rows] != images.fingerprints
         if self.delta.shape[1:] != images.shape or other.any():
-            made_for = self.record.get("data", {})
+            made_for = self.record.get("data")
+            told = made_for if isinstance(made_for, dict) else {}
+            known = [printable(str(told.get(name, "unknown"))) for name in ("content_hash", "data")]
             raise InputError(
-                f"{self.source} was made for other images (content hash {made_for.get('content_hash', 'unknown')}, "
-                f"{made_for.get('data', 'unknown')}): {int(other.sum())} of the {len(images)} pictures of "
-                f"{images.name} (content hash {images.content_hash}) differ in pixels or label"
+                f"{self.source} was made for other images (content hash {', '.join(known)}): {int(other.sum())} of "
+                f"the {len(images)} pictures of {images.name} (content hash {images.content_hash}) differ in pixels or "
+                "label"
             )
         return rows
 
@@ -76,52 +99,63 @@ class Poison:
         Raises:
             InputError: `ratio` is out of range, or a class is unknown.
         """
-        if not 0 <= ratio <= 1:
-            raise InputError(f"ratio: {ratio}; it must lie between 0 and 1")
         labels = torch.full((len(self.ids),), -1)
         labels[self._rows(images)] = images.y.cpu()
         wanted = [
             images.classes.index(choose("class", str(name), images.classes)) for name in classes or images.classes
         ]
-        order = torch.argsort(self.ids)  # so that the draw does not depend on the order of the rows
-        order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
-        eligible = order[torch.isin(labels[order], torch.tensor(wanted))]
-        kept = torch.zeros(len(self.ids), dtype=torch.bool)
-        kept[eligible[: round(ratio * len(eligible))]] = True
-        delta = self.delta * kept[:, None, None, None]
+        kept = drawn(self.ids, torch.isin(labels, torch.tensor(wanted)), ratio, seed)
+        delta = memory.zeros(self.delta.shape, self.delta.dtype, "cpu")
+        for rows in pieces(kept.nonzero()[:, 0], images.shape):
+            delta[rows] = self.delta[rows]
         told = {"ratio": ratio, "classes": None if classes is None else list(classes), "seed": seed}
         return replace(self, delta=delta, record=self.record | {"part": told | {"perturbed": int(kept.sum())}})
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, atomically; the record goes into its header."""
-        tensors = {"delta": self.delta, "ids": self.ids, "fingerprints": self.fingerprints}
-        with atomic(path) as part:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"miue": json.dumps(self.record)})
+        """Write a safetensors file, atomically; the record goes into its header.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        stored = {"delta": self.delta, "ids": self.ids, "fingerprints": self.fingerprints}
+        tensors.save(path, stored, self.record)
 
     @classmethod
     def load(cls, path: str | Path) -> "Poison":
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read what `save` wrote; delta is mapped from the file, and nothing in it is executed.
 
         Raises:
-            InputError: no such file, truncated, or no perturbation of this package.
+            FileNotFoundError: there is no such file.
+            tensors.Damaged: it is damaged, or no perturbation of this package.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"poison: {path} does not exist")
-        try:
-            with safe_open(path, "pt") as file:
-                delta, ids, fingerprints = (file.get_tensor(k) for k in ("delta", "ids", "fingerprints"))
-                record = json.loads(file.metadata()["miue"])
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise InputError(f"poison: {path} is damaged or no perturbation file of miue ({error})") from None
+        stored, record = tensors.load(path)
+        if not {"delta", "ids", "fingerprints"} <= stored.keys() or not isinstance(record, dict):
+            raise tensors.Damaged(f"{path} holds no perturbation")
+        delta, ids, fingerprints = (stored[name] for name in ("delta", "ids", "fingerprints"))
         if (
             delta.ndim != 4
+            or len(delta) == 0
             or delta.dtype not in (torch.int8, torch.int16)
             or ids.shape != delta.shape[:1]
             or fingerprints.shape != ids.shape
+            or not ids.dtype == fingerprints.dtype == torch.int64
         ):
-            raise InputError(
-                f"poison: {path} holds delta {tuple(delta.shape)} {delta.dtype} for {len(ids)} ids; "
-                "it must be (N, C, H, W) int8 or int16 with N ids and fingerprints"
+            raise tensors.Damaged(
+                f"{path} holds delta {tuple(delta.shape)} {delta.dtype} for {len(ids)} ids; "
+                "it must be (N, C, H, W) int8 or int16 with N int64 ids and fingerprints, N >= 1"
             )
         return cls(delta, ids, fingerprints, record, str(path))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Poison":
+        """`load` a file that somebody names.
+
+        Raises:
+            InputError: no such file, damaged, or no perturbation of this package.
+        """
+        try:
+            return cls.load(path)
+        except FileNotFoundError:
+            raise InputError(f"poison: {path} does not exist") from None
+        except tensors.Damaged as error:
+            raise InputError(f"poison: {path} is damaged or no perturbation file of miue ({error})") from None

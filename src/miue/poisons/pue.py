@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from miue import train
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.models import forward
@@ -72,20 +73,23 @@ PRESETS = {
 }
 
 
-def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int) -> Made:
+def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, keep: Checkpoint) -> Made:
     """Generate provably unlearnable noise; the notes hold one row per round and why the rounds ended.
 
     With a noisy source, its accuracy on the perturbed pictures, which ends the rounds, is that under noise.
     """
     network = source_network(model, images, seed)
-    noisy = NoisyWeights(network, options.sigma, torch.Generator().manual_seed(seed))
+    draws = torch.Generator().manual_seed(seed)
+    noisy = NoisyWeights(network, options.sigma, draws)
+    keep.hold(draws=draws)
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         noisy.eval()
         drawn = [F.cross_entropy(forward(noisy, pictures)[0], labels) for _ in range(options.draws)]
         return torch.stack(drawn).mean()
 
-    return alternate(images, noisy if options.noisy_source else network, lambda: loss, budget, options, seed)
+    source = noisy if options.noisy_source else network
+    return alternate(images, source, lambda: loss, budget, options, seed, keep)
 
 
 class NoisyWeights(nn.Module):

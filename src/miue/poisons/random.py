@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from miue.checkpoint import Checkpoint
 from miue.errors import choose
 from miue.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made
+from miue.poisons.base import Made, blank, put, uniform
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Random:
 PRESETS = {name: Random() for name in ("quick", "laptop", "paper")}
 
 
-def random(images: Images, model: str, budget: Budget, options: Random, seed: int) -> Made:
+def random(images: Images, model: str, budget: Budget, options: Random, seed: int, keep: Checkpoint) -> Made:
     """Draw noise for every pixel independently; no source network takes part."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(images), *images.shape)
     if options.kind == "uniform":
-        levels = torch.randint(-budget.levels, budget.levels + 1, shape, generator=generator, dtype=torch.int8)
-    else:
-        levels = budget.levels * (2 * torch.randint(2, shape, generator=generator, dtype=torch.int8) - 1)
-    return Made(levels.to(images.device), {})
+        return Made(uniform(images, budget, generator), {})
+    delta = blank(images)
+    for index in images.chunks():
+        signs = 2 * torch.randint(2, (len(index), *images.shape), generator=generator, dtype=torch.int8) - 1
+        put(delta, index, budget.levels * signs)
+    return Made(delta, {})

@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miue import train
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made, on_outputs, source_network, sweep
+from miue.poisons.base import Made, blank, on_outputs, source_network, sweep
 from miue.poisons.hardening import Attack, expect
 from miue.progress import track
 from miue.recipes import Recipe
@@ -88,9 +89,9 @@ SEM_PRESETS = {
 }
 
 
-def robust(images: Images, model: str, budget: Budget, options: Robust, seed: int) -> Made:
+def robust(images: Images, model: str, budget: Budget, options: Robust, seed: int, keep: Checkpoint) -> Made:
     """Generate REM or SEM noise; the notes hold one row per source epoch: loss and accuracy under attack."""
-    delta = torch.zeros(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    delta = blank(images)
     poisoned = images.plus(delta)
     network = source_network(model, images, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -100,8 +101,11 @@ def robust(images: Images, model: str, budget: Budget, options: Robust, seed: in
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
 
-    trace = []
-    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device, defense=trainer)
+    trace: list[dict[str, float]] = []
+    keep.hold(delta=delta, sweeps=generator, trace=trace)
+    trained = train.epochs(
+        network, poisoned, options.source, seed=seed, device=images.device, defense=trainer, keep=keep
+    )
     for done in track(trained, "Robust noise, source epochs", options.source.epochs):
         sweep(
             images,

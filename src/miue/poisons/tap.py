@@ -22,11 +22,12 @@ from torch import Tensor
 
 from miue import train
 from miue.augment import flip_crop
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
-from miue.images import Images
+from miue.images import Images, pieces
 from miue.models import Network
 from miue.pgd import Budget
-from miue.poisons.base import Made, source_network, sweep
+from miue.poisons.base import Made, blank, put, source_network, sweep, uniform
 from miue.poisons.mine import Mine
 from miue.progress import track
 
@@ -75,41 +76,51 @@ PRESETS = {
 }
 
 
-def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int) -> Made:
+def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int, keep: Checkpoint) -> Made:
     """Generate targeted adversarial poisons; the notes hold one row per source epoch and one per restart."""
     network = source_network(model, images, seed)
-    trained = train.epochs(network, images, options.source, seed=seed, device=images.device)
-    curve = [
-        {"epoch": done.epoch, "source_loss": done.loss, "source_accuracy": done.train_accuracy}
-        for done in track(trained, "TAP, source epochs", options.source.epochs)
-    ]
+    curve: list[dict[str, float]] = []
+    learned = keep.part("source")
+    learned.hold(curve=curve)
+    trained = train.epochs(network, images, options.source, seed=seed, device=images.device, keep=learned)
+    for done in track(trained, "TAP, source epochs", options.source.epochs):
+        curve.append({"epoch": done.epoch, "source_loss": done.loss, "source_accuracy": done.train_accuracy})
     generator = torch.Generator().manual_seed(seed)
-    best = torch.zeros(len(images), *images.shape, dtype=torch.int8, device=images.device)
+    best = blank(images)
     lowest = torch.full((len(images),), torch.inf, device=images.device)
-    rows = []
-    for restart in track(range(1, options.restarts + 1), "TAP, restarts"):
+    rows: list[dict[str, float]] = []
+    keep.hold(best=best, lowest=lowest, generator=generator, rows=rows)
+    for restart in track(range(keep.restore() + 1, options.restarts + 1), "TAP, restarts"):
         mine = Mine(options.mine, network, seed)
-        delta = _attack(network, images, budget, options, mine, generator)
+        delta = _attack(network, images, budget, options, mine, generator, keep.part(f"restart-{restart}"))
         losses = _losses(network, images.plus(delta), options)
         better = losses < lowest
-        best[better], lowest[better] = delta[better], losses[better]
+        for index in pieces(better.nonzero()[:, 0], images.shape):
+            put(best, index, delta[index.to(delta.device)])
+        lowest[better] = losses[better]
         rows.append(
             {"restart": restart, "loss": float(losses.mean()), "lowest_loss": float(lowest.mean())} | mine.notes()
         )
+        keep.save(restart)
     return Made(best, {"epochs": curve, "restarts": rows})
 
 
 def _attack(
-    network: Network, images: Images, budget: Budget, options: TAP, mine: Mine, generator: torch.Generator
+    network: Network,
+    images: Images,
+    budget: Budget,
+    options: TAP,
+    mine: Mine,
+    generator: torch.Generator,
+    keep: Checkpoint,
 ) -> Tensor:
     """One restart: move uniform noise down the loss of the augmented pictures."""
-    shape = (len(images), *images.shape)
-    delta = torch.randint(-budget.levels, budget.levels + 1, shape, generator=generator, dtype=torch.int8)
-    delta = delta.to(images.device)
+    delta = uniform(images, budget, generator)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return loss_of_each(logits, labels, options.targeted).mean()
 
+    keep.hold(mine=mine)
     on_pictures = mine.on_outputs(network, images, objective)
 
     def augmented(pictures: Tensor, labels: Tensor) -> Tensor:
@@ -126,6 +137,7 @@ def _attack(
         steps=options.steps,
         generator=generator,
         begin=mine.begin,
+        keep=keep,
     )
     return delta
 

@@ -26,10 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
 from miue.pgd import Budget, pgd
-from miue.poisons.base import Loss, Made, balanced_batches, on_outputs, source_network
+from miue.poisons.base import Loss, Made, balanced_batches, on_outputs, put, source_network, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
 from miue.progress import track
 
@@ -117,12 +118,10 @@ def class_separability(delta: Tensor, labels: Tensor) -> Tensor:
     return ratio[~torch.eye(len(classes), dtype=torch.bool, device=ratio.device)].mean()
 
 
-def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int) -> Made:
+def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int, keep: Checkpoint) -> Made:
     """Generate a TUE perturbation; the notes hold one row per round, with the CSD of one batch from all classes."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (len(images), *images.shape)
-    start = torch.randint(-budget.levels, budget.levels + 1, shape, generator=generator, dtype=torch.int8)
-    delta = start.to(images.device)
+    delta = uniform(images, budget, generator)
     poisoned = images.plus(delta)
     probe = balanced_batches(images.y, options.batch, generator)[0].to(images.device)
     network = Projecting(source_network(model, images, seed), seed).to(images.device)
@@ -131,8 +130,9 @@ def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int) -> 
     def contrast(projections: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return nt_xent(projections, options.temperature)
 
-    trace = []
-    for number in track(range(1, options.rounds + 1), "TUE, rounds"):
+    trace: list[dict[str, float]] = []
+    keep.hold(delta=delta, network=network, optimizer=optimizer, generator=generator, trace=trace)
+    for number in track(range(keep.restore() + 1, options.rounds + 1), "TUE, rounds"):
         row: dict[str, float] = {"round": number}
         if options.contrastive:
             row["source_loss"] = train_round(
@@ -147,8 +147,10 @@ def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int) -> 
                 generator=generator,
             )
         _sweep(images, delta, on_outputs(network, contrast), budget, options, generator)
-        row["separability"] = float(class_separability(delta[probe].float(), images.y[probe]))
+        some = delta[probe.to(delta.device)].to(images.device)
+        row["separability"] = float(class_separability(some.float(), images.y[probe]))
         trace.append(row)
+        keep.save(number)
     return Made(delta, {"rounds": trace})
 
 
@@ -170,5 +172,5 @@ def _sweep(
                 total = total + options.contrastive * contrast(views, labels)
             return total
 
-        at = index.to(delta.device)
-        delta[at] = pgd(loss, x, y, delta[at], budget=budget, step=options.step, steps=options.steps)
+        start = delta[index.to(delta.device)].to(x.device)
+        put(delta, index, pgd(loss, x, y, start, budget=budget, step=options.step, steps=options.steps))

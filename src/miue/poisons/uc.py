@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from miue import train
 from miue.augment import flip_crop
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError, choose, require_positive
 from miue.images import Images
 from miue.models import Network, build
 from miue.pgd import Budget
-from miue.poisons.base import Loss, Made, Objective, on_outputs
+from miue.poisons.base import Loss, Made, Objective, blank, on_outputs, put
 from miue.progress import track
 
 PRETEXTS = ("rotation", "labels", "untrained")
@@ -91,7 +92,7 @@ PRESETS = {
 }
 
 
-def uc(images: Images, model: str, budget: Budget, options: UC, seed: int) -> Made:
+def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep: Checkpoint) -> Made:
     """Generate one perturbation per cluster; the notes tell how close each came to its target.
 
     Raises:
@@ -99,19 +100,23 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int) -> Ma
     """
     if len(images) < options.clusters:
         raise InputError(f"clusters: {options.clusters}; there are only {len(images)} pictures")
-    network = _source(images, model, options, seed)
+    network = _source(images, model, options, seed, keep.part("source"))
     cluster_of, centres = find_clusters(train.features(network, images), options.clusters, seed)
     of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
     loss = on_outputs(network, divergence(centres.to(images.device)))
     generator = torch.Generator().manual_seed(seed)
     rows: list[dict[str, Any]] = []
-    for cluster in track(range(options.clusters), "UC, clusters"):
+    keep.hold(of_cluster=of_cluster, generator=generator, rows=rows)
+    for cluster in track(range(keep.restore(), options.clusters), "UC, clusters"):
         members = (cluster_of == cluster).nonzero()[:, 0]
         pool = members if options.pool == "cluster" else torch.arange(len(images))
         target = (cluster + 1) % options.clusters
         of_cluster[cluster], losses = _generate(images.subset(pool), target, loss, budget, options, generator)
         rows.append({"cluster": cluster, "target": target, "pictures": len(members), "losses": losses})
-    delta = of_cluster[cluster_of.to(images.device)]
+        keep.save(cluster + 1)
+    delta = blank(images)
+    for index in images.chunks():
+        put(delta, index, of_cluster[cluster_of[index].to(images.device)])
     moved = nearest(train.features(network, images.plus(delta)), centres)
     for row in rows:
         reached = moved[cluster_of == row["cluster"]].eq(row["target"])
@@ -119,14 +124,16 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int) -> Ma
     return Made(delta, {"clusters": rows})
 
 
-def _source(images: Images, model: str, options: UC, seed: int) -> Network:
+def _source(images: Images, model: str, options: UC, seed: int, keep: Checkpoint) -> Network:
     """Build the source network and train it on the clean pictures, as far as `options.pretext` wants that."""
     channels, size, _ = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
     network = build(model, outputs, channels=channels, size=size, seed=seed).to(images.device)
     if options.pretext != "untrained":
         turned = Turned() if options.pretext == "rotation" else None
-        trained = train.epochs(network, images, options.source, seed=seed, device=images.device, defense=turned)
+        trained = train.epochs(
+            network, images, options.source, seed=seed, device=images.device, defense=turned, keep=keep
+        )
         for _ in track(trained, "UC, source epochs", options.source.epochs):
             pass
     return network.eval()

@@ -1,0 +1,172 @@
+"""Checkpoints: the state of a long computation, kept on disk now and then, so that a stopped one goes on.
+
+A computation names the live objects that it changes, asks how far it had come, and saves after every step:
+
+    keep.hold(network=network, delta=delta, generator=generator, rows=rows)
+    for step in range(keep.restore() + 1, steps + 1):
+        ...
+        keep.save(step)
+
+What is restored is exact, so on a CPU the end is bit for bit that of a computation that was never stopped.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from miue import tensors
+from miue.progress import say
+
+MOST = 1 / 20
+"""Share of the time that saving may take; where it takes longer, fewer steps are saved."""
+
+
+class Stateful(Protocol):
+    """A network, an optimizer, a schedule, and whatever else tells its state and takes one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nested dicts, lists and tuples of tensors and plain values."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take what `state_dict` told."""
+
+
+Live = Stateful | Tensor | torch.Generator | list
+
+
+@dataclass
+class Clock:
+    """When a computation began, and how many seconds it had taken before."""
+
+    earlier: float = 0.0
+    began: float = field(default_factory=lambda: time.perf_counter())
+
+
+class Checkpoint:
+    """The state of one computation, in a file; without a folder nothing is kept.
+
+    Args:
+        folder: where the files of this computation and of its parts lie; it belongs to them alone.
+        name: of this part.
+        clock: of the whole computation; a new one by default.
+    """
+
+    def __init__(self, folder: Path | None = None, name: str = "main", clock: "Clock | None" = None) -> None:
+        self._folder, self._name = folder, name
+        self._clock = Clock() if clock is None else clock
+        self._held: dict[str, Live] = {}
+        self._saved, self._took = -float("inf"), 0.0
+
+    def part(self, name: str) -> "Checkpoint":
+        """The checkpoint of one part of the computation, in a file of its own."""
+        return Checkpoint(self._folder, f"{self._name}-{name}", self._clock)
+
+    def hold(self, **live: Live) -> None:
+        """Name objects that the computation changes: they are saved and restored in place."""
+        self._held |= live
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the computation and all its parts until now, that before the last saved stop included."""
+        return self._clock.earlier + time.perf_counter() - self._clock.began
+
+    @property
+    def done(self) -> int:
+        """How many steps `restore` would bring back."""
+        found = self._read()
+        return 0 if found is None else found[1]["done"]
+
+    def restore(self) -> int:
+        """Put the held objects into the state that was saved last; return the number of steps done, 0 if none."""
+        found = self._read()
+        if found is None:
+            return 0
+        stored, record = found
+        for name, live in self._held.items():
+            _put(live, _unpacked(record["state"][name], stored))
+        self._clock.earlier = max(self._clock.earlier, record["seconds"])
+        self._saved = time.monotonic()
+        say(f"{self._name}: going on after step {record['done']}, where it was stopped")
+        return record["done"]
+
+    def save(self, done: int, last: bool = False) -> None:
+        """Keep the state after step `done`, unless saving would take too much of the time; the `last` always.
+
+        A disk that is full or fails costs the checkpoint and not the computation.
+        """
+        began = time.monotonic()
+        if self._folder is None or (began - self._saved < self._took / MOST and not last):
+            return
+        stored: dict[str, Tensor] = {}
+        state = {name: _packed(_state(live), stored) for name, live in self._held.items()}
+        try:
+            record = {"done": done, "seconds": self.seconds, "state": state}
+            tensors.save(self._file(self._folder), stored, record)
+        except OSError as error:
+            say(f"{self._name}: no checkpoint of step {done} ({error}); the computation goes on without it")
+        self._saved = time.monotonic()
+        self._took = self._saved - began
+
+    def forget(self) -> None:
+        """Delete the files of this computation."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _file(self, folder: Path) -> Path:
+        return folder / f"{self._name}.safetensors"
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if self._folder is None:
+            return None
+        try:
+            return tensors.load(self._file(self._folder))
+        except FileNotFoundError:
+            return None
+        except tensors.Damaged as error:
+            say(f"checkpoint: {error}; the computation starts anew")
+            return None
+
+
+def _state(live: Live) -> Any:
+    if isinstance(live, torch.Generator):
+        return live.get_state()
+    return live if isinstance(live, Tensor | list) else live.state_dict()
+
+
+def _put(live: Live, state: Any) -> None:
+    if isinstance(live, torch.Generator):
+        live.set_state(state)
+    elif isinstance(live, Tensor):
+        live.copy_(state)
+    elif isinstance(live, list):
+        live[:] = state
+    else:
+        live.load_state_dict(state)
+
+
+def _packed(value: Any, stored: dict[str, Tensor]) -> Any:
+    """Turn a nested state into JSON: tensors go into `stored`, dicts become pairs, for a key may be a number."""
+    if isinstance(value, Tensor):
+        name = str(len(stored))
+        stored[name] = value
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _packed(item, stored)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_packed(item, stored) for item in value]
+    return value
+
+
+def _unpacked(value: Any, stored: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item, stored) for item in value]
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return stored[value["tensor"]]
+        return {key: _unpacked(item, stored) for key, item in value["dict"]}
+    return value
