@@ -14,10 +14,10 @@ env: $(INSTALLED)
 # The first Python that is new enough: PYTHON if it is given, python3, or one that is named by its version.
 $(INSTALLED): pyproject.toml constraints.txt
 	@found=; for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
-	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "Python 3.11 or newer is needed and none was found; try: make env PYTHON=/path/to/python3.12" >&2; exit 2; \
+	  echo "Python 3.11.4 or newer is needed and none was found; try: make env PYTHON=/path/to/python3.12" >&2; exit 2; \
 	fi; \
 	echo "environment: .venv, made with $$("$$found" --version)"; \
 	if uv --version >/dev/null 2>&1; then \

@@ -1,4 +1,9 @@
 import hashlib
+import tarfile
+import threading
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +13,7 @@ from PIL import Image
 from torchvision import datasets
 
 import miue
-from miue import data, digits_m
+from miue import archives, data, decoding, digits_m
 from miue.errors import InputError
 from miue.files import cache_dir
 
@@ -69,7 +74,7 @@ def test_another_seed_draws_other_pictures():
 def test_folders_are_decoded_once_and_mapped(picture_folder, monkeypatch):
     train, test = miue.load(f"folder:{picture_folder}", size=16)
     assert (len(train), len(test), train.shape, train.classes) == (12, 6, (3, 16, 16), ["cats", "dogs"])
-    monkeypatch.setattr(data, "_picture", None)  # a second decoding would call it
+    monkeypatch.setattr(decoding, "_picture", None)  # a second decoding would call it
     again, _ = miue.load(f"folder:{picture_folder}", size=16)
     assert again.content_hash == train.content_hash
     assert torch.equal(again.ids, train.ids)
@@ -80,6 +85,129 @@ def test_a_changed_picture_is_decoded_again(picture_folder):
     Image.new("RGB", (40, 40), "red").save(picture_folder / "train" / "cats" / "0.png")
     after, _ = miue.load(f"folder:{picture_folder}", size=16)
     assert (before.fingerprints != after.fingerprints).sum() == 1
+
+
+def flip(file):
+    """Change one bit in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes(content)
+
+
+DAMAGE = {
+    "a flipped bit": lambda pixels, prints: flip(pixels),
+    "a flipped bit in the fingerprints": lambda pixels, prints: flip(prints),
+    "cut off": lambda pixels, prints: pixels.write_bytes(pixels.read_bytes()[:-1]),
+    "emptied": lambda pixels, prints: pixels.write_bytes(b""),
+    "no fingerprints": lambda pixels, prints: prints.unlink(),
+    "another array": lambda pixels, prints: np.save(pixels, np.zeros((6, 3, 16, 16), dtype=np.uint8)),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_pictures_in_the_cache_are_decoded_anew(picture_folder, harm, capsys):
+    before, _ = miue.load(f"folder:{picture_folder}", size=16)
+    hashed, pixels = before.content_hash, before.x.clone()
+    prints = next(file for file in (cache_dir() / "pictures").glob("*.fingerprints.npy") if len(np.load(file)) == 12)
+    harm(prints.with_name(prints.name.replace(".fingerprints", "")), prints)
+    capsys.readouterr()
+    again, _ = miue.load(f"folder:{picture_folder}", size=16)
+    assert again.content_hash == hashed and torch.equal(again.x, pixels)
+    assert "the decoded pictures in the cache are damaged; they are decoded anew" in capsys.readouterr().err
+    miue.load(f"folder:{picture_folder}", size=16)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_damage_that_stays_is_reported(picture_folder, monkeypatch):
+    decode = decoding._decode
+
+    def failing(files, labels, shape, target, name):
+        decode(files, labels, shape, target, name)
+        flip(target)
+
+    monkeypatch.setattr(decoding, "_decode", failing)
+    with pytest.raises(OSError, match="pets, 16 px does not stay as it is decoded; disk or memory may be failing"):
+        miue.load(f"folder:{picture_folder}", size=16)
+
+
+def test_one_decodes_and_the_other_waits(picture_folder, monkeypatch, capsys):
+    """Both want the same; the second comes while the first is in the middle."""
+    begun, go_on, decoded = threading.Event(), threading.Event(), []
+    picture = decoding._picture
+
+    def slow(file, size):
+        decoded.append(file)
+        begun.set()
+        assert go_on.wait(20)
+        return picture(file, size)
+
+    monkeypatch.setattr(decoding, "_picture", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(miue.load, f"folder:{picture_folder}", size=16)
+        assert begun.wait(20)
+        second = pool.submit(miue.load, f"folder:{picture_folder}", size=16)
+        while "waiting for its result" not in (told := capsys.readouterr().err):
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result()[0].content_hash == second.result()[0].content_hash
+    assert "decoding folder pets, 16 px: another process is at it" in told
+    assert len(decoded) == len(set(decoded)) == 18
+
+
+def test_what_a_killed_process_left_is_cleared_away(picture_folder):
+    miue.load(f"folder:{picture_folder}", size=16)
+    folder = cache_dir() / "pictures"
+    target = next(folder.glob("*.fingerprints.npy")).name.split(".")[0]
+    (folder / f"{target}.npy").unlink()
+    (folder / f".{target}.npy.abc.part").write_bytes(b"half")
+    miue.load(f"folder:{picture_folder}", size=16)
+    assert not list(folder.glob("*.part")) and not list(folder.glob(".*.part"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"../../elsewhere", b"\xff\xfe", b"0" * 31])
+def test_a_damaged_note_on_what_is_decoded_is_taken_anew(picture_folder, damage):
+    before, _ = miue.load(f"folder:{picture_folder}", size=16)
+    for note in (cache_dir() / "pictures").glob("*.key"):
+        note.write_bytes(damage)
+    assert torch.equal(miue.load(f"folder:{picture_folder}", size=16)[0].x, before.x)
+
+
+def packed(folder, archive):
+    """Pack a folder under its own name."""
+    if archive.name.endswith(".zip"):
+        with zipfile.ZipFile(archive, "w") as out:
+            for file in folder.rglob("*"):
+                out.write(file, file.relative_to(folder.parent))
+    else:
+        with tarfile.open(archive, f"w:{archive.suffix[1:].replace('tar', '')}") as out:
+            out.add(folder, folder.name)
+    return archive
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tar.xz", ".zip"])
+def test_an_archive_is_unpacked_once_and_read_as_its_folder(picture_folder, tmp_path, ending, monkeypatch):
+    (picture_folder / ".DS_Store").touch()
+    (picture_folder / "train" / "cats" / "._0.png").write_bytes(b"no picture")
+    plain, _ = miue.load(f"folder:{picture_folder}", size=16)
+    (tmp_path / "downloads").mkdir()
+    archive = packed(picture_folder, tmp_path / "downloads" / f"pets{ending}")
+    train, test = miue.load(f"folder:{archive}", size=16)
+    assert train.content_hash == plain.content_hash and torch.equal(train.ids, plain.ids) and len(test) == 6
+    assert train.name == plain.name == "folder pets, 16 px"
+    monkeypatch.setattr(archives, "unpack", None)
+    again, _ = miue.load("folder:pets", root=archive.parent, size=16)  # beside where the folder would be
+    assert again.content_hash == plain.content_hash
+
+
+def test_the_jpeg_copy_may_be_an_archive(tmp_path):
+    for part in ("train", "test"):
+        for name in data.CIFAR10_CLASSES:
+            folder = tmp_path / "unpacked" / "cifar10" / part / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(folder / "0.jpg")
+    packed(tmp_path / "unpacked" / "cifar10", tmp_path / "cifar10-jpeg.tar.xz")
+    train, _ = miue.load("cifar10", root=tmp_path)
+    assert train.name == "CIFAR-10 (JPEG-75 copy)" and len(train) == 10
 
 
 def test_pictures_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_path):

@@ -43,6 +43,46 @@ def test_subsets_keep_ids_labels_pixels_and_delta(images):
     assert torch.equal(part.on("cpu").x, part.x)
 
 
+def test_rows_of_delta_may_be_in_another_order_and_more_than_the_pictures(images):
+    delta = torch.randint(-8, 9, (60, *images.shape), dtype=torch.int8)
+    rows = torch.randperm(60)[:48]
+    view = images.plus(delta, rows)
+    assert torch.equal(view.x, images.plus(delta[rows]).x)
+    part = torch.tensor([9, 2, 30])
+    assert torch.equal(view.subset(part).x, view.x[part])
+    delta.zero_()
+    assert torch.equal(view.x, images.x)  # shared, not copied
+    with pytest.raises(InputError, match="delta: shape"):
+        images.plus(delta, rows[:5])
+
+
+def test_fingerprints_follow_the_pictures_and_not_the_perturbation(images):
+    part = torch.tensor([9, 2, 30])
+    fresh = Images(images.x[part], images.y[part], images.classes).fingerprints
+    assert torch.equal(images.subset(part).fingerprints, fresh)  # taken from the part
+    assert torch.equal(images.fingerprints[part], fresh)
+    assert torch.equal(images.subset(part).fingerprints, fresh)  # handed down
+    moved = images.plus(torch.full(images.x.shape, 8, dtype=torch.int8))
+    assert not (moved.fingerprints == images.fingerprints).any()
+
+
+def test_pictures_that_changed_since_they_were_fingerprinted_are_counted(images):
+    assert images.damaged() == 0  # nothing is known of them
+    x = images.x.clone()
+    x[5, 0, 0, 0] ^= 1
+    x[7, 2, 1, 1] ^= 128
+    seen = Images(x, images.y, images.classes, fingerprints=images.fingerprints)
+    assert seen.subset(torch.tensor([4, 6])).damaged() == 0
+    assert seen.damaged() == 2
+
+
+def test_names_are_shown_in_one_line():
+    x = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    images = Images(x, torch.arange(2), ["a\nb", "\x1b[31mred\u202e"], name="set\r\n[error] all is well")
+    assert images.classes == ["a\\nb", "\\x1b[31mred\\u202e"] and images.name == "set\\r\\n[error] all is well"
+    assert Images(x, torch.arange(2), ["café", "<b>猫</b>"]).classes == ["café", "<b>猫</b>"]
+
+
 def test_content_hash_tells_pixels_labels_and_classes_apart(images):
     same = Images(images.x.clone(), images.y, images.classes)
     assert same.content_hash == images.content_hash

@@ -140,7 +140,7 @@ def _state(live: Live) -> Any:
 
 def _put(live: Live, state: Any) -> None:
     if isinstance(live, torch.Generator):
-        live.set_state(state)
+        live.set_state(state.clone())  # it wants the bytes aligned
     elif isinstance(live, Tensor):
         live.copy_(state)
     elif isinstance(live, list):

@@ -16,7 +16,7 @@ from miue.files import cache_dir
 RESIDENT_BYTES = 8 * 2**30
 """A tensor up to this size, and up to a quarter of a device's memory, is kept on the device whole."""
 
-_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # Python 3.13 has the name
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # its value on x86 and ARM; older Pythons have no name for it
 
 
 def fits(size: int, device: torch.device | str) -> bool:
@@ -24,8 +24,10 @@ def fits(size: int, device: torch.device | str) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-    else:
+    elif hasattr(os, "sysconf"):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        total = sys.maxsize  # Windows does not tell it so
     return size <= min(RESIDENT_BYTES, total // 4)
 
 
@@ -63,7 +65,10 @@ def mapped(path: Path, shape: Sequence[int], dtype: torch.dtype, offset: int = 0
     count = math.prod(shape)
     if count == 0:
         return torch.zeros(*shape, dtype=dtype)
+    how: dict[str, int] = {"access": mmap.ACCESS_COPY}
+    if sys.platform == "linux":
+        # Without room reserved for writes, which the system would refuse for a file larger than memory.
+        how = {"flags": mmap.MAP_PRIVATE | _NO_RESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
     with path.open("rb") as file:
-        # Room for writes is not reserved: for a file larger than memory the system would refuse that.
-        pages = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        pages = mmap.mmap(file.fileno(), 0, **how)
     return torch.frombuffer(pages, dtype=dtype, count=count, offset=offset).view(*shape)

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from miue import memory
 from miue.errors import InputError
 from miue.files import atomic
 
@@ -25,6 +26,7 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+OF_NAME = {name: kind for kind, name in TYPES.items()}
 CHUNK = 2**26  # bytes
 BLANK = b"0" * 32  # where the digest stands, while it is taken
 
@@ -46,6 +48,8 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
     """
     fields: dict[str, Any] = {}
     end = 0
+    # The widest numbers first, so that each tensor begins at a multiple of its numbers' size and can be mapped.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
         fields[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
@@ -74,17 +78,27 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Damaged: it is no file of `save`, or not as it was written.
     """
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with safe_open(path, "numpy"):  # checks types, shapes and offsets
+            pass
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            fields = json.loads(file.read(length))
+        about = fields.pop("__metadata__")
         record, digest = json.loads(about["miue"]), about["digest"]
-    except FileNotFoundError:
+        if _digest(path, digest.encode()) != digest:
+            raise Damaged(f"{path} is not as it was written: its digest does not fit")
+        start = 8 + length
+        whole = memory.mapped(Path(path), [Path(path).stat().st_size - start], torch.uint8, start)
+        return {name: _tensor(whole, field) for name, field in fields.items()}, record
+    except (FileNotFoundError, Damaged):
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise Damaged(f"{path} is cut off or no file of this package ({error})") from None
-    if _digest(path, digest.encode()) != digest:
-        raise Damaged(f"{path} is not as it was written: its digest does not fit")
-    return tensors, record
+
+
+def _tensor(whole: Tensor, field: dict[str, Any]) -> Tensor:
+    begin, end = field["data_offsets"]
+    return whole[begin:end].view(OF_NAME[field["dtype"]]).view(field["shape"])
 
 
 def _digest(path: str | Path, written: bytes) -> str:

@@ -15,6 +15,7 @@ from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.images import Images
 from miue.models import build, forward, precision
+from miue.progress import tell
 from miue.recipes import RECIPES, Recipe, recipe
 
 __all__ = [
@@ -191,9 +192,11 @@ def epochs(
             loss_sum += loss.detach() * len(y)
             hits += (logits.detach().argmax(1) == y).sum()
             seen += len(y)
+            tell(pictures=len(y))
         if not by_batch:
             scheduler.step()
         mean_loss = float(loss_sum) / seen
+        tell(loss=mean_loss)
         if not math.isfinite(mean_loss):
             raise FloatingPointError(
                 f"training diverged: loss {mean_loss} in epoch {epoch} at learning rate {recipe.lr}"
@@ -246,12 +249,18 @@ def _outputs(model: nn.Module, images: Images, precision: str) -> Iterator[tuple
     view, mode = images.on(device), model.training
     model.eval()
     try:
-        for index in torch.arange(len(view)).split(1000):
+        for index in torch.arange(len(view)).split(_at_once(view)):
             x, y = view.batch(index)
             logits, features = forward(model, x.float() / 255, precision)
             yield logits, features, y
     finally:
         model.train(mode)
+
+
+def _at_once(images: Images) -> int:
+    """Pictures whose features are in memory together: 1,000 of up to 64 px, fewer of larger ones."""
+    _, height, width = images.shape
+    return max(1, min(1000, 1000 * 64**2 // (height * width)))
 
 
 def accuracy(model: nn.Module, images: Images, precision: str = "float32") -> float:

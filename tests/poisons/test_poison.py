@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from samples import pictures
 
-from miue import Images
+from miue import Images, tensors
 from miue.errors import InputError
 from miue.poisons import Poison, generate
 
@@ -22,26 +22,56 @@ def test_pictures_other_than_those_it_was_made_for_are_refused(images, tmp_path)
         poison.apply(pictures(n=60))
     poison.save(tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"a\.safetensors was made for other images"):
-        Poison.load(tmp_path / "a.safetensors").apply(pictures(seed=5))
+        Poison.read(tmp_path / "a.safetensors").apply(pictures(seed=5))
 
 
 def test_files_that_are_no_perturbation_are_refused(images, tmp_path):
     file = tmp_path / "a.safetensors"
     with pytest.raises(InputError, match=r"a\.safetensors does not exist"):
+        Poison.read(file)
+    with pytest.raises(FileNotFoundError):
         Poison.load(file)
     generate("random", images).save(file)
     whole = file.read_bytes()
     for damaged in (whole[:100], whole[:-1000], b"", b"not a tensor file at all"):
         file.write_bytes(damaged)
         with pytest.raises(InputError, match=r"a\.safetensors is damaged or no perturbation file"):
-            Poison.load(file)
+            Poison.read(file)
     save_file({"delta": torch.zeros(2)}, file)
     with pytest.raises(InputError, match="is damaged or no perturbation"):
-        Poison.load(file)
-    tensors = {"delta": torch.zeros(2, 3, 8, 8), "ids": torch.arange(2), "fingerprints": torch.arange(2)}
-    save_file(tensors, file, {"miue": "{}"})
-    with pytest.raises(InputError, match=r"must be \(N, C, H, W\) int8"):
-        Poison.load(file)
+        Poison.read(file)
+    good = {"delta": torch.zeros(2, 3, 8, 8, dtype=torch.int8), "ids": torch.arange(2), "fingerprints": torch.arange(2)}
+    none = {name: tensor[:0] for name, tensor in good.items()}
+    for wrong in (good | {"delta": torch.zeros(2, 3, 8, 8)}, good | {"ids": torch.zeros(2)}, none):
+        tensors.save(file, wrong, {})
+        with pytest.raises(InputError, match=r"must be \(N, C, H, W\) int8"):
+            Poison.read(file)
+    for content, record in (({"delta": good["delta"]}, {}), (good, ["no record"])):
+        tensors.save(file, content, record)
+        with pytest.raises(tensors.Damaged, match="holds no perturbation"):
+            Poison.load(file)
+
+
+def test_a_flipped_bit_is_found(images, tmp_path):
+    file = tmp_path / "a.safetensors"
+    generate("random", images).save(file)
+    whole = bytearray(file.read_bytes())
+    whole[-5000] ^= 4
+    file.write_bytes(whole)
+    with pytest.raises(InputError, match="is damaged or no perturbation file of miue .* its digest does not fit"):
+        Poison.read(file)
+
+
+def test_a_loaded_perturbation_is_applied_in_any_order_without_copying_it(images, tmp_path):
+    made = generate("random", images)
+    made.save(tmp_path / "a.safetensors")
+    poison = Poison.load(tmp_path / "a.safetensors")
+    order = torch.tensor([7, 3, 40, 3 + 8])
+    shown = made.apply(images).x
+    assert torch.equal(poison.apply(images).x, shown)
+    assert torch.equal(poison.apply(images.subset(order)).x, shown[order])
+    poison.delta.zero_()  # a view of it: what is applied is looked up as it is read
+    assert torch.equal(Poison.load(tmp_path / "a.safetensors").delta, made.delta)
 
 
 def test_a_part_of_the_pictures_is_perturbed():

@@ -39,7 +39,7 @@ def perturbed(
     """Add the perturbation in `file`, where there is one, to a part of the pictures; what made it comes with them."""
     if file is None:
         return images, {"method": "clean"}
-    poison = Poison.load(file)
+    poison = Poison.read(file)
     if classes or ratio != 1:
         poison = poison.part(images, ratio=ratio, classes=classes)
     return poison.apply(images), {k: v for k, v in poison.record.items() if k != "notes"}

@@ -14,6 +14,7 @@ from miue.images import Images
 from miue.models import Network, build, forward
 from miue.pgd import Budget, fit_to_pictures, pgd
 from miue.poisons.poison import Poison
+from miue.progress import tell
 from miue.store import provenance
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures (B, C, H, W), float in [0, 1], and labels (B,)
@@ -132,6 +133,7 @@ def sweep(
         start = delta[index.to(delta.device)].to(x.device)
         begin(index)
         put(delta, index, pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend))
+        tell(pictures=steps * len(y))
         keep.save(number + 1)
 
 

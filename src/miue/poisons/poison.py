@@ -117,7 +117,7 @@ class Poison:
         Raises:
             OSError: it cannot be written.
         """
-        stored = {"delta": self.delta, "ids": self.ids, "fingerprints": self.fingerprints}
+        stored = {"ids": self.ids, "fingerprints": self.fingerprints, "delta": self.delta}
         tensors.save(path, stored, self.record)
 
     @classmethod
