@@ -166,4 +166,6 @@ def test_ctrl_c_leaves_nothing_partial(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in err
-    assert not (tmp_path / "delta").exists() and not [f for f in cache.rglob("*") if f.is_file()]
+    assert not (tmp_path / "delta").exists() and not list(tmp_path.glob(".delta*"))
+    kept = [f for f in cache.rglob("*") if f.is_file() and f.suffix != ".lock"]
+    assert all(f.parent.suffix == ".parts" for f in kept), kept  # checkpoints, and nothing that looks like a result

@@ -1,6 +1,6 @@
-"""A comparison can be stopped at any entry, goes on where it was, and never mixes settings."""
+"""A comparison can be stopped at any entry, goes on where it was, and never mixes pictures."""
 
-import json
+from dataclasses import replace
 
 import pytest
 from samples import pictures
@@ -55,17 +55,6 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert len(file.read_text().splitlines()) == 1 + len(wanted)
 
 
-def test_files_of_another_setting_or_damaged_ones_are_refused(tmp_path):
-    file = tmp_path / "r.jsonl"
-    Records(file, SETTING)
-    with pytest.raises(InputError, match=r"r\.jsonl was made with preset='quick', .*; give these values or another"):
-        Records(file, Setting(recipe=SETTING.recipe, n_slices=4))
-    for text in ("no json\n", "[]\n", json.dumps({"method": "clean"}) + "\n"):
-        file.write_text(text)
-        with pytest.raises(InputError, match="is damaged or no file of entries"):
-            Records(file, SETTING)
-
-
 def test_entries_of_other_pictures_are_refused(tmp_path, monkeypatch):
     records = Records(tmp_path / "r.jsonl", SETTING)
     compare([Entry("clean", "linear")], SETTING, records)
@@ -76,15 +65,37 @@ def test_entries_of_other_pictures_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("entry", "message"),
+    ("entry", "setting", "message"),
     [
-        (Entry("magic", "linear"), "method: 'magic' does not exist"),
-        (Entry("em:speed=1", "linear"), "em option: 'speed' does not exist"),
-        (Entry("em", "resnet99"), "model: 'resnet99' does not exist"),
-        (Entry("em", "linear", "prayer"), "defense: 'prayer' does not exist"),
+        (Entry("magic", "linear"), SETTING, "method: 'magic' does not exist"),
+        (Entry("em", "linear"), replace(SETTING, recipe="slow"), "recipe: 'slow' does not exist"),
     ],
 )
-def test_nothing_is_computed_when_one_entry_does_not_exist(entry, message, tmp_path, monkeypatch):
+def test_nothing_is_computed_when_one_entry_or_the_setting_does_not_exist(
+    entry, setting, message, tmp_path, monkeypatch
+):
     monkeypatch.setattr(comparison, "measure", lambda *_: pytest.fail("computed"))
     with pytest.raises(InputError, match=message):
-        compare([Entry("clean", "linear"), entry], SETTING, Records(tmp_path / "r.jsonl", SETTING))
+        compare([Entry("clean", "linear"), entry], setting, Records(tmp_path / "r.jsonl", setting))
+
+
+def test_a_mixture_and_its_control(tmp_path):
+    wanted = [Entry("random", "linear", ratio=0.25), Entry("withheld", "linear", ratio=0.25), Entry("clean", "linear")]
+    mixed, alone, clean = compare(wanted, SETTING, Records(tmp_path / "r.jsonl", SETTING)).to_dict(orient="records")
+    assert (mixed["trained_on"], alone["trained_on"], clean["trained_on"]) == (96, 72, 96)
+    assert mixed["levels"] == 8 and alone["levels"] == 0
+    assert alone["mi"] == alone["ceiling"] and alone["disagreement"] == 0  # what is left out is not changed
+    assert alone["test_accuracy"] != clean["test_accuracy"] or alone["train_accuracy"] != clean["train_accuracy"]
+
+
+def test_an_entry_that_is_asked_for_twice_is_measured_once(tmp_path):
+    file = tmp_path / "r.jsonl"
+    table = compare([Entry("clean", "linear")] * 2, SETTING, Records(file, SETTING))
+    assert len(table) == 2 and len(file.read_text().splitlines()) == 2
+
+
+def test_source_and_budget_of_an_entry_are_those_of_its_perturbation(images):
+    entry = Entry("mi_ue:epochs=1:steps=1", "linear", source="mlp2", epsilon="3/255")
+    made = comparison.made(entry, SETTING, images, pictures(n=40, seed=1))
+    assert (made.poison.record["model"], made.poison.record["levels"]) == ("mlp2", 3)
+    assert made.victim.record["model"] == "linear" and made.victim.record["train"] == made.pictures.record()

@@ -61,3 +61,45 @@ def test_gaps_name_every_method():
     table = pd.DataFrame({"method": ["em", "ar"], "accuracy_gap": [0.4, 0.1], "mi_gap": [0.1, 0.0]})
     axis = plots.gaps(table).axes[0]
     assert {t.get_text() for t in axis.texts} == {"EM", "AR"}
+
+
+def test_trends_stand_at_their_numbers_or_in_the_order_of_their_words():
+    rows = [("em", 8.0, "linear", 0.2), ("em", 8.0, "linear", 0.4), ("em", 1.0, "mlp2", 0.9), ("ar", 1.0, "mlp2", 0.8)]
+    table = pd.DataFrame(rows, columns=["method", "budget", "victim", "test_accuracy"])
+    panels = {"test_accuracy": "accuracy"}
+    axis = plots.trends(table, "budget", panels, chance=0.1, reference={"test_accuracy": 0.95}).axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [1, 8]
+    assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.9, 0.3])  # the mean over seeds
+    assert [0.95, 0.95] in [list(line.get_ydata()) for line in axis.lines]
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["EM", "AR"]
+    words = plots.trends(table, "victim", panels).axes[0]
+    assert [t.get_text() for t in words.get_xticklabels()] == ["linear", "2-layer MLP"]
+
+
+def test_methods_keep_their_colours_whether_clean_training_is_shown_or_not():
+    with_clean, without = plots._colours(["clean", "lsp", "em", "ar"]), plots._colours(["em", "lsp", "ar"])
+    assert all(with_clean[method] == without[method] for method in ("em", "lsp", "ar"))
+    assert len({str(with_clean[method]) for method in ("clean", "lsp", "em", "ar")}) == 4
+
+
+def test_variations_mark_the_value_of_the_preset():
+    values = [
+        ("zeta", "0", False, 0.5),
+        ("zeta", "0.1", True, 0.2),
+        ("steps", "1", False, 0.6),
+        ("steps", "5", True, 0.2),
+    ]
+    table = pd.DataFrame(values, columns=["option", "value", "base", "test_accuracy"])
+    axes = plots.variations(table, {"test_accuracy": "accuracy"}, 0.1).axes
+    assert [axis.get_title() for axis in axes] == ["zeta", "steps"]
+    marked = {line.get_marker(): list(line.get_ydata()) for line in axes[0].lines}
+    assert marked["D"] == [0.2] and marked["o"] == [0.5]
+    assert [t.get_text() for t in axes[1].get_xticklabels()] == ["1", "5"]
+
+
+def test_shares_are_of_the_ceiling_of_the_same_row():
+    table = pd.DataFrame(
+        {"method": ["em", "em"], "victim": ["linear", "mlp2"], "mi": [0.5, 0.1], "ceiling": [1.0, 0.4]}
+    )
+    axis = plots.share_table(table, "victim").axes[0]
+    assert [t.get_text() for t in axis.texts] == ["50", "25"]

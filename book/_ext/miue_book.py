@@ -4,11 +4,10 @@
   the hash of the package's code goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
-- A result gets a title that says also its data and scale, and its figures get names of their own: pages of one template
-  would name both alike.
+- A result gets a title that says also its data and scale, a box under it with what its run was, and figures with names
+  of their own: pages of one template would name them alike.
 - A page that comes or goes renders all pages anew: each shows the table of contents.
-- `{miue-parameters} NAME` shows the parameters of a template, `{miue-results}` what is published: tables made
-  from the template and the records themselves.
+- `{miue-parameters} NAME` shows the parameters of a template. What is made of records stands in `miue_results`.
 """
 
 import json
@@ -17,8 +16,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import miue_results
 from docutils import nodes
-from sphinx import addnodes
+from miue_results import RESULTS, results, table
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
@@ -26,12 +26,9 @@ from sphinx.util.docutils import SphinxDirective
 
 from miue import store
 from miue.errors import InputError
-from miue.runs import records, template
+from miue.runs import notebook, records, template
 
-RESULTS = "book/results/"
-INDEX = RESULTS + "index"
-TITLE = re.compile(r'(?<="# )[^"\\]+')
-"""The first heading of a notebook's first cell, as it stands in the file."""
+HEADER = "\n\n```{miue-header}\n```\n"
 
 
 def set_cache(app: Sphinx, config: Any) -> None:
@@ -53,19 +50,22 @@ def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) 
 
     Looks at all pages in each build, not only at those that changed: it may be the record that has.
     """
-    for name in _results(env):
+    for name in results(env):
         if wrong := _wrong(Path(env.doc2path(name))):
             raise ExtensionError(f"{name}: this result is not published, because {wrong}")
 
 
 def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
-    """Add data and scale to the title of a result, and put its name before those of its figures, given and used."""
-    if not name.startswith(RESULTS) or name == INDEX:
+    """Add data and scale to the title of a result, its box below, and its name before those of its figures."""
+    if name not in results(app.env):
         return
     record = records.read_object(Path(app.srcdir) / f"{name}.json")
-    source[0] = TITLE.sub(lambda heading: json.dumps(_title(heading[0], record))[1:-1], source[0], count=1)
-    cells = json.loads(source[0])["cells"]
-    for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}:
+    page = json.loads(source[0])
+    first = page["cells"][0]
+    heading, _, rest = "".join(first["source"]).partition("\n")
+    first["source"] = _title(heading, record) + HEADER + rest
+    source[0] = json.dumps(page, ensure_ascii=False)
+    for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in page["cells"]} - {None}:
         own = f"{name.removeprefix(RESULTS)}-{figure}"
         source[0] = re.sub(rf"(?<![\w-]){re.escape(figure)}(?![\w-])", own, source[0])
 
@@ -78,10 +78,6 @@ def _title(heading: str, record: dict[str, Any]) -> str:
     return f"{heading}: {data['data']}, {data['n']:,} pictures, {record['parameters'].get('preset', 'no preset')}"
 
 
-def _results(env: BuildEnvironment) -> list[str]:
-    return sorted(name for name in env.found_docs if name.startswith(RESULTS) and name != INDEX)
-
-
 def _wrong(page: Path) -> str:
     """Why the page is no good result, "" if it is one."""
     record = records.read_object(page.with_suffix(".json"))
@@ -92,9 +88,12 @@ def _wrong(page: Path) -> str:
     if record.get("state") != "done":
         return f"its run did not end well: {record.get('state')!r}, {record.get('error')}"
     try:
-        return "; ".join(records.notebook_problems(page, str(record.get("notebook_sha256"))))
+        wrong = records.notebook_problems(page, str(record.get("notebook_sha256")))
+        first = notebook.load(page).cells[:1]
     except InputError as error:
         return str(error)
+    titled = first and first[0].cell_type == "markdown" and first[0].source.startswith("# ")
+    return "; ".join(wrong) or ("" if titled else "its first cell is no title")
 
 
 class ParameterTable(SphinxDirective):
@@ -111,41 +110,7 @@ class ParameterTable(SphinxDirective):
         except InputError as error:
             raise self.error(str(error)) from error
         rows = [[_code(p.name), _code(p.type_name), _code(repr(p.default)), nodes.Text(p.help)] for p in found]
-        return [_table(["Parameter", "Type", "Default", "Meaning"], rows)]
-
-
-class ResultTable(SphinxDirective):
-    """`{miue-results}`: each published page with what its record says of data, scale, time and code."""
-
-    def run(self) -> list[nodes.Node]:
-        """Return the table, one row for each page of a result that the book holds."""
-        rows = []
-        for name in _results(self.env):
-            path = Path(self.env.doc2path(name)).with_suffix(".json")
-            self.env.note_dependency(str(path))
-            record = records.read_object(path)
-            given, made = record.get("parameters", {}), record.get("provenance", {})
-            link = addnodes.pending_xref(
-                "", nodes.inline("", name), refdomain="std", reftype="doc", reftarget=f"/{name}", refexplicit=False
-            )
-            texts = [
-                len(given.get("seeds", [])) or "",
-                given.get("victim", ""),
-                made.get("device", ""),
-                made.get("commit"),
-            ]
-            rows.append([link, *(nodes.Text("" if text is None else str(text)) for text in texts)])
-        return [_table(["Page", "Seeds", "Victim", "Device", "Commit"], rows)]
-
-
-def _table(heads: list[str], rows: list[list[nodes.Node]]) -> nodes.table:
-    def row(cells: list[nodes.Node]) -> nodes.row:
-        return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
-
-    group = nodes.tgroup("", *(nodes.colspec(colwidth=1) for _ in heads), cols=len(heads))
-    group += nodes.thead("", row([nodes.Text(head) for head in heads]))
-    group += nodes.tbody("", *(row(cells) for cells in rows))
-    return nodes.table("", group)
+        return [table(["Parameter", "Type", "Default", "Meaning"], rows)]
 
 
 def _code(text: str) -> nodes.literal:
@@ -159,5 +124,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-before-read-docs", refuse_bad_results)
     app.connect("source-read", tell_apart)
     app.add_directive("miue-parameters", ParameterTable)
-    app.add_directive("miue-results", ResultTable)
+    miue_results.connect(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -32,7 +32,9 @@ class Book:
 
     def __init__(self, root: Path):
         self.root = root
-        shutil.copytree(ROOT / "book" / "_ext", root / "book" / "_ext", ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("_ext", "_static"):
+            copied = root / "book" / part
+            shutil.copytree(ROOT / "book" / part, copied, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "_config.yml", root)
         self.write("_toc.yml", TOC)
         self.write("book/references.bib", "@misc{one, title={One}, author={A. Author}, year={2026}}\n")

@@ -10,7 +10,7 @@ from nbformat import v4
 from sphinx.errors import ExtensionError
 
 from miue import store
-from miue.runs import parameters, template
+from miue.runs import leaderboard, notebook, parameters, template
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -117,7 +117,7 @@ def test_templates_declare_typed_and_explained_parameters():
             assert found and not [name for name, p in found.items() if not p.help], path
 
 
-def test_a_result_is_titled_by_its_data_and_scale(small_book):
+def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book):
     import miue_book
 
     page = small_book.result("cifar10-small")
@@ -127,12 +127,42 @@ def test_a_result_is_titled_by_its_data_and_scale(small_book):
         | {"metrics": {"data": {"data": "Digits-M", "n": 3000}}, "parameters": {"preset": "quick"}},
     )
     template = nbformat.read(page, as_version=4)
-    template.cells[0].source = "# Some question\n\nWhat came out."
+    template.cells[0].source = '# Some "question"\n\nWhat came out.'
     source = [nbformat.writes(template)]
-    app = SimpleNamespace(srcdir=small_book.root)
-    miue_book.tell_apart(app, "book/results/cifar10-small", source)
-    assert (
-        nbformat.reads(source[0], as_version=4)
-        .cells[0]
-        .source.startswith("# Some question: Digits-M, 3,000 pictures, quick\n")
-    )
+    env = SimpleNamespace(found_docs={"book/results/cifar10-small", "book/results/index", "book/results/leaderboard"})
+    miue_book.tell_apart(SimpleNamespace(srcdir=small_book.root, env=env), "book/results/cifar10-small", source)
+    first = nbformat.reads(source[0], as_version=4).cells[0].source.splitlines()
+    assert first[0] == '# Some "question": Digits-M, 3,000 pictures, quick'
+    assert first.index("```{miue-header}") < first.index("What came out.")
+
+
+def test_a_result_whose_first_cell_is_no_title_is_refused(small_book, refuse):
+    page = small_book.result("cifar10-small")
+    book = nbformat.read(page, as_version=4)
+    book.cells.reverse()
+    nbformat.write(book, page)
+    record = page.with_suffix(".json")
+    store.write_json(record, store.read_json(record) | {"notebook_sha256": notebook.sha256(page)})
+    with pytest.raises(ExtensionError, match="its first cell is no title"):
+        refuse()
+
+
+def test_all_columns_of_the_leaderboard_are_fields_of_its_rows():
+    import miue_results
+
+    shown, listed = set(miue_results.COLUMNS.values()), miue_results.LISTS
+    assert shown <= set(leaderboard.rows(leaderboard.entries({})).columns) and listed <= shown
+
+
+def test_the_table_library_lies_in_the_book_with_its_licence():
+    import miue_results
+
+    folder = ROOT / "book" / "_static" / miue_results.TABLES
+    assert "MIT License" in (folder / "License.txt").read_text()
+    assert miue_results.TABLES.partition("-")[2] in (folder / "dataTables.min.js").read_text(encoding="utf-8")[:40]
+
+
+def test_a_page_of_any_valid_name_is_in_the_contents():
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    globs = [entry["glob"] for part in contents["parts"] for entry in part["chapters"] if "glob" in entry]
+    assert globs == ["book/results/*-*"]

@@ -1,36 +1,64 @@
 """What publishing refuses, on folders made by hand: no kernel is needed to tell a bad run from a good one."""
 
+import errno
+import shutil
+
 import nbformat
 import pytest
 from nbformat import v4
+from typer.testing import CliRunner
 
 from miue import runs, store
+from miue.cli import app
 from miue.errors import InputError
 from miue.runs import notebook
+from miue.runs.publication import page_name
+
+METRICS = {"data": {"data": "CIFAR-10 (JPEG-75 copy)", "n": 4000}}
+
+
+def make(root, name="small-1", metrics=METRICS, **changes):
+    folder = root / "runs" / name
+    folder.mkdir(parents=True)
+    cell = v4.new_code_cell("1 + 1", execution_count=1, outputs=[v4.new_output("stream", text="2\n")])
+    write(folder, v4.new_notebook(cells=[v4.new_markdown_cell("# Two"), cell, v4.new_code_cell("  ")]), **changes)
+    store.write_json(folder / "metrics.json", metrics)
+    return folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "_config.yml").touch()
-    folder = tmp_path / "runs" / "small-1"
-    folder.mkdir(parents=True)
-    cell = v4.new_code_cell("1 + 1", execution_count=1, outputs=[v4.new_output("stream", text="2\n")])
-    write(folder, v4.new_notebook(cells=[v4.new_markdown_cell("# Two"), cell, v4.new_code_cell("  ")]))
-    store.write_json(folder / "metrics.json", {"two": 2})
-    return folder
+    return make(tmp_path)
 
 
 def write(folder, book, **changes):
     nbformat.write(book, folder / "small.ipynb")
     digest = notebook.sha256(folder / "small.ipynb")
     status = {"state": "done", "error": None, "parameters": {}, "notebook": "small.ipynb", "notebook_sha256": digest}
-    store.write_json(folder / "status.json", status | changes)
+    store.write_json(folder / "status.json", status | {"template": "book/experiments/small.md"} | changes)
 
 
 def change(folder, action):
     book = notebook.load(folder / "small.ipynb")
     action(book.cells[1])
     write(folder, book)
+
+
+def published(root):
+    return sorted(path.name for path in (root / "book" / "results").iterdir())
+
+
+def full_disk_after(copies):
+    """A stand-in for `shutil.copyfile` that so many times does it."""
+    left, copyfile = iter(range(copies)), shutil.copyfile
+
+    def copy(source, target):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return copyfile(source, target)
+
+    return copy
 
 
 BREAK = {
@@ -54,28 +82,92 @@ BREAK = {
 def test_a_good_run_is_copied_and_replaces_the_one_before(folder, tmp_path):
     page = runs.publish(folder, "cifar10-a.b", tmp_path)
     assert page == tmp_path / "book" / "results" / "cifar10-a.b.ipynb"
-    assert store.read_json(page.with_suffix(".json"))["metrics"] == {"two": 2}
+    assert store.read_json(page.with_suffix(".json"))["metrics"] == METRICS
     assert runs.publish(folder, "cifar10-a.b", tmp_path) == page
-    assert sorted(path.name for path in page.parent.iterdir()) == ["cifar10-a.b.ipynb", "cifar10-a.b.json"]
+    assert published(tmp_path) == ["cifar10-a.b.ipynb", "cifar10-a.b.json"]
 
 
 @pytest.mark.parametrize("reason", BREAK)
 def test_a_run_that_did_not_end_well_is_refused(folder, tmp_path, reason):
     BREAK[reason](folder)
     with pytest.raises(InputError, match=reason):
-        runs.publish(folder, "cifar10", tmp_path)
+        runs.publish(folder, "cifar10-a", tmp_path)
     assert not (tmp_path / "book").exists()
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b"])
-def test_names_that_are_no_file_names_are_refused(folder, tmp_path, name):
+@pytest.mark.parametrize("name", ["", "../x-y", "a/b-c", ".hidden-x", "a b-c", "index", "leaderboard"])
+def test_names_that_are_no_page_are_refused(folder, tmp_path, name):
     with pytest.raises(InputError, match="name: "):
         runs.publish(folder, name, tmp_path)
 
 
 def test_a_folder_without_a_book_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match=r"holds no _config\.yml"):
-        runs.publish(folder, "x", tmp_path / "runs")
+        runs.publish(folder, "x-y", tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("template", "data", "parameters", "name"),
+    [
+        ("cifar10", "CIFAR-10 (JPEG-75 copy)", {"preset": "laptop"}, "cifar10-jpeg75-4000-laptop"),
+        ("information", "Digits-M", {"preset": "quick", "size": None}, "information-digits-m-4000-quick"),
+        ("cifar100", "CIFAR-100", {"preset": "paper"}, "cifar100-4000-paper"),
+        ("budget", "folder My pets, 64 px", {"preset": "quick", "size": 64}, "budget-my-pets-4000-64px-quick"),
+    ],
+)
+def test_a_page_is_named_by_template_data_and_scale(tmp_path, template, data, parameters, name):
+    metrics, path = {"data": {"data": data, "n": 4000}}, f"book/experiments/{template}.md"
+    assert page_name(runs.load(make(tmp_path, metrics=metrics, parameters=parameters, template=path))) == name
+
+
+def test_a_run_that_does_not_say_its_data_needs_a_name(tmp_path, folder):
+    with pytest.raises(InputError, match="give a name with --name"):
+        runs.publish(make(tmp_path, "other", {"two": 2}), None, tmp_path)
+
+
+def test_a_name_that_was_made_replaces_no_page_of_another_experiment(tmp_path, folder):
+    page = runs.publish(folder, None, tmp_path)
+    assert runs.publish(folder, None, tmp_path) == page
+    other = make(tmp_path, "other", parameters={"seeds": [7]})
+    with pytest.raises(InputError, match=rf"{page.stem} is the page of another experiment \(seeds\)"):
+        runs.publish(other, None, tmp_path)
+    runs.publish(other, page.stem, tmp_path)
+    assert store.read_json(page.with_suffix(".json"))["parameters"] == {"seeds": [7]}
+
+
+def test_the_same_experiment_is_known_again_although_its_paths_are_shortened(tmp_path, folder):
+    runs_with_a_path = make(tmp_path, "path", parameters={"records": str(tmp_path / "records.jsonl")})
+    page = runs.publish(runs_with_a_path, None, tmp_path)
+    assert store.read_json(page.with_suffix(".json"))["parameters"] == {"records": "./records.jsonl"}
+    runs.publish(runs_with_a_path, None, tmp_path)
+
+
+def test_several_runs_are_published_together_or_not_at_all(tmp_path, folder, monkeypatch):
+    other = make(tmp_path, "other", {"data": {"data": "Digits-M", "n": 10}})
+    bad = make(tmp_path, "bad", state="failed")
+    with pytest.raises(InputError, match="bad cannot be published"):
+        runs.publish_all([folder, other, bad], tmp_path)
+    with pytest.raises(InputError, match="would both be small-cifar10-jpeg75-4000"):
+        runs.publish_all([folder, make(tmp_path, "twin")], tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", full_disk_after(1))
+        with pytest.raises(OSError, match="No space left"):
+            runs.publish_all([folder, other], tmp_path)
+    assert published(tmp_path) == []
+    assert [page.stem for page in runs.publish_all([folder, other], tmp_path)] == [
+        "small-cifar10-jpeg75-4000",
+        "small-digits-m-10",
+    ]
+
+
+def test_the_command_names_pages_and_refuses_one_name_for_two(tmp_path, folder):
+    book, other = ["--book", str(tmp_path)], make(tmp_path, "other", {"data": {"data": "Digits-M", "n": 10}})
+    both = CliRunner().invoke(app, ["publish", str(folder), str(other), *book])
+    assert both.exit_code == 0 and both.output.count("page: ") == 2
+    refused = CliRunner().invoke(app, ["publish", str(folder), str(other), "--name", "a-b", *book])
+    assert isinstance(refused.exception, InputError)
+    one = CliRunner().invoke(app, ["publish", str(folder), "--name", "a-b", *book])
+    assert one.exit_code == 0 and "a-b.ipynb" in published(tmp_path)
 
 
 def test_paths_are_shortened_in_texts_but_not_in_pictures(tmp_path):

@@ -1,4 +1,4 @@
-"""Runs in real kernels: what is recorded of good ones and of bad ones. Silent failures 3, 5, 7 and 8."""
+"""Runs in real kernels: what is recorded of good ones and of bad ones. Silent failures 3, 5, 6, 7 and 8."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_a_good_run_is_recorded_published_and_not_done_again(template, tmp_path,
     assert (run.state, run.status["cells"]) == ("done", {"done": 3, "total": 3})
     assert run.status["template"] == "book/experiments/small.md"
     assert run.status["provenance"]["torch"]
-    assert "cell 3/3, Work" in capsys.readouterr().err
+    assert "small: cell 3/3 Work" in capsys.readouterr().err
 
     # No folder of this machine, and no second copy of the notebook, in what is published (7).
     text = run.notebook.read_text()
@@ -53,7 +54,7 @@ def test_a_good_run_is_recorded_published_and_not_done_again(template, tmp_path,
     before = run.notebook.stat().st_mtime_ns
     assert runs.run("small", given).notebook.stat().st_mtime_ns == before
     assert "done before" in capsys.readouterr().err
-    monkeypatch.setattr(runs.execution._Execution, "go", lambda self, *rest: self.folder.mkdir(parents=True))
+    monkeypatch.setattr(runs.execution._Execution, "go", lambda self, *rest: None)
     for change in (lambda: given.update(n=6), lambda: source.write_text(source.read_text() + "\nMore.\n")):
         change()
         with pytest.raises(InputError, match=r"no readable status\.json"):  # what our stand-in leaves
@@ -87,6 +88,7 @@ def test_a_run_that_breaks_is_failed_and_never_published(template, tmp_path, cod
         ("pass", r"the notebook wrote no readable metrics\.json"),
         ("open('metrics.json', 'w').write('{')", r"the notebook wrote no readable metrics\.json"),
         ("import sys; sys.exit(0)", "SystemExit"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "the kernel died"),
         ("import time; time.sleep(60)", "took longer than 3 s"),
     ],
 )
@@ -126,6 +128,20 @@ def test_the_kernel_is_this_python_whatever_is_installed(template, tmp_path, mon
     monkeypatch.setenv("JUPYTER_PATH", str(wrong.parents[1]))
     template("import json, sys; json.dump({'python': sys.executable}, open('metrics.json', 'w'))")
     assert runs.run("small").metrics == {"python": sys.executable}
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_do_not_share_ports(template):
+    """Silent failure 6: kernels that start together are reached through sockets, each run in a folder of its own."""
+    template(
+        "import json; from ipykernel.connect import get_connection_info\n"
+        "about = json.loads(get_connection_info())\n"
+        "json.dump({'transport': about['transport'], 'ip': about['ip']}, open('metrics.json', 'w'))"
+    )
+    with ThreadPoolExecutor(3) as pool:
+        found = [run.metrics for run in pool.map(lambda n: runs.run("small", {"n": n}), range(3))]
+    assert {metrics["transport"] for metrics in found} == {"ipc"}
+    assert len({metrics["ip"] for metrics in found}) == 3
 
 
 @pytest.mark.slow

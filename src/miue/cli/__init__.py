@@ -7,7 +7,8 @@ import sys
 
 import typer
 
-from miue.cli import experiments, information, perturb
+from miue.cli import experiments, information, perturb, publish
+from miue.cli.sweep import sweep
 from miue.errors import InputError
 
 app = typer.Typer(
@@ -16,8 +17,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why unlearnable examples work: perturb pictures, train victims, measure mutual information.",
 )
-for command in (perturb.poison, perturb.adopt, perturb.train, experiments.run, experiments.publish, experiments.book):
+for command in (perturb.poison, perturb.adopt, perturb.train, experiments.run, experiments.diff, publish.publish):
     app.command()(command)
+app.command("runs")(experiments.list_runs)
+app.command()(experiments.bench)
+app.command()(experiments.book)
+app.command()(sweep)
 app.add_typer(information.app, name="mi")
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

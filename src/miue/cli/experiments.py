@@ -1,11 +1,17 @@
-"""Commands that run experiments, publish them and build the book."""
+"""Commands that run experiments, look at runs, measure speed and build the book."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from miue.errors import InputError
+from miue.files import atomic
+from miue.models import MODELS
+from miue.text import aligned
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def run(
@@ -13,31 +19,93 @@ def run(
     parameter: Annotated[list[str] | None, typer.Option("-p", help="Parameter, as NAME=VALUE; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     force: Annotated[bool, typer.Option(help="Run again although an identical run is done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be made and how long it would take; make nothing.")
+    ] = False,
     cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 4 * 3600.0,
     limit: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 12 * 3600.0,
 ) -> None:
     """Execute an experiment template with checked parameters."""
     from miue import runs
 
-    given = {}
-    for pair in parameter or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise InputError(f"-p: {pair!r}; write it as NAME=VALUE")
-        given[name] = value
+    given = _pairs(parameter, "-p")
+    if dry_run:
+        for line in runs.dry_run(template, given, out=out).lines():
+            typer.echo(line)
+        return
     done = runs.run(template, given, out=out, force=force, timeout=cell_limit, limit=limit)
     typer.echo(f"run: {done.folder}")
 
 
-def publish(
-    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    name: Annotated[str, typer.Argument(help="Name of the page, which says data and scale.")],
-    book: Annotated[Path, typer.Option(help="The repository that holds the book.")] = Path("."),
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of run folders.")] = Path("runs"),
+    where: Annotated[
+        list[str] | None, typer.Option(help="Only runs with this NAME=VALUE: a parameter, state, template; repeatable.")
+    ] = None,
+    sort: Annotated[str | None, typer.Option(help="Column or parameter to sort by (default: started).")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values, all parameters included.")] = False,
+    json_: Json = False,
 ) -> None:
-    """Copy the executed page of a run that ended well into book/results/."""
-    from miue import runs
+    """List runs: state, data, parameters, accuracies, times."""
+    from miue.runs import listing
 
-    typer.echo(f"page: {runs.publish(folder, name, book)}")
+    table = listing.listed(folder, _pairs(where, "--where"), sort)
+    if json_:
+        typer.echo(table.to_json(orient="records", indent=2, force_ascii=False))
+    else:
+        typer.echo(table.map(listing.written).to_csv(index=False).rstrip() if csv else listing.shown(table))
+
+
+def diff(
+    one: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    other: Annotated[Path, typer.Argument(help="Folder of another run.")],
+    json_: Json = False,
+) -> None:
+    """Compare two runs: parameters, provenance and numbers that differ."""
+    from miue.runs import listing, load
+
+    found = listing.differences(load(one), load(other))
+    if json_:
+        typer.echo(json.dumps(found.to_dict(orient="records"), indent=2, ensure_ascii=False))
+        return
+    relative = [f"{value:+.1%}" if isinstance(value, float) else "" for value in found["relative"]]
+    typer.echo("no difference" if found.empty else aligned(found.assign(relative=relative)))
+
+
+def bench(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Network, repeatable (default: small_resnet): {', '.join(MODELS)}; resnet18:width=0.25 too."
+        ),
+    ] = None,
+    size: Annotated[
+        list[int] | None, typer.Option(help="Height and width in pixels, repeatable (default: 32).")
+    ] = None,
+    n_classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    channels: Annotated[int, typer.Option(help="Channels of the pictures.")] = 3,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "float32",
+    batch: Annotated[int, typer.Option(help="Pictures in a batch.")] = 128,
+    again: Annotated[bool, typer.Option(help="Measure although a result is kept.")] = False,
+    out: Annotated[Path | None, typer.Option(help="File for the table (.csv).")] = None,
+) -> None:
+    """Measure networks on this machine, in pictures per second; estimates of time rest on it."""
+    from miue import bench as benchmark
+
+    table = benchmark.table(
+        model or ["small_resnet"],
+        size or [32],
+        n_classes=n_classes,
+        channels=channels,
+        precision=precision,
+        batch=batch,
+        again=again,
+    )
+    typer.echo(aligned(table.round({"training": 1, "attack": 1, "testing": 1})))
+    if out is not None:
+        with atomic(out) as part:
+            table.to_csv(part, index=False)
+        typer.echo(f"table: {out}")
 
 
 def book(
@@ -47,3 +115,14 @@ def book(
     from miue import book as builder
 
     typer.echo(f"book: {builder.build(root)}")
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """Read NAME=VALUE texts, values as they stand."""
+    given = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"{option}: {text!r}; write it as NAME=VALUE")
+        given[name] = value
+    return given

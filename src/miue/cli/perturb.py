@@ -79,7 +79,8 @@ def adopt(
     images, _ = load(data, root, n_train, None, size)
     made = foreign.read(file, images, kind=kind, labels=labels, key=key, epsilon=epsilon, trust_order=trust_order)
     made.save(out)
-    typer.echo(f"perturbation: {out}, {len(images)} pictures, at most {made.record["levels"]} of 255 grey levels")
+    largest = made.record["levels"]
+    typer.echo(f"perturbation: {out}, {len(images)} pictures, at most {largest} of 255 grey levels")
 
 
 def train(

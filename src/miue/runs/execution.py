@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,16 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miue import progress, store
+from miue import plan, progress, store
 from miue.errors import InputError
 from miue.files import cache_dir
-from miue.runs import notebook, parameters, template
+from miue.plan import Plan
+from miue.runs import figures, lock, notebook, parameters, template
 from miue.runs.records import METRICS, PROGRESS, STATUS, Run, RunFailed, load, problems, read_object
 from miue.runs.template import Template
-from miue.runs.watch import passed_on
+from miue.runs.watch import SECONDS, shown
 
 NAMED = ("data", "method", "model", "source", "preset", "n_train")
 """Parameters whose values show in the name of a run's folder."""
+
+RESERVE, RESERVED_BYTES = ".reserve", 65536
+"""A file that makes room for the last record when a run has filled the disk."""
 
 
 def run(
@@ -35,9 +39,10 @@ def run(
 ) -> Run:
     """Execute a template and return the finished run; one that was finished before is returned at once.
 
-    The folder `out/<template>-<parameters>-<hash>` holds the executed notebook, `metrics.json` (written by
-    the notebook), `status.json` and `progress.log`. The hash covers the parameters, the template, the
-    package's code and the data folder: a run is taken for the same only if all of them are.
+    The folder `out/<template>-<parameters>-<hash>` holds the executed notebook, its `figures/` as SVG and PNG,
+    `metrics.json` (written by the notebook), `status.json` and `progress.log`. The hash covers the parameters, the
+    template, the package's code and the data folder: a run is taken for the same only if all of them are. Of two
+    processes that start the same run, the second waits for the first.
 
     Args:
         name: of a template in `book/experiments/`, or the path of one.
@@ -48,23 +53,46 @@ def run(
         limit: seconds that the whole run may take.
 
     Raises:
-        InputError: the template or a parameter is unknown, or a value does not fit; nothing was started.
+        InputError: the template or a parameter is unknown, a value does not fit, or `out` cannot be written; nothing
+            was started.
         RunFailed: a cell raised or took too long, the kernel died, or no metrics were written. The folder
             keeps the notebook as far as it went, and `status.json` says why.
     """
     if not min(timeout, limit) > 0:
         raise InputError(f"timeout, limit: {timeout:g} s and {limit:g} s must both be above 0")
+    chosen, values, data_root, folder = _prepared(name, given, out)
+    # A kernel works in the run's folder; the folders of data and cache are those of the caller.
+    env = {"MIUE_DATA": data_root, "MIUE_CACHE": str(cache_dir().resolve())}
+    if not force and (before := _finished(folder)):
+        return before
+    with lock.alone(folder):
+        if not force and (before := _finished(folder)):  # by the process that we waited for
+            return before
+        _Execution(chosen, values, folder).go(env, timeout, limit)
+    return load(folder)
+
+
+def dry_run(name: str | Path, given: Mapping[str, object] | None = None, *, out: str | Path = "runs") -> Plan:
+    """Return what `run` with the same arguments would make; nothing is started but measurements of speed.
+
+    Raises:
+        InputError: what `run` refuses; the template has no `plan` cell; the pictures are not there.
+    """
+    chosen, values, data_root, folder = _prepared(name, given, out)
+    if chosen.plan is None:
+        raise InputError(f"template {chosen.name}: no cell is tagged `plan`, so what it would make cannot be told")
+    _finished(folder)
+    return plan.of_template(chosen.plan, values, chosen.name, data_root)
+
+
+def _prepared(
+    name: str | Path, given: Mapping[str, object] | None, out: str | Path
+) -> tuple[Template, dict[str, Any], str, Path]:
+    """The template, its checked parameters, the folder of data, and the run's own folder."""
     chosen = template.read(name)
     values = parameters.check(given or {}, chosen.parameters, chosen.name)
-    # A kernel works in the run's folder; the folders of data and cache are those of the caller.
     data_root = str(Path(os.environ.get("MIUE_DATA") or chosen.root / "data").resolve())
-    env = {"MIUE_DATA": data_root, "MIUE_CACHE": str(cache_dir().resolve())}
-    folder = Path(out).resolve() / _folder_name(chosen, values, data_root)
-    if not force and (before := _finished(folder)):
-        progress.say(f"{folder.name}: done before ({before.status['ended']})")
-        return before
-    _Execution(chosen, values, folder).go(env, timeout, limit)
-    return load(folder)
+    return chosen, values, data_root, Path(out).resolve() / folder_name(chosen, values, data_root)
 
 
 def _finished(folder: Path) -> Run | None:
@@ -72,11 +100,15 @@ def _finished(folder: Path) -> Run | None:
         before = load(folder)
     except InputError:
         return None
-    return None if problems(before) else before
+    if problems(before):
+        return None
+    progress.say(f"{folder.name}: done before ({before.status['ended']})")
+    return before
 
 
-def _folder_name(chosen: Template, values: dict[str, Any], data_root: str) -> str:
-    key = [values, hashlib.sha256(chosen.path.read_bytes()).hexdigest(), store.code_hash("miue"), data_root]
+def folder_name(chosen: Template, values: dict[str, Any], data_root: str) -> str:
+    """Name of a run's folder: its template, what stands out of its parameters, and a hash of all that determines it."""
+    key = [values, chosen.digest, store.code_hash("miue"), data_root]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
     words = [Path(str(values[name])).name for name in NAMED if values.get(name) is not None]
     parts = ["".join(c if c.isalnum() or c in "._" else "_" for c in word)[:24] for word in words]
@@ -98,8 +130,12 @@ class _Execution:
         self.changed = {name: v for name, v in self.values.items() if v != defaults[name].default}
         self.target = self.folder / f"{self.template.name}.ipynb"
         self.headings = notebook.headings(self.template.notebook)
-        # Papermill adds one cell, with the changed parameters, behind the cell of the defaults.
-        self.total = len(notebook.code_cells(self.template.notebook)) + bool(self.changed)
+        self.total = len(notebook.code_cells(self.template.notebook))
+        if self.changed:  # papermill adds one cell, with the changed parameters, behind the cell of the defaults
+            tags = [cell.metadata.get("tags", []) for cell in self.template.notebook.cells]
+            place = next(place for place, of_cell in enumerate(tags) if "parameters" in of_cell)
+            self.headings.insert(place, self.headings[place])
+            self.total += 1
         self.status: dict[str, Any] = {
             "state": "running",
             "template": self.template.relative,
@@ -111,6 +147,7 @@ class _Execution:
             "wall_seconds": None,
             "notebook": self.target.name,
             "notebook_sha256": None,
+            "process": {"pid": os.getpid(), "host": socket.gethostname()},
             "provenance": store.provenance(),
         }
 
@@ -118,22 +155,24 @@ class _Execution:
         """Execute, and record how it ended; raise RunFailed or KeyboardInterrupt if it ended badly."""
         from miue.runs import kernel
 
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        lock.clear(self.folder)
+        (self.folder / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
         self.write()
+        log = self.folder / PROGRESS
+        told = {"MIUE_PROGRESS": str(log)} | ({"MIUE_PROGRESS_SECONDS": str(SECONDS)} if progress.on_terminal() else {})
         error = details = ""
         try:
-            with tempfile.TemporaryDirectory() as scratch, passed_on(self.folder / PROGRESS) as log:
+            with tempfile.TemporaryDirectory() as scratch, shown(log, self.template.name) as move:
                 source = Path(scratch) / self.target.name
                 notebook.save(self.template.notebook, source)
                 kernel.execute(
                     source,
                     self.target,
                     self.changed,
-                    env={**env, "MIUE_PROGRESS": str(log)},
+                    env=env | told,
                     timeout=timeout,
                     limit=limit,
-                    on_cell=self.on_cell,
+                    on_cell=lambda number: move(self.enter(number)),
                 )
             self.status["state"] = "done"
         except KeyboardInterrupt:
@@ -141,6 +180,8 @@ class _Execution:
             raise
         except kernel.CellError as caught:
             error, _, details = str(caught).partition("\n")
+        except OSError as caught:
+            error = str(caught)
         except Exception as caught:
             error = f"{type(caught).__name__}: {caught}".splitlines()[0]
         finally:
@@ -151,22 +192,26 @@ class _Execution:
             raise RunFailed("\n".join([f"{self.template.name}: {reason}", *last, kept]), self.folder)
         progress.say(f"{self.folder.name}: done in {self.status['wall_seconds']:.0f} s")
 
-    def on_cell(self, number: int) -> None:
-        """Record and show that the code cell of that number (from 1, over all cells) starts."""
+    def enter(self, number: int) -> str:
+        """Record that the code cell of that number (from 1, over all cells) starts; return what is shown of it."""
         self.status["cells"]["done"] = self.started
         self.started += 1
         self.write()
-        place = self.headings[min(number, len(self.headings)) - 1]
-        progress.say(f"{self.folder.name}: cell {self.started}/{self.total}, {place}")
+        return f"cell {self.started}/{self.total} {self.headings[number - 1]}".strip()
 
     def settle(self, error: str) -> None:
         """Judge by what lies in the folder, not by what papermill says, and write the final record."""
-        flaws = self.clean() if self.target.is_file() else ["no notebook was written"]
+        (self.folder / RESERVE).unlink(missing_ok=True)
+        try:
+            flaws = self.clean() if self.target.is_file() else ["no notebook was written"]
+        except (InputError, OSError) as unreadable:  # cut off, where the disk was full
+            flaws = [str(unreadable)]
         if not read_object(self.folder / METRICS):
             flaws.append(f"the notebook wrote no readable {METRICS}")
         if self.status["state"] != "interrupted" and (error or flaws):
             self.status["state"], error = "failed", error or flaws[0]
         done = self.total if self.status["state"] == "done" else max(0, self.started - 1)
+        del self.status["process"]
         self.status |= {
             "cells": {"done": done, "total": self.total},
             "error": error or None,
@@ -174,11 +219,16 @@ class _Execution:
             "wall_seconds": round(time.monotonic() - self.clock, 1),
             "notebook_sha256": notebook.sha256(self.target) if self.target.is_file() else None,
         }
-        self.write()
+        try:
+            self.write()
+        except OSError as full:
+            reason = f"its record could not be written ({full})"
+            self.status |= {"state": "failed", "error": f"{error}; {reason}" if error else reason}
 
     def clean(self) -> list[str]:
-        """Take this machine's folders out of the executed notebook; return its flaws."""
+        """Write the figures, take this machine's folders out of the executed notebook; return its flaws."""
         executed = notebook.load(self.target)
+        figures.extract(executed, self.folder / figures.FIGURES)
         executed.metadata.papermill |= {"input_path": self.template.relative, "output_path": self.target.name}
         executed = notebook.shorten(executed, {self.folder: ".", self.template.root: ".", Path.home(): "~"})
         notebook.save(executed, self.target)

@@ -1,5 +1,7 @@
 """Templates: notebooks in MyST Markdown under `book/experiments/`, found by name and read with jupytext."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,18 @@ class Template:
     parameters: dict[str, parameters.Parameter]
 
     @property
+    def plan(self) -> str | None:
+        """Source of the cell tagged `plan`, which sets from the parameters what will be measured; None without one."""
+        tagged = (cell.source for cell in self.notebook.cells if "plan" in cell.metadata.get("tags", []))
+        return next(tagged, None)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all cells, also of those that come from the template that it extends."""
+        cells = [[cell.cell_type, cell.source, cell.metadata] for cell in self.notebook.cells]
+        return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
+
+    @property
     def relative(self) -> str:
         """Path of the template inside the repository: what is written into records, in place of `path`."""
         return self.path.relative_to(self.root).as_posix()
@@ -31,25 +45,45 @@ class Template:
 def read(template: str | Path) -> Template:
     """Return the template of that name, or the one at that path (`.md`).
 
+    A template whose front matter says `miue: {extends: NAME}` holds its own title and parameters; what follows them
+    comes from the template NAME in the same folder.
+
     Names are looked for in `book/experiments/` of the working directory and of each folder above it, then
     in the checkout that the package is installed from.
 
     Raises:
         InputError: there is none (the message lists what exists), it has no cell tagged `parameters` or
-            two, or that cell is not made of annotated assignments; or jupytext is not installed.
+            two, or that cell is not made of annotated assignments; what it extends does not exist; or jupytext is
+            not installed.
     """
     path = _find(template)
     notebook = read_markdown(path)
-    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise InputError(f"template {path.name}: {len(tagged)} cells are tagged `parameters`; it must be one")
+    own = _parameters_cell(notebook, path)
+    if base := notebook.metadata.get("miue", {}).get("extends"):
+        notebook.cells += _continuation(path.with_name(f"{base}.md"), path)
     return Template(
         name=path.stem,
         path=path,
         root=next((folder for folder in path.parents if (folder / EXPERIMENTS).is_dir()), path.parent),
         notebook=notebook,
-        parameters=parameters.read(tagged[0].source, path.stem),
+        parameters=parameters.read(notebook.cells[own].source, path.stem),
     )
+
+
+def _parameters_cell(notebook: Any, path: Path) -> int:
+    """The place of the one cell tagged `parameters`."""
+    tagged = [place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise InputError(f"template {path.name}: {len(tagged)} cells are tagged `parameters`; it must be one")
+    return tagged[0]
+
+
+def _continuation(base: Path, extending: Path) -> list[Any]:
+    """The cells behind the parameters of the template that another one extends: what both have in common."""
+    if not base.is_file():
+        raise InputError(f"template {extending.name}: it extends {base.stem}, and {base.name} is not beside it")
+    notebook = read_markdown(base)
+    return notebook.cells[_parameters_cell(notebook, base) + 1 :]
 
 
 def read_markdown(path: Path) -> Any:

@@ -1,15 +1,17 @@
 """What the parameters that templates share may be: checked against the package's own tables before a run starts."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from miue import defenses, models, poisons, recipes, specs
-from miue.comparison import CLEAN, NONE
 from miue.data import check_name
+from miue.entries import CLEAN, NONE
 from miue.errors import InputError, choose
 from miue.mi import ESTIMATORS
+from miue.models import PRECISIONS
 from miue.pgd import Budget, parse_epsilon
 
 
@@ -18,7 +20,7 @@ def _one_of(argument: str, known: Iterable[str]) -> Callable[[str], str]:
     return lambda value: choose(argument, value, names)
 
 
-def _each(argument: str, one: Callable[[str], str]) -> Callable[[list[str]], list[str]]:
+def _each(argument: str, one: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
     return lambda values: _distinct(argument, [one(value) for value in values])
 
 
@@ -63,6 +65,19 @@ def _epsilon(value: str | float) -> str | float:
     return value
 
 
+def _numbers(argument: str, low: float, high: float = math.inf) -> Callable[[list[Any]], list[Any]]:
+    """Each number in [low, high], none of them twice; the list may be empty."""
+
+    def check(values: list[Any]) -> list[Any]:
+        for value in values:
+            if not low <= value <= high:
+                wanted = f"{low:g} or above" if high == math.inf else f"between {low:g} and {high:g}"
+                raise InputError(f"{argument}: {value:g}; it must be {wanted}")
+        return _distinct(argument, values) if values else values
+
+    return check
+
+
 def _at_least(smallest: int, argument: str, value: int | None) -> int | None:
     if value is not None and value < smallest:
         raise InputError(f"{argument}: {value}; it must be {smallest} or above")
@@ -80,7 +95,17 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "victims": _each("victims", models.check),
     "defenses": _each("defenses", _defense),
     "epsilon": _epsilon,
+    "epsilons": _each("epsilons", _epsilon),
+    "sizes": _numbers("sizes", 8),
+    "ratios": _numbers("ratios", 0, 1),
+    "zetas": _numbers("zetas", 0),
+    "temperatures": _numbers("temperatures", 0.001),
+    "steps": _numbers("steps", 1),
+    "source_epochs": _numbers("source_epochs", 1),
     "source": models.check,
+    "sources": _each("sources", models.check),
+    "models": _each("models", models.check),
+    "precisions": _each("precisions", _one_of("precision", PRECISIONS[1:])),
     "victim": models.check,
     "preset": _one_of("preset", PRESETS),
     "recipe": _recipe,

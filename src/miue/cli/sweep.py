@@ -1,0 +1,65 @@
+"""The command that runs a template with many parameters."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miue.progress import duration
+
+if TYPE_CHECKING:
+    from miue import sweeps
+
+
+def sweep(
+    spec: Annotated[Path, typer.Argument(help="YAML file with template, parameters, grid, list.")],
+    out: Annotated[Path, typer.Option(help="Folder of run folders; sweeps/ in it has the sweep's own.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and which are done; start none.")] = False,
+    engine: Annotated[str, typer.Option(help="Who makes the runs: local or parsl.")] = "local",
+    config: Annotated[
+        str | None,
+        typer.Option(help="For parsl: local, gpu_box, slurm, or a Python file of your own that defines `config`."),
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="For local: runs side by side (default: one for each GPU, or for 4 cores).")
+    ] = None,
+    retries: Annotated[int, typer.Option(help="Times that a run is started again whose process was killed.")] = 1,
+    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 4 * 3600.0,
+    limit: Annotated[float, typer.Option(help="Seconds that one run may take.")] = 12 * 3600.0,
+) -> None:
+    """Run a template for every combination of parameters that a file describes; what is done is skipped."""
+    from miue import sweeps
+
+    read = sweeps.read(spec)
+    if dry_run:
+        _list(read, [sweeps.find(read, run, out) is not None for run in read.runs])
+        return
+    outcome = sweeps.run(
+        read,
+        out=out,
+        engine=engine,
+        config=config,
+        slots=slots,
+        retries=retries,
+        timeout=cell_limit,
+        limit=limit,
+    )
+    _table(read, outcome)
+    if outcome.failed:
+        count = f"{len(outcome.failed)} of {len(outcome.runs)} runs"
+        raise RuntimeError(f"{count} failed; the same command tries them again and skips the rest")
+
+
+def _list(spec: "sweeps.Spec", done: list[bool]) -> None:
+    for run, before in zip(spec.runs, done, strict=True):
+        typer.echo(f"{run.number:5}  {'done ' if before else 'to do'}  {run.label}")
+    typer.echo(f"{len(done)} runs of {spec.template.name}: {sum(done)} done, {done.count(False)} to do")
+
+
+def _table(spec: "sweeps.Spec", outcome: "sweeps.Outcome") -> None:
+    for planned, run in zip(spec.runs, outcome.runs, strict=True):
+        took = "" if run["seconds"] is None else duration(run["seconds"])
+        typer.echo(f"{planned.number:5}  {run['state']:11}  {took:>7}  {planned.label}")
+    for run in outcome.failed:
+        typer.echo("\n".join([f"run {run['number']} failed: {run['error']}", *(f"    {line}" for line in run["last"])]))
+    typer.echo(f"sweep: {outcome.folder}")

@@ -1,0 +1,229 @@
+"""Entries, the unit of all experiments; the setting that many have in common; the file of what was measured."""
+
+import json
+import os
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from miue import defenses, models, poisons, recipes
+from miue.data import check_name
+from miue.errors import InputError, choose
+from miue.images import Images
+from miue.mi import ESTIMATORS
+from miue.pgd import Budget, parse_epsilon
+from miue.poisons import Poison
+from miue.poisons.poison import drawn
+
+CLEAN, WITHHELD, NONE = "clean", "withheld", "none"
+"""The method that changes nothing, the one that leaves pictures out, and the defense that does nothing."""
+
+VERSION = 2
+"""Of the files of entries: since 2 source, budget and ratio stand in each row, not in the line of the setting."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all entries of a table have in common.
+
+    Args:
+        data, n_train, n_test, size: as `miue.load` takes them.
+        preset: effort of the perturbations: "quick", "laptop" or "paper".
+        recipe: training of the victims, with changes if wanted: "laptop:epochs=10".
+        estimator, n_slices: of the sliced mutual information.
+    """
+
+    data: str = "digits_m"
+    n_train: int | None = None
+    n_test: int | None = None
+    size: int | None = None
+    preset: str = "laptop"
+    recipe: str = "laptop"
+    estimator: str = "ksg"
+    n_slices: int = 64
+
+    def check(self) -> None:
+        """Refuse what does not exist, before anything is computed.
+
+        Raises:
+            InputError: an unknown data set, preset, recipe or estimator, or no slices.
+        """
+        check_name(self.data)
+        for method in poisons.METHODS.values():
+            choose("preset", self.preset, method.presets)
+        recipes.recipe(self.recipe)
+        choose("estimator", self.estimator, ESTIMATORS)
+        if self.n_slices < 1:
+            raise InputError(f"n_slices: {self.n_slices}; it must be 1 or above")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measurement: how the pictures are perturbed, who learns from them, behind which defense, with which seed.
+
+    Args:
+        method: one of `miue.poisons.METHODS`, as `miue.specs` writes it; "clean" for the pictures as they are; or
+            "withheld" for a set without those pictures that a method at the same ratio and seed would perturb: what
+            the clean rest is worth alone.
+        victim: one of `miue.models.MODELS`.
+        defense: one of `miue.defenses.DEFENSES`, or "none".
+        seed: of the perturbation, of the draw of the perturbed pictures, of the victim and of the slices.
+        source: network whose gradients shape the perturbation.
+        epsilon: budget, a fraction of the pixel range, as text: "8/255".
+        ratio: share of the pictures that are perturbed (withheld), in [0, 1].
+    """
+
+    method: str
+    victim: str
+    defense: str = NONE
+    seed: int = 0
+    source: str = "small_resnet"
+    epsilon: str = "8/255"
+    ratio: float = 1.0
+
+    def __str__(self) -> str:
+        special = [f.name for f in fields(self) if f.default not in (MISSING, getattr(self, f.name))]
+        return ", ".join([f"{self.method} -> {self.victim}", *(f"{name} {getattr(self, name)}" for name in special)])
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether a perturbation has to be made for it."""
+        return self.method not in (CLEAN, WITHHELD) and self.ratio > 0
+
+    def check(self, setting: Setting) -> None:
+        """Refuse what does not exist, before anything is computed.
+
+        Raises:
+            InputError: an unknown method, victim, defense, source or option; a seed, budget or ratio out of range;
+                all pictures withheld.
+        """
+        if self.method not in (CLEAN, WITHHELD):
+            poisons.options(self.method, setting.preset)
+        models.check(self.victim)
+        models.check(self.source)
+        if self.defense != NONE:
+            defenses.build(self.defense)
+        Budget(parse_epsilon(self.epsilon))
+        if self.seed < 0:
+            raise InputError(f"seed: {self.seed}; it must be 0 or above")
+        if not 0 <= self.ratio <= 1:
+            raise InputError(f"ratio: {self.ratio}; it must lie between 0 and 1")
+        if self.method == WITHHELD and self.ratio == 1:
+            raise InputError("ratio: 1 with all pictures withheld; nothing is left to train on, so it must be below 1")
+
+    def perturbation(self, setting: Setting) -> dict[str, Any]:
+        """The arguments of `steps.perturbation` and `steps.find_perturbation`, beside the pictures."""
+        return {
+            "method": self.method,
+            "model": self.source,
+            "epsilon": self.epsilon,
+            "seed": self.seed,
+            "preset": setting.preset,
+        }
+
+    def pictures(self, train: Images, poison: Poison | None) -> Images:
+        """What the victim is trained on.
+
+        Args:
+            train: the clean training pictures.
+            poison: their perturbation where the entry `perturbs`, else None.
+        """
+        if self.method == WITHHELD:
+            left_out = drawn(train.ids, torch.ones(len(train), dtype=torch.bool), self.ratio, self.seed)
+            return train.subset((~left_out).nonzero()[:, 0])
+        if poison is None:
+            return train
+        return (poison if self.ratio == 1 else poison.part(train, ratio=self.ratio, seed=self.seed)).apply(train)
+
+    def training(self, setting: Setting) -> dict[str, Any]:
+        """The arguments of `steps.victim` and `steps.find_victim`, beside the pictures."""
+        defense = None if self.defense == NONE else defenses.build(self.defense)
+        return {"model": self.victim, "recipe": setting.recipe, "seed": self.seed, "defense": defense}
+
+
+class Records:
+    """A file of measured entries, one JSON object in a line behind a line that holds the setting.
+
+    Lines are appended and reach the disk one by one, so a stop at any moment loses at most the entry at work.
+
+    Args:
+        path: the file; it is made where there is none.
+        setting: what the entries have in common.
+
+    Raises:
+        InputError: the file holds entries of another setting, or is none of entries (see `read`).
+    """
+
+    def __init__(self, path: str | Path, setting: Setting) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, Any]] = []
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._append({"version": VERSION, "setting": asdict(setting)})
+            return
+        whole = self.path.read_text(encoding="utf-8")
+        if not whole.endswith("\n"):  # the writer was stopped within a line
+            self.path.write_text(whole[: whole.rfind("\n") + 1], encoding="utf-8")
+        before, self.rows = _parsed(self.path)
+        if before != setting:
+            other = [f"{name}={value!r}" for name, value in asdict(before).items() if getattr(setting, name) != value]
+            raise InputError(f"records: {path} was made with {', '.join(other)}; give these values or another file")
+
+    def find(self, entry: Entry) -> dict[str, Any] | None:
+        """The row of `entry`, if it has been measured."""
+        wanted = asdict(entry)
+        return next((row for row in self.rows if wanted.items() <= row.items()), None)
+
+    def refuse_other(self, train: Images) -> None:
+        """Check that the rows were measured on these pictures.
+
+        Raises:
+            InputError: they were not.
+        """
+        if other := {row["content_hash"] for row in self.rows} - {train.content_hash}:
+            raise InputError(
+                f"records: {self.path} was made on other pictures (content hash {other.pop()}) than those of "
+                f"{train.name} here ({train.content_hash}); give another file"
+            )
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row."""
+        self._append(row)
+        self.rows.append(row)
+
+    def _append(self, value: dict[str, Any]) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(value, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
+    """Read a file of entries: what they have in common, and one row for each, as `comparison.compare` returns them.
+
+    Raises:
+        InputError: there is no such file, it is of another version, or a line in it is no JSON.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"records: {path} does not exist")
+    setting, rows = _parsed(Path(path))
+    return setting, pd.DataFrame(rows)
+
+
+def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
+    """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it."""
+    whole = path.read_text(encoding="utf-8")
+    try:
+        head, *rows = [json.loads(line) for line in whole[: whole.rfind("\n") + 1].splitlines()]
+        version, setting = head.get("version", 1), head["setting"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"records: {path} is damaged or no file of entries ({error})") from None
+    if version != VERSION:
+        raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")
+    try:
+        return Setting(**setting), rows
+    except TypeError as error:
+        raise InputError(f"records: {path} is damaged or no file of entries ({error})") from None

@@ -1,0 +1,34 @@
+"""Methods, networks and defenses as readers know them."""
+
+NAMES = {
+    "clean": "clean",
+    "withheld": "clean part alone",
+    "random": "random noise",
+    "em": "EM",
+    "mi_ue": "MI-UE",
+    "small_resnet": "small ResNet",
+    "lenet5": "LeNet-5",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "vgg11": "VGG-11",
+    "vgg19": "VGG-19",
+    "densenet121": "DenseNet-121",
+    "wrn34_10": "WRN-34-10",
+    "vit": "ViT",
+    "mlp2": "2-layer MLP",
+    "mlp3": "3-layer MLP",
+    "d_vae": "D-VAE",
+    "iss": "ISS",
+    "ueraser": "UEraser",
+    "avatar": "AVATAR",
+    **{
+        name: name.upper()
+        for name in ("rem", "sem", "tap", "ar", "lsp", "ops", "cuda", "pil", "tue", "gue", "pue", "uc")
+    },
+}
+
+
+def title(spec: str) -> str:
+    """Write a method, victim or defense as a reader knows it: "resnet18:width=0.25" as "ResNet-18, width 0.25"."""
+    name, *options = spec.split(":")
+    return ", ".join([NAMES.get(name, name.replace("_", " ")), *(option.replace("=", " ") for option in options)])

@@ -1,0 +1,242 @@
+"""What an experiment would make: its perturbations and victims, each once, which are cached, and what the rest takes.
+
+A time is estimated from the passes that a step makes over the pictures and the measured speed of its network
+(`miue.bench`), as a range. Generation mixes passes that train the source network with cheaper ones that only move the
+pictures, so its time lies between as if all were of the one kind and as if all were of the other. A victim's passes
+are known; what is uncertain there is the machine, `SPREAD` around the estimate.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from miue import bench, data, poisons, recipes, steps, store
+from miue.defenses import Defense
+from miue.defenses.adversarial import AdversarialTraining
+from miue.defenses.ueraser import UEraser
+from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting, read
+from miue.errors import InputError
+from miue.images import Images
+from miue.poisons import Poison
+from miue.progress import duration
+from miue.specs import parse
+from miue.text import aligned
+
+SPREAD = 1.5
+"""Factor by which the time of a step may leave the estimate to either side; see `book/experiments/index.md`."""
+
+BATCH = 128
+"""Pictures that share a pass of a method that does not say how many."""
+
+OWN_SOURCE = {"pil": "linear"}
+"""Methods whose passes go through a network of their own, and one of `miue.models` that is as fast."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A perturbation or a victim: its name, whether it lies in the cache, and the seconds that making it takes."""
+
+    kind: str
+    name: str
+    cached: bool
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that the entries share, and how many of the entries are measured already."""
+
+    data: str
+    entries: int
+    recorded: int
+    steps: list[Step]
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """What is not cached takes this long, from and to."""
+        return sum(step.low for step in self.steps), sum(step.high for step in self.steps)
+
+    def table(self) -> pd.DataFrame:
+        """One row for each step."""
+        rows = [
+            {
+                "make": step.kind,
+                "of": step.name,
+                "state": "cached" if step.cached else "to make",
+                "estimate": "" if step.cached else between(step.low, step.high),
+            }
+            for step in self.steps
+        ]
+        return pd.DataFrame(rows, columns=["make", "of", "state", "estimate"])
+
+    def lines(self) -> list[str]:
+        """What `miue run --dry-run` prints."""
+        open_steps = [step for step in self.steps if not step.cached]
+        lines = [f"data: {self.data}"]
+        if self.recorded:
+            lines.append(f"entries: {self.recorded} of {self.entries} are in the records file and not measured again")
+        if self.steps:
+            lines.append(aligned(self.table()))
+        lines.append(f"{len(self.steps)} steps for {self.entries - self.recorded} entries, {len(open_steps)} to make")
+        if open_steps:
+            lines.append(
+                f"estimate: {between(*self.seconds)} on {store.device_name()}, and some for measuring information"
+            )
+            lines.append("it rests on the passes of each step and on speeds measured once, as `miue bench` prints them")
+        return lines
+
+
+def of_template(source: str, values: Mapping[str, Any], name: str, root: str | Path | None = None) -> Plan:
+    """Plan what a template's `plan` cell asks for.
+
+    Args:
+        source: of the cell; it is executed with the parameters as its variables, and sets `setting` and `wanted`.
+        values: of all parameters, checked. Where `records` names a file, its entries are not counted again.
+        name: of the template, for messages.
+        root: of the data, as `miue.load` takes it.
+
+    Raises:
+        InputError: the cell does not set what it must, or asks for what does not exist.
+    """
+    found: dict[str, Any] = dict(values)
+    try:
+        exec(compile(source, f"<plan of {name}>", "exec"), found)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"template {name}: its plan cell failed ({type(error).__name__}: {error})") from error
+    setting, wanted = found.get("setting"), found.get("wanted")
+    if not isinstance(setting, Setting) or not isinstance(wanted, list):
+        raise InputError(f"template {name}: its plan cell must set `setting`, a Setting, and `wanted`, a list of Entry")
+    file = values.get("records")
+    return make(wanted, setting, Path(file) if file else None, root)
+
+
+def make(
+    wanted: Sequence[Entry], setting: Setting, records: Path | None = None, root: str | Path | None = None
+) -> Plan:
+    """Plan the measurement of entries; nothing is made but measurements of speed that are not kept yet.
+
+    Args:
+        wanted: entries.
+        setting: what they have in common.
+        records: file of measured entries, which need not exist.
+        root: of the data, as `miue.load` takes it.
+
+    Raises:
+        InputError: an entry asks for what does not exist, the pictures are not there, or the records are of another
+            setting.
+    """
+    setting.check()
+    for entry in wanted:
+        entry.check(setting)
+    unique = list(dict.fromkeys(wanted))
+    measured = _measured(records, setting)
+    missing = [entry for entry in unique if not any(asdict(entry).items() <= row.items() for row in measured)]
+    train, test = data.load(setting.data, root, setting.n_train, setting.n_test, setting.size)
+    kept: dict[str, Poison | None] = {}
+    shown: dict[str, Images | None] = {}  # what victims are trained on; None while its perturbation is not made
+    made: dict[str, Step] = {}
+    for entry in missing:
+        name = _perturbation(entry)
+        if entry.perturbs and name not in kept:
+            kept[name] = steps.find_perturbation(images=train, **entry.perturbation(setting))
+            seconds = (0.0, 0.0) if kept[name] else generation(entry, setting, train)
+            made[name] = Step("perturbation", name, kept[name] is not None, *seconds)
+        on = _pictures(entry)
+        if on not in shown:
+            shown[on] = None if entry.perturbs and kept[name] is None else entry.pictures(train, kept.get(name))
+        name = _victim(entry)
+        if name not in made:
+            made[name] = _trained(name, entry, setting, train, test, shown[on])
+    in_order = sorted(made.values(), key=lambda step: step.kind)
+    return Plan(train.name, len(unique), len(unique) - len(missing), in_order)
+
+
+def generation(entry: Entry, setting: Setting, train: Images) -> tuple[float, float]:
+    """Seconds that the perturbation of an entry takes, from and to; its method's passes are an upper limit."""
+    options = poisons.options(entry.method, setting.preset)
+    if not options.passes:
+        return 0.0, 0.0
+    source = OWN_SOURCE.get(parse(entry.method)[0], entry.source)
+    batch: int = getattr(options, "sweep_batch", BATCH)
+    speed = bench.measure(source, **_shape(train), batch=batch)
+    slow, fast = sorted((speed.training, speed.attack))
+    pictures = options.passes * len(train)
+    return pictures / fast / SPREAD, pictures / slow * SPREAD
+
+
+def training(entry: Entry, setting: Setting, pictures: int, train: Images, test: Images) -> tuple[float, float]:
+    """Seconds that the victim of an entry takes, from and to, tests included; without what a defense does before."""
+    recipe = recipes.recipe(setting.recipe)
+    speed = bench.measure(entry.victim, **_shape(train), precision=recipe.precision, batch=recipe.batch)
+    each = recipe.batches_per_epoch * recipe.batch if recipe.batches_per_epoch else pictures
+    attacks, forwards = _defending(entry.training(setting)["defense"])
+    one_epoch = each / speed.training + each * attacks / speed.attack + (each * forwards + len(test)) / speed.testing
+    return recipe.epochs * one_epoch / SPREAD, recipe.epochs * one_epoch * SPREAD
+
+
+def between(low: float, high: float) -> str:
+    """Write a range of times."""
+    if high < 1:
+        return "seconds"
+    return duration(high) if duration(low) == duration(high) else f"{duration(low)} to {duration(high)}"
+
+
+def _defending(defense: Defense | None) -> tuple[float, float]:
+    """Passes that move pictures and passes forward only which a defense adds to each pass of training."""
+    match defense:
+        case AdversarialTraining():
+            return defense.steps, 0
+        case UEraser() if defense.draws > 1:
+            return 0, defense.draws * defense.first_phase
+        case _:
+            return 0, 0
+
+
+def _trained(name: str, entry: Entry, setting: Setting, train: Images, test: Images, pictures: Images | None) -> Step:
+    if pictures is not None and steps.find_victim(pictures, test, **entry.training(setting)) is not None:
+        return Step("victim", name, True, 0.0, 0.0)
+    count = len(train if pictures is None else pictures)
+    return Step("victim", name, False, *training(entry, setting, count, train, test))
+
+
+def _perturbation(entry: Entry) -> str:
+    return _name(entry.method, source=entry.source, epsilon=entry.epsilon, seed=entry.seed)
+
+
+def _pictures(entry: Entry) -> str:
+    """A name of what is trained on; entries that change nothing share one."""
+    part = {} if entry.ratio == 1 else {"ratio": entry.ratio}
+    if entry.perturbs:
+        return _name(_perturbation(entry), **part)
+    return _name(WITHHELD, **part, seed=entry.seed) if entry.method == WITHHELD and entry.ratio else CLEAN
+
+
+def _victim(entry: Entry) -> str:
+    on = _pictures(entry)
+    seed = {"seed": entry.seed} if on == CLEAN else {}  # else it is the seed of the pictures
+    behind = {} if entry.defense == NONE else {"defense": entry.defense}
+    return _name(f"{entry.victim} on {on}", **seed, **behind)
+
+
+def _name(first: str, **facts: Any) -> str:
+    return ", ".join([first, *(f"{name} {value}" for name, value in facts.items())])
+
+
+def _shape(images: Images) -> dict[str, Any]:
+    return {"size": images.shape[-1], "channels": images.shape[0], "n_classes": len(images.classes)}
+
+
+def _measured(file: Path | None, setting: Setting) -> list[dict[str, Any]]:
+    """The rows of a file of entries; none where there is no such file yet."""
+    if file is None or not file.exists():
+        return []
+    before, rows = read(file)
+    if before != setting:
+        raise InputError(f"records: {file} was made with another setting, {before}; give another file")
+    return rows.to_dict(orient="records")

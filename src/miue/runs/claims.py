@@ -1,0 +1,240 @@
+"""What the paper claims, and what the published entries say about it: one verdict for each claim."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from miue.entries import NONE
+from miue.runs import evidence
+from miue.runs.evidence import Finding, Judge
+from miue.runs.leaderboard import SCALES, SETTING, listed
+
+UNTESTED = "untested here"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper that an experiment can decide.
+
+    Args:
+        text: the sentence, in our words.
+        reported: the paper's numbers.
+        judge: decides it in one setting.
+        how: when it counts as holding.
+        family: the paper's data set that it is about, as in `reference.DATA`; any resembling data set is evidence
+            at our scale.
+    """
+
+    text: str
+    reported: str
+    judge: Judge
+    how: str
+    family: str = "cifar10"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim (text, the paper's numbers, how it is judged) and what became of it.
+
+    Args:
+        verdict: in words: "confirmed" or "not confirmed" in the paper's own setting; "holds at our scale" or "not
+            confirmed at our scale" in another; or "untested here".
+        numbers: what says so, and where it was measured.
+        pages: that show it, as paths in the book without their suffix.
+    """
+
+    text: str
+    reported: str
+    how: str
+    verdict: str
+    numbers: str = ""
+    pages: tuple[str, ...] = ()
+
+
+ALIKE = {"cifar10": r"CIFAR-10\b.*", "cifar100": r"CIFAR-100", "imagenet_subset": r"folder imagenet.*"}
+"""Names of the data sets on which a claim about the paper's can be looked at, at our scale or at its own."""
+
+ORDER = "MI-UE is lower than each of EM, TAP, NTGA, AR, REM, SEM, GUE and TUE that was measured, in every seed"
+
+CLAIMS = (
+    Claim(
+        "MI-UE leaves victims the lowest accuracy of all methods: CIFAR-10, ResNet-18.",
+        "9.95 %; next TAP 11.21 %, EM 24.17 %",
+        evidence.lowest,
+        ORDER,
+    ),
+    Claim("The same on CIFAR-100.", "1.17 %; next TUE 1.34 %, EM 2.09 %", evidence.lowest, ORDER, "cifar100"),
+    Claim(
+        "The same on a subset of ImageNet with 100 classes.",
+        "1.03 %; next EM 1.26 %",
+        evidence.lowest,
+        ORDER,
+        "imagenet_subset",
+    ),
+    Claim(
+        "Methods that work lower the information that clean and perturbed features share: clean, random noise, EM, "
+        "MI-UE from high to low.",
+        "0.712, 0.675, 0.640, 0.497",
+        evidence.information_order,
+        "the four means over random directions fall in this order, in every seed",
+    ),
+    Claim(
+        "Over methods, the gap in information goes with the gap in accuracy.",
+        "Spearman 0.78",
+        evidence.correlation,
+        "at least five perturbations within the budget; the bootstrap interval of Spearman's correlation lies above 0",
+    ),
+    Claim(
+        "Linear networks keep their accuracy on data that brings deep ones to guessing.",
+        "linear above 30 %, deep 10 %",
+        evidence.linear_unharmed,
+        "no method that harms the residual victim harms the linear one",
+    ),
+    Claim(
+        "The deeper the victim, the larger the fall of accuracy and of information.",
+        "MI-UE: 38 points lost by a 2-layer perceptron, 48 by one of 3 layers, 70 by LeNet-5, 84.5 by ResNet-18",
+        evidence.depth,
+        f"at least four victims; Spearman's correlation of depth with both gaps is {evidence.RANKED} or more",
+    ),
+    Claim(
+        "MI-UE made with ResNet-18 transfers to other victims.",
+        "ResNet-50 9.98 %, DenseNet-121 9.93 %, ViT 15.51 %, LeNet-5 10.80 %, perceptrons 14.16 and 17.82 %",
+        evidence.transfer,
+        "it harms every victim measured that is of another family than its source",
+    ),
+    Claim(
+        "MI-UE hardly depends on the budget from 4/255 to 16/255.",
+        "no number known to us",
+        evidence.budgets,
+        "at least three budgets; the means over seeds lie within five points",
+    ),
+    Claim(
+        "Without its similarity term MI-UE loses most of its effect.",
+        "51.65 % instead of 9.95 %",
+        evidence.ablated("similarity", 0, 0, harmful=False),
+        "with the term it harms, without it no more",
+    ),
+    Claim(
+        "The weight of its distance term makes no difference up to 0.1, and CIFAR-10 does without the term.",
+        "10.09 % without",
+        evidence.ablated("zeta", 0, 0.1, harmful=True),
+        "it harms at every such weight that was measured",
+    ),
+    Claim(
+        "A weight of 10 or more destroys the effect.",
+        "above 45 %",
+        evidence.ablated("zeta", 10, math.inf, harmful=False),
+        "at 0.1 it harms, at such a weight no more",
+    ),
+    Claim(
+        "MI-UE resists adversarial training at 4/255.",
+        "31.79 %; clean pictures 89.77 %",
+        evidence.adversarial(4, harmful=True),
+        "it still harms, measured from clean pictures under the same training",
+    ),
+    Claim(
+        "Adversarial training at 8/255 brings most of the accuracy back.",
+        "70.56 %; clean pictures 85.10 %",
+        evidence.adversarial(8, harmful=False),
+        "it harms no more, measured from clean pictures under the same training",
+    ),
+    Claim(
+        "Purification (JPEG, grey, fewer bits) brings every method back.",
+        "above 80 %",
+        evidence.purification,
+        "behind the best of the three that was measured no method harms that did before",
+    ),
+    Claim(
+        "A MINE term improves EM and TAP.",
+        "EM 15.62 % instead of 24.17 %, TAP 10.01 % instead of 11.21 %",
+        evidence.mine_helps,
+        "both accuracies are lower with the term than without, in the mean over seeds",
+    ),
+    Claim(
+        "CIFAR-10 is perturbed in 3.6 hours.",
+        "3.6 hours on the authors' GPU",
+        evidence.generation_time,
+        "all 50,000 pictures, paper preset, ResNet-18: no more than 3.6 hours on whatever device",
+    ),
+)
+
+
+ANSWERED = (
+    Verdict(
+        "The shared information has an upper bound in which only the covariance of perturbed features within each "
+        "class can be adjusted.",
+        "a theorem for features that are nearly normal given the class",
+        "by proof, not by runs",
+        "holds as mathematics",
+        "The chapter proves such bounds without normality and gives their conditions: the entropy of the perturbed "
+        "features given the clean ones enters with a minus, the log-determinant alone means nothing, and the bound of "
+        "noised features never falls below the entropy of the labels.",
+        ("covariance",),
+    ),
+    Verdict(
+        "AR noise is less linearly separable than clean pictures, and works nevertheless.",
+        "AR 17.41 %",
+        "held-out accuracy of a linear network on Digits-M, in the chapter",
+        "not confirmed at our scale",
+        "Under AR a linear network reads pictures about as well as clean ones, no worse; and at its published norm AR "
+        "does our victims no harm.",
+        ("detecting",),
+    ),
+)
+"""Claims that chapters answer, and no record of a run."""
+
+
+def verdicts(entries: pd.DataFrame) -> list[Verdict]:
+    """Judge each of `CLAIMS` by published entries; `ANSWERED` come behind them.
+
+    Args:
+        entries: what `leaderboard.entries` returns.
+    """
+    return [*(judge(claim, entries) for claim in CLAIMS), *ANSWERED]
+
+
+def judge(claim: Claim, entries: pd.DataFrame) -> Verdict:
+    """Judge a claim by the setting that weighs most among those that say something about it.
+
+    Settings weigh by scale, then by the number of training pictures, then of seeds. Only entries in the paper's own
+    setting confirm a claim or fail to; all others speak about our scale.
+    """
+    about = claim.text, claim.reported, claim.how
+    for setting in _settings(entries[entries["data"].str.fullmatch(ALIKE[claim.family])]):
+        for victim in _residual(setting):
+            if finding := claim.judge(setting, victim):
+                return Verdict(*about, *_outcome(finding))
+    return Verdict(*about, UNTESTED)
+
+
+def _outcome(finding: Finding) -> tuple[str, str, tuple[str, ...]]:
+    """Verdict, numbers and pages of a finding."""
+    used, first = finding.used, finding.used.iloc[0]
+    where = "" if used["same"].all() else " at our scale"
+    word = "not confirmed" if not finding.holds else "holds" if where else "confirmed"
+    measured = f"{first['data']}, {first['n_train']:,} pictures, {first['scale']}"
+    return word + where, f"{finding.numbers} ({measured})", tuple(f"results/{name}" for name in listed(used["pages"]))
+
+
+def _settings(entries: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The entries of each setting and source, with those that need no source; the weightiest first."""
+    found = []
+    for _, table in entries.groupby(SETTING, dropna=False):
+        for source in sorted(set(table["source"]) - {NONE}):
+            found.append(table[table["source"].isin([source, NONE])])
+
+    def weight(table: pd.DataFrame) -> tuple[int, int, int]:
+        scale = table["scale"].iloc[0]
+        known = SCALES.index(scale) if scale in SCALES else -1
+        return known, int(table["n_train"].iloc[0]), table["seed"].nunique()
+
+    yield from sorted(found, key=weight, reverse=True)
+
+
+def _residual(table: pd.DataFrame) -> list[str]:
+    """The residual victims, the one most like the paper's ResNet-18 first: full width before thinner, by name."""
+    names = {victim: victim.partition(":")[0] for victim in sorted(set(table["victim"]))}
+    kept = [victim for victim, name in names.items() if name in ("resnet18", "small_resnet")]
+    return sorted(kept, key=lambda victim: (names[victim] != "resnet18", ":" in victim))

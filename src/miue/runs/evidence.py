@@ -1,0 +1,257 @@
+"""What published entries say about a claim: functions of the entries of one setting, None where they say nothing.
+
+Accuracies of different victims and defenses are compared as shares of the possible fall, (clean - accuracy) /
+(clean - chance): 0 where nothing is lost, 1 where the victim guesses. At least half of it counts as harm.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from miue import defenses, plots, specs, statistics
+from miue.defenses.adversarial import AdversarialTraining
+from miue.entries import CLEAN, NONE
+from miue.runs.leaderboard import UNBOUNDED, percent
+from miue.runs.reference import BUDGET
+
+OURS = "mi_ue"
+COMPARED = ("em", "tap", "ntga", "ar", "rem", "sem", "gue", "tue")
+"""The methods that the paper sets MI-UE against, as published: without options."""
+
+DEPTH = ("linear", "mlp2", "mlp3", "lenet5", "vgg11", "small_resnet", "resnet18")
+"""Victims from shallow to deep, whatever their width."""
+
+HARM = 0.5
+RANKED = 0.9
+"""Spearman's correlation from which two orders count as the same; six places with two neighbours swapped have 0.94."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a claim holds in one setting, the numbers that say so, and the entries that these come from."""
+
+    holds: bool
+    numbers: str
+    used: pd.DataFrame
+
+
+Judge = Callable[[pd.DataFrame, str], Finding | None]
+"""Takes the entries of one setting and source, as `leaderboard.entries` returns them, and the residual victim among
+them that the claim is judged by."""
+
+
+def lowest(table: pd.DataFrame, victim: str) -> Finding | None:
+    """MI-UE leaves the lowest accuracy of all compared methods, in every seed."""
+    used = _select(table, (OURS, *COMPARED), victim)
+    seeds = _by_seed(used, "test_accuracy")
+    if OURS not in seeds or len(seeds.columns) < 2 or seeds.empty:
+        return None
+    others = seeds.drop(columns=OURS)
+    wins = seeds[OURS] < others.min(axis=1)
+    text = "; ".join(f"{_name(method)} {percent(seeds[method])}" for method in [OURS, *others])
+    return Finding(bool(wins.all()), f"{text}; MI-UE is the lowest in {_share(wins)}", used)
+
+
+def information_order(table: pd.DataFrame, victim: str) -> Finding | None:
+    """Information falls from clean over random noise and EM to MI-UE, in every seed."""
+    order = [CLEAN, "random", "em", OURS]
+    used = _select(table, order, victim)
+    seeds = _by_seed(used, "mi")
+    if set(order) - set(seeds) or seeds.empty:
+        return None
+    falls = (seeds[order].diff(axis=1).iloc[:, 1:] < 0).all(axis=1)
+    values = ", ".join(f"{_name(m)} {seeds[m].mean():.3f}" for m in order)
+    return Finding(bool(falls.all()), f"{values} nats; in this order in {_share(falls)}", used)
+
+
+def correlation(table: pd.DataFrame, victim: str) -> Finding | None:
+    """Over methods, the gap in information and the gap in accuracy rise together: the interval lies above 0."""
+    used = _select(table, None, victim)
+    means = used.groupby("method")[["mi", "test_accuracy"]].mean().dropna()
+    if CLEAN not in means.index or len(means) < 6:
+        return None
+    gaps = means.loc[CLEAN] - means.drop(index=CLEAN)
+    found = statistics.rank_correlation(gaps["mi"], gaps["test_accuracy"])
+    text = f"Spearman {found.rho:.2f} ({found.low:.2f} to {found.high:.2f}) over {len(gaps)} methods"
+    return Finding(found.low > 0, text, used)
+
+
+def linear_unharmed(table: pd.DataFrame, victim: str) -> Finding | None:
+    """What harms the residual victim does not harm a linear one."""
+    deep = harm(_select(table, None, victim))
+    used = _select(table, None, "linear")
+    flat = harm(used)
+    harmful = [m for m in deep.index[deep >= HARM] if m in flat]
+    if not harmful:
+        return None
+    kept = used[used["method"].isin(harmful)].groupby("method")["test_accuracy"].mean()
+    text = f"linear victims keep {percent(kept)} under {_names(harmful)}, and have "
+    text += f"{percent(used.loc[used['method'] == CLEAN, 'test_accuracy'])} after clean training"
+    return Finding(bool((flat[harmful] < HARM).all()), text, used)
+
+
+def depth(table: pd.DataFrame, victim: str) -> Finding | None:
+    """Under MI-UE the gaps in accuracy and in information both rank the victims by their depth."""
+    used = _select(table, (CLEAN, OURS))
+    used = used.assign(family=used["victim"].str.split(":").str[0])
+    means = used.pivot_table(index="family", columns="method", values=["test_accuracy", "mi"])
+    places = [name for name in DEPTH if name in means.index]
+    if len(places) < 4 or means.loc[places].isna().any(axis=None) or len(means.columns) < 4:
+        return None
+    gaps = {value: (means[value][CLEAN] - means[value][OURS])[places] for value in ("test_accuracy", "mi")}
+    rho = {value: pd.Series(gap.to_numpy()).corr(pd.Series(range(len(gap))), "spearman") for value, gap in gaps.items()}
+    points = ", ".join(f"{_name(v)} {100 * gaps['test_accuracy'][v]:.1f}" for v in places)
+    text = f"points lost: {points}; Spearman with depth {rho['test_accuracy']:.2f}, of the gap in information "
+    return Finding(min(rho.values()) >= RANKED, f"{text}{rho['mi']:.2f}", used)
+
+
+def transfer(table: pd.DataFrame, victim: str) -> Finding | None:
+    """MI-UE harms victims of other families than its source; linear ones have a claim of their own."""
+    used = _select(table, (CLEAN, OURS))
+    source = next(iter(used.loc[used["method"] == OURS, "source"]), "").partition(":")[0]
+    used = used[~used["victim"].str.split(":").str[0].isin([source, "linear"])]
+    shares = {victim: harm(rows).get(OURS, np.nan) for victim, rows in used.groupby("victim")}
+    shares = {victim: share for victim, share in shares.items() if np.isfinite(share)}
+    if not shares:
+        return None
+    text = "; ".join(f"{_name(victim)} {share:.2f}" for victim, share in shares.items())
+    return Finding(min(shares.values()) >= HARM, f"share of the possible fall: {text}", used)
+
+
+def budgets(table: pd.DataFrame, victim: str) -> Finding | None:
+    """From 4/255 to 16/255 the accuracy under MI-UE stays within five points."""
+    used = _select(table, (OURS,), victim, budget=None)
+    levels = pd.to_numeric(used["budget"].str.removesuffix("/255"), errors="coerce")
+    used = used[levels.between(4, 16)]
+    means = used.groupby(levels)["test_accuracy"].mean()
+    if len(means) < 3:
+        return None
+    text = ", ".join(f"{level:g}/255 {100 * mean:.1f} %" for level, mean in means.items())
+    return Finding(bool(np.ptp(means) <= 0.05), text, used)
+
+
+def ablated(option: str, low: float, high: float, harmful: bool) -> Judge:
+    """Make the judge of variants of MI-UE whose `option` lies between: each harms, or (`harmful` False) none does."""
+
+    def varied(spec: str) -> bool:
+        name, options = specs.parse(spec)
+        return name == OURS and options.keys() == {option} and low <= options[option] <= high
+
+    def judge(table: pd.DataFrame, victim: str) -> Finding | None:
+        variants = sorted(filter(varied, set(table["method"])))
+        used = _select(table, (CLEAN, OURS, *variants), victim)
+        shares, means = harm(used), used.groupby("method")["test_accuracy"].mean()
+        found = [spec for spec in variants if spec in shares]
+        if not found or OURS not in shares:
+            return None
+        holds = all((shares[spec] >= HARM) == harmful for spec in found) and shares[OURS] >= HARM
+        return Finding(bool(holds), "; ".join(f"{_name(m)} {100 * means[m]:.1f} %" for m in [OURS, *found]), used)
+
+    return judge
+
+
+def adversarial(levels: int, harmful: bool) -> Judge:
+    """Make the judge of MI-UE behind adversarial training of that radius: it still does harm, or none."""
+
+    def judge(table: pd.DataFrame, victim: str) -> Finding | None:
+        trainings = [name for name in sorted(set(table["defense"])) if _radius(name) == levels]
+        used = _select(table, (CLEAN, OURS), victim, trainings[:1])
+        share, means = harm(used), used.groupby("method")["test_accuracy"].mean()
+        if OURS not in share:
+            return None
+        text = f"MI-UE {100 * means[OURS]:.1f} %, clean pictures {100 * means[CLEAN]:.1f} %, both trained so"
+        return Finding(bool((share[OURS] >= HARM) == harmful), text, used)
+
+    return judge
+
+
+def purification(table: pd.DataFrame, victim: str) -> Finding | None:
+    """Behind the best kind of ISS no perturbation that harmed the victim does."""
+    before = harm(_select(table, None, victim))
+    harmful = before.index[before >= HARM]
+    kinds = [name for name in set(table["defense"]) if name.partition(":")[0] == "iss"]
+    used = _select(table, (CLEAN, *harmful), victim, kinds)
+    left = pd.DataFrame({kind: harm(used[used["defense"] == kind]) for kind in kinds}).reindex(harmful).dropna()
+    if left.empty:
+        return None
+    best = left.min(axis=1)
+    text = "; ".join(f"{_name(m)} {before[m]:.2f} to {best[m]:.2f}" for m in best.index)
+    return Finding(bool((best < HARM).all()), f"share of the possible fall: {text}", used)
+
+
+def mine_helps(table: pd.DataFrame, victim: str) -> Finding | None:
+    """The MINE term lowers the accuracy under EM and under TAP."""
+    used = _select(table, None, victim)
+    used = used[used["method"].isin(["em", "tap"]) | used["method"].str.fullmatch(r"(em|tap):mine=[^:]+")]
+    means = used.groupby("method")["test_accuracy"].mean()
+    pairs = [(plain, m) for plain in ("em", "tap") for m in means.index if m.startswith(f"{plain}:") and plain in means]
+    if {plain for plain, _ in pairs} != {"em", "tap"}:
+        return None
+    text = "; ".join(f"{_name(m)} {100 * means[m]:.1f} % (without {100 * means[plain]:.1f} %)" for plain, m in pairs)
+    return Finding(all(means[m] < means[plain] for plain, m in pairs), text, used)
+
+
+def generation_time(table: pd.DataFrame, victim: str) -> Finding | None:
+    """All pictures of CIFAR-10 are perturbed by the paper preset in no more than 3.6 hours."""
+    used = table[(table["method"] == OURS) & (table["preset"] == "paper") & (table["n_train"] >= 50_000)]
+    used = used[(used["source"] == "resnet18") & used["seconds"].notna()]
+    if used.empty:
+        return None
+    hours = used["seconds"].min() / 3600
+    return Finding(hours <= 3.6, f"{hours:.1f} hours on {used['device'].iloc[0]}", used)
+
+
+def harm(table: pd.DataFrame) -> pd.Series:
+    """Share of the possible fall of each method under one victim and training, from means over seeds."""
+    means = table.groupby("method")["test_accuracy"].mean()
+    if CLEAN not in means:
+        return pd.Series(dtype=float)
+    return (means[CLEAN] - means.drop(CLEAN)) / (means[CLEAN] - 1 / table["n_classes"].iloc[0])
+
+
+def _select(
+    table: pd.DataFrame,
+    methods: Sequence[str] | None = None,
+    victim: str | None = None,
+    defense: Sequence[str] = (NONE,),
+    budget: str | None = BUDGET,
+) -> pd.DataFrame:
+    """Entries of bounded methods with all pictures perturbed, at the budget, for these methods, victim and defenses.
+
+    None stands for all; what needs no perturbation is there at every budget.
+    """
+    kept = (table["ratio"] == 1) & (table["budget"] != UNBOUNDED) & table["defense"].isin(defense)
+    if budget is not None:
+        kept &= table["budget"].isin([budget, NONE])
+    if methods is not None:
+        kept &= table["method"].isin(methods)
+    if victim is not None:
+        kept &= table["victim"] == victim
+    return table[kept]
+
+
+def _by_seed(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """One row for each seed that all methods of the table have, one column for each method."""
+    return table.pivot_table(index="seed", columns="method", values=value, sort=False).dropna()
+
+
+def _radius(defense: str) -> int | None:
+    """Grey levels of an adversarial training; None for another defense."""
+    if not defense.startswith("adversarial_training"):
+        return None
+    built = defenses.build(defense)
+    return round(255 * built.epsilon) if isinstance(built, AdversarialTraining) else None
+
+
+def _share(won: pd.Series) -> str:
+    return f"{int(won.sum())} of {len(won)} seed{'s' if len(won) > 1 else ''}"
+
+
+def _name(spec: str) -> str:
+    return plots.title(spec)
+
+
+def _names(methods: Iterable[str]) -> str:
+    return "; ".join(map(plots.title, methods))

@@ -1,0 +1,184 @@
+"""All published entries in one table: what each method left of a victim's accuracy, ranked only among its like."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from miue.entries import CLEAN, NONE, WITHHELD
+from miue.errors import InputError
+from miue.pgd import Budget, parse_epsilon
+from miue.poisons import METHODS
+from miue.runs import reference
+
+SCALES = ("quick", "laptop", "paper")
+RANKS = {"quick": 0, "laptop": 1, "standard": 2, "adversarial": 2, "paper": 2}
+"""How large a preset or recipe is, as an index into `SCALES`."""
+
+UNKNOWN, UNBOUNDED = "unknown", "unbounded"
+CONTROLS = (CLEAN, WITHHELD, "random")
+"""What shows whether a method did anything; a control has no rank."""
+
+PICTURES = ["data", "content_hash", "n_train", "n_classes", "size"]
+SETTING = [*PICTURES, "preset", "recipe", "scale"]
+"""Fields of an entry that a whole table of entries has in common."""
+GROUP = [*SETTING, "victim", "defense", "budget", "ratio"]
+"""Fields that entries share which may stand in one ranking."""
+ROW = [*GROUP, "method", "source"]
+"""Fields that entries share which differ by their seed only: a row of the leaderboard."""
+
+
+def scale(preset: str | None, recipe: str | None) -> str:
+    """Return "quick", "laptop" or "paper": the lower of a preset and a recipe; "unknown" where one of them is.
+
+    Changes behind the recipe's name do not count; they are part of the recipe, which stands beside the scale.
+    """
+    ranks = [RANKS.get((name or "").partition(":")[0]) for name in (preset, recipe)]
+    known = [rank for rank in ranks if rank is not None]
+    return SCALES[min(known)] if len(known) == len(ranks) else UNKNOWN
+
+
+def entries(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Collect the entries of published records.
+
+    Args:
+        records: by the name of their page. A record whose run measured no entries adds none. Where several pages
+            hold an entry with the same seed, it counts once, as the one that was run last has it.
+
+    Returns:
+        One row for each entry and seed, with the fields `ROW` and `seed`; `test_accuracy` in [0, 1]; `mi` and `null`
+        in nats, NaN where they were not measured, by `estimator`; `seconds` that its perturbation took, on `device`;
+        `pages`, the names of all that show it; and what the paper says: its `family` of data or None, `reported` in
+        [0, 1] or NaN, and `same`, whether the two may be subtracted.
+    """
+    newest_last = sorted(records, key=lambda page: (str(records[page].get("ended")), page))
+    rows = [row for page in newest_last for row in _entries(page, records[page])]
+    table = pd.DataFrame(rows, columns=[*ROW, "seed", *MEASURED])
+    same = table.groupby([*ROW, "seed", "test_accuracy"], dropna=False)["page"]
+    table = table.assign(pages=same.transform(lambda names: ", ".join(names)))
+    table = table.drop(columns="page").drop_duplicates([*ROW, "seed"], keep="last").reset_index(drop=True)
+    whole = table.to_dict("records")
+    return table.assign(
+        family=pd.Series([reference.family(row) for row in whole], dtype=object),
+        reported=pd.Series([reference.reported(row) for row in whole], dtype=float),
+        same=pd.Series([reference.same_setting(row) for row in whole], dtype=bool),
+    )
+
+
+MEASURED = ["test_accuracy", "mi", "null", "estimator", "seconds", "device", "page"]
+
+
+def _entries(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The entries of one record, each with what its table has in common."""
+    given, metrics = record.get("parameters", {}), record.get("metrics", {})
+    data = metrics.get("data", {})
+    if "data" not in data or "n" not in data:
+        return
+    common = {
+        "page": page,
+        "data": data["data"],
+        "content_hash": data.get("content_hash", ""),
+        "n_train": data["n"],
+        "n_classes": data.get("n_classes", float("nan")),
+        "size": data.get("shape", [_size(given, data["data"])])[-1],
+        "preset": given.get("preset"),
+        "recipe": given.get("recipe"),
+        "scale": scale(given.get("preset"), given.get("recipe")),
+        "source": given.get("source", UNKNOWN),
+        "epsilon": given.get("epsilon", UNKNOWN),
+        "victim": given.get("victim", UNKNOWN),
+        "estimator": given.get("estimator", "ksg"),
+        "device": metrics.get("device"),
+        "defense": NONE,
+        "ratio": 1.0,
+    }
+    rows = metrics["entries"] if "entries" in metrics else _from_runs(metrics, common["estimator"])
+    for row in rows:
+        yield _settled(common | row | {"page": page})
+
+
+def _from_runs(metrics: Mapping[str, Any], estimator: str) -> Iterator[dict[str, Any]]:
+    """The entries of a record that holds accuracies as `runs` and information apart from them."""
+    measured = {
+        (one["method"], one["seed"]): {name: one[name]["value"] for name in ("mi", "null")}
+        for one in metrics.get("mutual_information", [])
+        if one.get("estimator", estimator) == estimator
+    }
+    for row in metrics.get("runs", []):
+        yield row | measured.get((row["method"], row["seed"]), {})
+
+
+def _settled(row: dict[str, Any]) -> dict[str, Any]:
+    """An entry with its budget as the groups know it, and no field that does not matter to it."""
+    seconds = row.get("perturbation_seconds")
+    row |= {"budget": _budget(row), "seconds": seconds or float("nan"), "ratio": float(row["ratio"])}
+    if row["budget"] == NONE:
+        row["source"] = NONE
+    return {name: row.get(name) for name in [*ROW, "seed", *MEASURED]}
+
+
+def _budget(row: Mapping[str, Any]) -> str:
+    name = row["method"].partition(":")[0]
+    if name in (CLEAN, WITHHELD) or row["ratio"] == 0:
+        return NONE
+    if not row.get("bounded", METHODS[name].bounded if name in METHODS else True):
+        return UNBOUNDED
+    try:
+        return f"{Budget(parse_epsilon(row['epsilon'])).levels}/255"
+    except InputError:
+        return UNKNOWN
+
+
+def _size(given: Mapping[str, Any], data: str) -> int:
+    """Height and width in pixels, where a record tells it by name only: all sets but folders have 32."""
+    told = re.fullmatch(r"folder .*, (\d+) px", data)
+    return int(told[1]) if told else given.get("size") or 32
+
+
+def rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Sum up `entries` over seeds, and rank the methods of each group.
+
+    Returns:
+        One row for what differs by its seed only, with the fields `ROW`; `seeds`, how many; `mean`, `low` and `high`
+        of the test accuracy in [0, 1]; the means of `mi` and `null`; `estimator`; `reported` and `difference` (ours
+        minus the paper's, only where the setting is the same); `rank` and `of`: its place by mean accuracy, from the
+        lowest, among the methods of its `GROUP`, missing for controls and where there is no other; and `pages`.
+        Largest scale first, groups together, each by accuracy.
+    """
+    summed = (
+        table.groupby(ROW, dropna=False, sort=False)
+        .agg(
+            seeds=("seed", "nunique"),
+            mean=("test_accuracy", "mean"),
+            low=("test_accuracy", "min"),
+            high=("test_accuracy", "max"),
+            mi=("mi", "mean"),
+            null=("null", "mean"),
+            estimator=("estimator", lambda names: ", ".join(sorted(set(names)))),
+            reported=("reported", "first"),
+            same=("same", "all"),
+            pages=("pages", listed),
+        )
+        .reset_index()
+    )
+    summed["difference"] = (summed["mean"] - summed["reported"]).where(summed.pop("same"))
+    control = summed["method"].str.split(":").str[0].isin(CONTROLS) | (summed["ratio"] == 0)
+    ranked = summed[~control].groupby(GROUP, dropna=False)["mean"]
+    summed["of"] = ranked.transform("size")
+    summed["rank"] = ranked.rank(method="min").where(summed["of"] > 1)
+    summed["effort"] = [-SCALES.index(name) if name in SCALES else 1 for name in summed["scale"]]
+    order = ["effort", "data", "n_train", "size", "recipe", "ratio", "victim", "defense", "mean"]
+    falling = [name == "n_train" for name in order]
+    return summed.sort_values(order, ascending=[not f for f in falling], kind="stable").drop(columns="effort")
+
+
+def listed(pages: Iterable[str]) -> list[str]:
+    """Return the names in several lists of pages, each once, in order."""
+    return sorted({name for names in pages for name in names.split(", ")})
+
+
+def percent(values: Sequence[float]) -> str:
+    """Write accuracies in [0, 1] for a reader: "18.8 %", or "18.8 % (13.7 to 25.5)" for several."""
+    mean = f"{100 * sum(values) / len(values):.1f} %"
+    return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"

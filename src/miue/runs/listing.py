@@ -1,0 +1,189 @@
+"""Runs side by side: a table over a folder of runs, and what differs between two."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from miue.entries import NONE, Entry
+from miue.errors import InputError, choose
+from miue.progress import duration
+from miue.runs import lock
+from miue.runs.records import STATUS, Run, load
+from miue.text import aligned
+
+LOST = "lost"
+"""State of a run that says it is running while no process is at work on it."""
+
+IDENTITY = tuple(field.name for field in fields(Entry))
+"""What tells the rows of a list of measurements apart."""
+
+COLUMNS = ("run", "state", "template", "data", "n_train", "preset", "seeds", "test_accuracy", "started", "wall_seconds")
+"""What is shown of each run on a terminal."""
+
+
+def state(run: Run) -> str:
+    """The state of a run: running, done, failed, interrupted, or lost where its process was killed."""
+    return LOST if run.state == "running" and not lock.held(run.folder) else run.state
+
+
+def listed(folder: str | Path, where: Mapping[str, str] | None = None, sort: str | None = None) -> pd.DataFrame:
+    """Return a table of the runs in `folder`.
+
+    Args:
+        folder: of run folders.
+        where: only runs whose column or parameter of that name has this value, compared as text; a list is written
+            with commas.
+        sort: column or parameter to sort by; by default the time when a run was started.
+
+    Returns:
+        One row for each run: `run` (its folder's name), `state`, `template`, `data`, `n_train`, `preset`, `seeds`,
+        `test_accuracy` (by method, its range over undefended victims), `started` and `wall_seconds`, then all
+        parameters that are no column yet.
+
+    Raises:
+        InputError: there is no such folder, or no run has what is asked for.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"folder: {folder} does not exist; give a folder of runs")
+    rows = [_row(run) for run in _runs(Path(folder))]
+    table = pd.DataFrame(
+        rows, columns=list(dict.fromkeys(name for row in rows for name in row)) or ["run"], dtype=object
+    )
+    for name, value in (where or {}).items():
+        table = table[table[choose("--where", name, table)].map(written) == value]
+    by = choose("--sort", sort or ("started" if "started" in table else "run"), table)
+    return table.sort_values(by, key=_sortable, kind="stable").reset_index(drop=True)
+
+
+def shown(table: pd.DataFrame) -> str:
+    """Write the first columns of `listed` as lines of text for a terminal."""
+    if table.empty:
+        return "no runs"
+    table = table[[name for name in COLUMNS if name in table]].copy()
+    table["wall_seconds"] = [
+        "" if pd.isna(seconds) else duration(seconds) for seconds in table["wall_seconds"].astype(float)
+    ]
+    table["started"] = table["started"].str[:16]
+    table["test_accuracy"] = [
+        ", ".join(f"{method} {_percent(values)}" for method, values in of_run.items())
+        for of_run in table["test_accuracy"]
+    ]
+    return aligned(table.rename(columns={"wall_seconds": "took"}).map(written))
+
+
+def differences(one: Run, other: Run) -> pd.DataFrame:
+    """Return what differs between two runs.
+
+    Returns:
+        One row for each parameter, fact of provenance and number: `part`, `name`, the two values `one` and `other`
+        (None where there is none), and `relative`, other / one - 1, for numbers. Rows of a list of measurements are
+        matched by what they are of (method, victim, seed and so on), other lists by place.
+    """
+    parts = {
+        "state": [{"state": state(run), "template": run.status.get("template")} for run in (one, other)],
+        "parameters": [run.parameters for run in (one, other)],
+        "provenance": [run.status.get("provenance", {}) for run in (one, other)],
+        "metrics": [_own_metrics(run) for run in (one, other)],
+    }
+    rows = []
+    for part, (first, second) in parts.items():
+        left, right = dict(_flat(first)), dict(_flat(second))
+        for name in dict.fromkeys([*left, *right]):
+            a, b = left.get(name), right.get(name)
+            if a != b:
+                rows.append({"part": part, "name": name, "one": a, "other": b, "relative": _relative(a, b)})
+    return pd.DataFrame(rows, columns=["part", "name", "one", "other", "relative"], dtype=object)
+
+
+def accuracies(run: Run) -> dict[str, tuple[float, float]]:
+    """The lowest and highest clean test accuracy of undefended victims, by method, in [0, 1]; empty without any."""
+    found: dict[str, list[float]] = {}
+    for row in _measurements(run.metrics):
+        if row.get("defense", NONE) == NONE and isinstance(row.get("test_accuracy"), float | int):
+            found.setdefault(str(row.get("method")), []).append(float(row["test_accuracy"]))
+    return {method: (min(values), max(values)) for method, values in found.items()}
+
+
+def _row(run: Run) -> dict[str, Any]:
+    data = run.metrics.get("data")
+    pictures = data.get("n") if isinstance(data, dict) else None
+    parameters = run.parameters
+    return {
+        "run": run.folder.name,
+        "state": state(run),
+        "template": Path(str(run.status.get("template"))).stem,
+        "data": parameters.get("data"),
+        "n_train": parameters.get("n_train") or pictures,
+        "preset": parameters.get("preset"),
+        "seeds": parameters.get("seeds"),
+        "test_accuracy": accuracies(run),
+        "started": run.status.get("started"),
+        "wall_seconds": run.status.get("wall_seconds"),
+        **{name: value for name, value in parameters.items() if name not in COLUMNS},
+    }
+
+
+def _runs(folder: Path) -> Iterator[Run]:
+    for path in sorted(folder.glob(f"*/{STATUS}")):
+        try:
+            yield load(path.parent)
+        except InputError:  # no record of a run, or a damaged one
+            continue
+
+
+def _measurements(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = metrics.get("entries") or metrics.get("runs") or []
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _own_metrics(run: Run) -> dict[str, Any]:
+    """The metrics without what they repeat of the provenance."""
+    return {name: value for name, value in run.metrics.items() if name not in run.status.get("provenance", {})}
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the plain values in nested JSON, each with its path."""
+    if isinstance(value, Mapping):
+        pairs: Sequence[tuple[str, Any]] = [
+            (f"{name}.{key}" if name else str(key), item) for key, item in value.items()
+        ]
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        pairs = [(f"{name}[{_label(item, place)}]", item) for place, item in enumerate(value)]
+    else:
+        yield name, value
+        return
+    for path, item in pairs:
+        yield from _flat(item, path)
+
+
+def _label(item: Any, place: int) -> str:
+    known = [str(item[key]) for key in IDENTITY if key in item] if isinstance(item, dict) else []
+    return ", ".join(known) or str(place)
+
+
+def _relative(one: Any, other: Any) -> float | None:
+    numbers = all(isinstance(value, float | int) and not isinstance(value, bool) for value in (one, other))
+    return other / one - 1 if numbers and one else None
+
+
+def _percent(values: tuple[float, float]) -> str:
+    low, high = (f"{100 * value:.0f}" for value in values)
+    return f"{low} %" if low == high else f"{low}–{high} %"
+
+
+def written(value: Any) -> str:
+    """Write a value of `listed` as text: lists with commas, dicts as JSON, nothing for what is missing."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "" if value is None or value != value else str(value)
+
+
+def _sortable(column: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column.map(written) if numbers.isna().all() else numbers

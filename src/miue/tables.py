@@ -1,0 +1,175 @@
+"""Tables of measured entries, for reading and for metrics: what templates show beside their figures."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from miue import store
+from miue.comparison import CLEAN, NONE, Setting
+from miue.names import title
+from miue.statistics import RankCorrelation, rank_correlation
+
+PERCENT = ("test_accuracy", "lowest", "highest", "best_epoch", "train_accuracy", "disagreement")
+NATS = ("mi", "null", "within_class", "ceiling", "stderr", "stderr_samples")
+FACTS = ("levels", "bounded", "passes", "perturbation_seconds")
+OF_DATA = ("data", "n_train", "n_test", "size", "n_classes", "content_hash")
+PERTURBATION = ["method", "source", "epsilon", "seed"]
+GAPS = {
+    "mi_gap": "information: clean minus perturbed",
+    "share_gap": "share of the ceiling that is lost",
+    "disagreement": "disagreement",
+}
+
+
+def chance(table: pd.DataFrame) -> float:
+    """Accuracy of guessing, in (0, 1)."""
+    return 1 / int(table["n_classes"].iloc[0])
+
+
+def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
+    """List what the entries of a table have in common, and what was varied, one line each."""
+    first = table.iloc[0]
+    hours = table["victim_seconds"].sum() + table.drop_duplicates(PERTURBATION)["perturbation_seconds"].sum()
+    lines = {
+        "training pictures": f"{first['n_train']:,} of {first['data']}, {first['n_classes']} classes",
+        "their content hash": first["content_hash"],
+        "clean test pictures": f"{first['n_test']:,}",
+        "entries": len(table),
+        "seeds": _listed(table["seed"]),
+        "sources and their preset": f"{_listed(table['source'])}; {setting.preset}",
+        "victims and their recipe": f"{_listed(table['victim'])}; {setting.recipe}",
+        "budgets": _listed(table["epsilon"]),
+        "sliced mutual information": f"{setting.estimator}, {setting.n_slices} directions",
+        "hardware": _listed(table["device"]),
+        "made from commits": _listed(table["commit"].dropna()),
+        "hours of computing": f"{hours / 3600:.1f}",
+    }
+    return pd.Series(lines, name="this run").to_frame()
+
+
+def metrics(table: pd.DataFrame, setting: Setting, **more: Any) -> dict[str, Any]:
+    """What a run hands on: its data, setting, entries and what made them, as plain JSON.
+
+    A value that an entry does not have (`stderr_samples` of a few pictures) is left out of its row.
+    """
+    rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
+    first = {name: rows[0][name] for name in OF_DATA}
+    return {
+        "data": {**first, "n": first["n_train"]},
+        "setting": asdict(setting),
+        "entries": [{name: value for name, value in row.items() if value is not None} for row in rows],
+        "chance": chance(table),
+        **more,
+        **store.provenance(),
+    }
+
+
+def summary(table: pd.DataFrame, by: str | Sequence[str] = "method") -> Styler:
+    """Show means over seeds: accuracies in percent, information in nats, what the perturbation cost.
+
+    Args:
+        table: entries.
+        by: the column, or columns, that tell the rows apart.
+    """
+    groups = table.groupby([by] if isinstance(by, str) else list(by), sort=False)
+    spread = groups["test_accuracy"].agg(lowest="min", highest="max")
+    measured = [name for name in (*PERCENT, *NATS) if name in table]
+    shown = groups["seed"].nunique().rename("seeds").to_frame().join(groups[measured].mean())
+    for place, name in enumerate(spread):
+        shown.insert(2 + place, name, spread[name])
+    shown = shown.join(groups[list(FACTS)].first())
+    shown = shown.rename(index=_titled).rename_axis(index=None if isinstance(by, str) else list(by))
+    names = {name: name.replace("_", " ") for name in shown}
+    return (
+        shown.rename(columns=names)
+        .style.format("{:.1%}", subset=[names[name] for name in PERCENT])
+        .format("{:.3f}", subset=[names[name] for name in NATS if name in names], na_rep="–")
+        .format("{:.0f}", subset=[names["passes"], names["perturbation_seconds"]])
+    )
+
+
+def against_clean(table: pd.DataFrame) -> pd.DataFrame:
+    """Hold every entry against clean training of the same victim, behind the same defense, with the same seed.
+
+    Returns:
+        The entries that are not clean and have such a partner, with `clean_accuracy`; `accuracy_gap`, clean minus
+        perturbed; `fall`, the share of the way to guessing, NaN where clean training is no better; `mi_gap` in nats;
+        and `share_gap`, 1 - mi / ceiling.
+    """
+    partner = ["victim", "defense", "seed"]
+    clean = table[table["method"] == CLEAN].drop_duplicates(partner)
+    clean = clean[[*partner, "test_accuracy", "mi"]].rename(
+        columns={"test_accuracy": "clean_accuracy", "mi": "clean_mi"}
+    )
+    rows = table[table["method"] != CLEAN].merge(clean, on=partner)
+    gap, room = rows["clean_accuracy"] - rows["test_accuracy"], rows["clean_accuracy"] - chance(table)
+    return rows.drop(columns="clean_mi").assign(
+        accuracy_gap=gap,
+        fall=(gap / room).where(room > 0),
+        mi_gap=rows["clean_mi"] - rows["mi"],
+        share_gap=1 - rows["mi"] / rows["ceiling"],
+    )
+
+
+def correlations(rows: pd.DataFrame) -> dict[str, RankCorrelation]:
+    """Spearman's correlation over `rows` (of `against_clean`) between the accuracy gap and each of `GAPS`.
+
+    Under four rows, or where all are equal, a rank correlation says nothing: what cannot be said is left out.
+    """
+    if len(rows) < 4 or rows["accuracy_gap"].nunique() == 1:
+        return {}
+    return {
+        name: rank_correlation(rows[measure], rows["accuracy_gap"])
+        for measure, name in GAPS.items()
+        if rows[measure].nunique() > 1
+    }
+
+
+def contrary(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Find the entries that go against what is published: perturbations lower accuracy, defenses do not.
+
+    A difference counts beyond two standard errors of the test sets, means over seeds. Random noise is not meant to do
+    harm and is left out.
+
+    Returns:
+        Two tables with `accuracy`, what it is held against, and the standard error of their difference: undefended
+        victims that lost less than two of these against clean training, and defended ones that lost more than two
+        against the undefended victim.
+    """
+    cells = table.groupby(["method", "victim", "defense"], sort=False).agg(
+        accuracy=("test_accuracy", "mean"), n=("n_test", "sum")
+    )
+    cells["variance"] = cells["accuracy"] * (1 - cells["accuracy"]) / cells["n"]
+    cells = cells.reset_index()
+
+    def held(own: pd.DataFrame, against: pd.DataFrame, on: list[str], name: str) -> pd.DataFrame:
+        both = own.merge(against[[*on, "accuracy", "variance"]], on=on, suffixes=("", "_other"))
+        error = (both["variance"] + both["variance_other"]) ** 0.5
+        shown = both[["method", "victim", "defense", "accuracy"]]
+        return shown.assign(**{name: both["accuracy_other"], "standard error": error})
+
+    rows = cells[~cells["method"].isin([CLEAN, "random"])]
+    undefended = rows["defense"] == NONE
+    clean = cells[(cells["method"] == CLEAN) & (cells["defense"] == NONE)]
+    learned = held(rows[undefended], clean, ["victim"], "clean training").drop(columns="defense")
+    worse = held(rows[~undefended], rows[undefended], ["method", "victim"], "undefended")
+    return (
+        learned[learned["accuracy"] > learned["clean training"] - 2 * learned["standard error"]],
+        worse[worse["accuracy"] < worse["undefended"] - 2 * worse["standard error"]],
+    )
+
+
+def provenance() -> pd.DataFrame:
+    """What made a page: versions, code and device, one line each."""
+    return pd.Series(store.provenance(), name="this page was made with").to_frame()
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def _titled(value: object) -> object:
+    return title(value) if isinstance(value, str) else value

@@ -1,0 +1,165 @@
+"""Claims are judged by the weightiest entries, never confirmed at a lesser scale, and untested without evidence."""
+
+from functools import partial
+
+import pytest
+from test_leaderboard import entry, record
+
+from miue import statistics
+from miue.runs import claims, evidence, leaderboard
+
+NAMES = {claim.judge: claim for claim in reversed(claims.CLAIMS)}
+PAPER = {"data": "CIFAR-10", "n": 50_000, "preset": "paper", "recipe": "paper"}
+
+
+def verdict(judge, *records):
+    found = leaderboard.entries({f"page-{number}": one for number, one in enumerate(records)})
+    return claims.judge(NAMES[judge], found)
+
+
+def of_resnet(*rows, **setting):
+    placed = [{"victim": "resnet18", "source": "resnet18"} | row for row in rows]
+    return record(*placed, **{"data": "CIFAR-10", "n": 4000} | setting)
+
+
+def test_without_records_every_claim_of_an_experiment_is_untested():
+    found = claims.verdicts(leaderboard.entries({}))
+    assert {one.verdict for one in found[: len(claims.CLAIMS)]} == {claims.UNTESTED}
+    assert not any(one.pages or one.numbers for one in found[: len(claims.CLAIMS)])
+
+
+@pytest.mark.parametrize(
+    ("mi_ue", "setting", "word"),
+    [
+        (0.10, {}, "holds at our scale"),
+        (0.30, {}, "not confirmed at our scale"),
+        (0.10, PAPER, "confirmed"),
+        (0.30, PAPER, "not confirmed"),
+        (0.10, PAPER | {"data": "CIFAR-10 (JPEG-75 copy)"}, "holds at our scale"),
+        (0.10, PAPER | {"recipe": "paper:epochs=20"}, "holds at our scale"),
+        (0.10, {"data": "Digits-M"}, claims.UNTESTED),
+    ],
+)
+def test_a_claim_is_confirmed_in_the_papers_setting_only(mi_ue, setting, word):
+    found = verdict(evidence.lowest, of_resnet(entry("mi_ue", mi_ue), entry("em", 0.2), **setting))
+    assert found.verdict == word
+    assert found.pages == (() if word == claims.UNTESTED else ("results/page-0",))
+
+
+def test_the_larger_scale_weighs_more_then_the_number_of_pictures():
+    holds = [entry("mi_ue", 0.1), entry("em", 0.2)]
+    fails = [entry("mi_ue", 0.3), entry("em", 0.2)]
+    assert "holds" in verdict(evidence.lowest, of_resnet(*fails, n=3000), of_resnet(*holds, n=4000)).verdict
+    quick = of_resnet(*holds, n=9000, preset="quick")
+    assert "not confirmed" in verdict(evidence.lowest, of_resnet(*fails, n=3000), quick).verdict
+
+
+def test_an_order_holds_only_in_every_seed_and_variants_do_not_count():
+    rows = [entry("mi_ue", 0.1), entry("em", 0.2), entry("mi_ue", 0.3, seed=1), entry("em", 0.2, seed=1)]
+    found = verdict(evidence.lowest, of_resnet(*rows))
+    assert found.verdict == "not confirmed at our scale" and "1 of 2 seeds" in found.numbers
+    assert "20.0 % (10.0 to 30.0)" in found.numbers
+    rows = [entry("mi_ue", 0.2), entry("em", 0.3), entry("em:scope=class", 0.1)]
+    assert verdict(evidence.lowest, of_resnet(*rows)).verdict == "holds at our scale"
+
+
+def test_information_must_fall_in_the_papers_order():
+    values = {"clean": 0.7, "random": 0.6, "em": 0.5, "mi_ue": 0.4}
+    rows = [entry(method, 0.5, mi=value) for method, value in values.items()]
+    assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "holds at our scale"
+    rows[2]["mi"] = 0.65
+    assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "not confirmed at our scale"
+    assert verdict(evidence.information_order, of_resnet(*rows[:3])).verdict == claims.UNTESTED
+
+
+def test_gaps_that_rise_together_are_correlated_and_gaps_that_do_not_are_not(monkeypatch):
+    monkeypatch.setattr(statistics, "rank_correlation", partial(statistics.rank_correlation, draws=100))
+    methods = ["random", "ar", "em", "tap", "sem", "mi_ue", "gue", "tue"]
+    rising = [entry("clean", 0.9, mi=0.9)] + [entry(m, 0.8 - i / 10, mi=0.8 - i / 10) for i, m in enumerate(methods)]
+    assert verdict(evidence.correlation, of_resnet(*rising)).verdict == "holds at our scale"
+    mixed = [0.4, 0.7, 0.3, 0.8, 0.2, 0.6, 0.5, 0.1]
+    for row, value in zip(rising[1:], mixed, strict=True):
+        row["mi"] = value
+    assert verdict(evidence.correlation, of_resnet(*rising)).verdict == "not confirmed at our scale"
+    assert verdict(evidence.correlation, of_resnet(*rising[:5])).verdict == claims.UNTESTED
+
+
+def _victims(accuracies, clean=0.9):
+    """Entries of clean and MI-UE training for each victim, information falling with accuracy."""
+    for victim, accuracy in accuracies.items():
+        yield entry("clean", clean, victim=victim, mi=clean)
+        yield entry("mi_ue", accuracy, victim=victim, mi=accuracy)
+
+
+@pytest.mark.parametrize(
+    ("judge", "accuracies", "holds"),
+    [
+        (evidence.linear_unharmed, {"linear": 0.8, "resnet18": 0.1}, True),
+        (evidence.linear_unharmed, {"linear": 0.3, "resnet18": 0.1}, False),
+        (evidence.linear_unharmed, {"linear": 0.3, "resnet18": 0.8}, None),
+        (evidence.depth, {"linear": 0.8, "mlp2": 0.7, "mlp3": 0.5, "lenet5": 0.4, "resnet18": 0.1}, True),
+        (evidence.depth, {"linear": 0.8, "mlp2": 0.1, "mlp3": 0.5, "lenet5": 0.4, "resnet18": 0.1}, False),
+        (evidence.depth, {"linear": 0.8, "resnet18": 0.1}, None),
+        (evidence.transfer, {"resnet18": 0.1, "lenet5": 0.2, "linear": 0.9}, True),
+        (evidence.transfer, {"resnet18": 0.1, "lenet5": 0.2, "mlp2": 0.8}, False),
+        (evidence.transfer, {"resnet18": 0.1}, None),
+    ],
+)
+def test_claims_about_victims(judge, accuracies, holds):
+    found = verdict(judge, of_resnet(*_victims(accuracies)))
+    expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
+    assert found.verdict == expected[holds]
+
+
+@pytest.mark.parametrize(
+    ("judge", "defense", "accuracy", "holds"),
+    [
+        ("MI-UE resists adversarial training at 4/255.", "adversarial_training:epsilon=4/255", 0.2, True),
+        ("MI-UE resists adversarial training at 4/255.", "adversarial_training:epsilon=4/255", 0.7, False),
+        ("MI-UE resists adversarial training at 4/255.", "adversarial_training", 0.2, None),
+        ("Adversarial training at 8/255 brings most of the accuracy back.", "adversarial_training", 0.7, True),
+        ("Purification (JPEG, grey, fewer bits) brings every method back.", "iss:kind=jpeg", 0.7, True),
+        ("Purification (JPEG, grey, fewer bits) brings every method back.", "iss:kind=jpeg", 0.2, False),
+        ("Purification (JPEG, grey, fewer bits) brings every method back.", "cutmix", 0.7, None),
+    ],
+)
+def test_claims_about_defenses(judge, defense, accuracy, holds):
+    claim = next(claim for claim in claims.CLAIMS if claim.text == judge)
+    rows = [entry("clean", 0.9), entry("mi_ue", 0.1)]
+    rows += [entry("clean", 0.8, defense=defense), entry("mi_ue", accuracy, defense=defense)]
+    found = claims.judge(claim, leaderboard.entries({"a": of_resnet(*rows)}))
+    expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
+    assert found.verdict == expected[holds]
+
+
+@pytest.mark.parametrize(
+    ("text", "variant", "accuracy", "holds"),
+    [
+        ("Without its similarity term", "mi_ue:similarity=false", 0.8, True),
+        ("Without its similarity term", "mi_ue:similarity=false", 0.2, False),
+        ("The weight of its distance term", "mi_ue:zeta=0.01", 0.2, True),
+        ("The weight of its distance term", "mi_ue:zeta=10", 0.2, None),
+        ("A weight of 10", "mi_ue:zeta=10", 0.8, True),
+        ("A weight of 10", "mi_ue:zeta=10:steps=5", 0.8, None),
+    ],
+)
+def test_claims_about_the_terms_of_the_loss(text, variant, accuracy, holds):
+    claim = next(claim for claim in claims.CLAIMS if claim.text.startswith(text))
+    rows = [entry("clean", 0.9), entry("mi_ue", 0.1), entry(variant, accuracy)]
+    found = claims.judge(claim, leaderboard.entries({"a": of_resnet(*rows)}))
+    expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
+    assert found.verdict == expected[holds]
+
+
+def test_budgets_the_mine_term_and_the_time_of_generation():
+    rows = [entry("mi_ue", 0.1 + n / 1000, epsilon=f"{n}/255") for n in (2, 4, 8, 16)]
+    assert verdict(evidence.budgets, of_resnet(*rows)).verdict == "holds at our scale"
+    rows[3]["test_accuracy"] = 0.2
+    assert verdict(evidence.budgets, of_resnet(*rows)).verdict == "not confirmed at our scale"
+    rows = [entry("em", 0.24), entry("tap", 0.11), entry("em:mine=0.1", 0.15), entry("tap:mine=0.1", 0.12)]
+    assert verdict(evidence.mine_helps, of_resnet(*rows)).verdict == "not confirmed at our scale"
+    assert verdict(evidence.mine_helps, of_resnet(*rows[:3])).verdict == claims.UNTESTED
+    slow = entry("mi_ue", 0.1, perturbation_seconds=7200.0, device="a GPU")
+    found = verdict(evidence.generation_time, of_resnet(slow, **PAPER))
+    assert (found.verdict, found.numbers[:18]) == ("confirmed", "2.0 hours on a GPU")
+    assert verdict(evidence.generation_time, of_resnet(slow)).verdict == claims.UNTESTED

@@ -1,0 +1,186 @@
+"""The leaderboard: what is collected from records of every shape, what is ranked, what stands beside the paper."""
+
+import math
+
+import pytest
+
+from miue.entries import NONE
+from miue.runs import leaderboard, reference
+
+PAPER = {
+    "data": "CIFAR-10",
+    "n_train": 50_000,
+    "n_classes": 10,
+    "victim": "resnet18",
+    "defense": NONE,
+    "method": "mi_ue",
+    "source": "resnet18",
+    "budget": "8/255",
+    "ratio": 1.0,
+    "preset": "paper",
+    "recipe": "paper",
+}
+
+
+def record(*entries, data="Digits-M", n=300, ended="2026-01-01", **parameters):
+    """A record as templates write it, with one entry for each dict."""
+    common = {"victim": "linear", "defense": NONE, "seed": 0, "source": "linear", "epsilon": "8/255", "ratio": 1.0}
+    common |= {"n_train": n, "n_classes": 10, "mi": 0.1, "null": 0.0, "bounded": True}
+    metrics = {"data": {"data": data, "n": n, "content_hash": "a"}, "entries": [common | entry for entry in entries]}
+    given = {"preset": "laptop", "recipe": "laptop", "estimator": "ksg"} | parameters
+    return {"ended": ended, "parameters": given, "metrics": metrics}
+
+
+def entry(method, accuracy, **fields):
+    return {"method": method, "test_accuracy": accuracy} | fields
+
+
+def board(**records):
+    return leaderboard.rows(leaderboard.entries(records))
+
+
+@pytest.mark.parametrize(
+    ("preset", "recipe", "scale"),
+    [
+        ("paper", "paper", "paper"),
+        ("paper", "laptop", "laptop"),
+        ("quick", "standard", "quick"),
+        ("laptop", "laptop:epochs=10", "laptop"),
+        ("paper", "adversarial", "paper"),
+        ("paper", None, "unknown"),
+        ("huge", "paper", "unknown"),
+    ],
+)
+def test_the_scale_is_the_lower_of_preset_and_recipe(preset, recipe, scale):
+    assert leaderboard.scale(preset, recipe) == scale
+
+
+def test_seeds_are_summed_up_and_methods_ranked_from_the_lowest():
+    found = board(
+        a=record(
+            entry("em", 0.2, seed=0),
+            entry("em", 0.4, seed=1),
+            entry("mi_ue", 0.25),
+            entry("clean", 0.1),
+            entry("random", 0.05),
+        )
+    ).set_index("method")
+    assert found.loc["em", ["seeds", "mean", "low", "high"]].tolist() == [2, pytest.approx(0.3), 0.2, 0.4]
+    assert found["rank"].dropna().to_dict() == {"mi_ue": 1, "em": 2}
+    assert found.loc["em", "of"] == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"preset": "quick"},
+        {"recipe": "laptop:epochs=3"},
+        {"data": "CIFAR-10"},
+        {"n": 301},
+        {"victim": "mlp2"},
+        {"defense": "cutmix"},
+        {"epsilon": "4/255"},
+        {"ratio": 0.5},
+        {"bounded": False},
+    ],
+)
+def test_nothing_is_ranked_across_groups(other):
+    outside = {name: other[name] for name in other if name in ("preset", "recipe", "data", "n")}
+    inside = {name: value for name, value in other.items() if name not in outside}
+    found = board(a=record(entry("em", 0.2)), b=record(entry("tap", 0.1, **inside), **outside))
+    assert found["rank"].isna().all()
+    assert board(a=record(entry("em", 0.2)), b=record(entry("tap", 0.1)))["rank"].notna().all()
+
+
+def test_an_entry_on_two_pages_counts_once_as_it_was_run_last():
+    old, new = record(entry("em", 0.2), ended="2026-01-01"), record(entry("em", 0.3), ended="2026-02-01")
+    (row,) = board(new=new, old=old).to_dict("records")
+    assert (row["seeds"], row["mean"], row["pages"]) == (1, 0.3, ["new"])
+    (row,) = board(a=old, b=old, c=record(entry("em", 0.4, seed=1))).to_dict("records")
+    assert (row["seeds"], row["pages"]) == (2, ["a", "b", "c"])
+
+
+def test_records_that_hold_runs_apart_from_information_are_read_too():
+    one = record(victim="small_resnet", source="small_resnet", epsilon="8/255")
+    measured = {"mi": {"value": 0.07}, "null": {"value": 0.001}}
+    one["metrics"] = {
+        "data": {"data": "Digits-M", "n": 300, "shape": [3, 32, 32], "n_classes": 10},
+        "runs": [entry("em", 0.2, seed=0), entry("ops", 0.3, seed=0)],
+        "mutual_information": [
+            {"method": "em", "seed": 0, "estimator": "kde", "mi": {"value": 9.0}, "null": {"value": 9.0}},
+            {"method": "em", "seed": 0, "estimator": "ksg", **measured},
+        ],
+    }
+    em, ops = board(a=one).sort_values("mean").to_dict("records")
+    assert (em["victim"], em["mi"], em["size"], em["budget"]) == ("small_resnet", 0.07, 32, "8/255")
+    assert math.isnan(ops["mi"]) and ops["budget"] == "unbounded"
+
+
+def test_records_without_entries_add_nothing():
+    for nothing in ({}, {"metrics": {}}, {"metrics": {"data": {"data": "Digits-M", "n": 3}}}):
+        assert len(leaderboard.rows(leaderboard.entries({"a": nothing}))) == 0
+    assert len(leaderboard.rows(leaderboard.entries({}))) == 0
+
+
+def test_the_papers_numbers_are_fractions_of_its_comparisons():
+    table = reference.accuracies()
+    assert len(table) == 107 and all(0 < accuracy < 1 for accuracy in table.values())
+    assert reference.reported(PAPER) == pytest.approx(0.0995)
+
+
+@pytest.mark.parametrize(
+    ("change", "reported"),
+    [
+        ({"method": "clean", "budget": NONE}, 0.9445),
+        ({"victim": "mlp2", "source": "small_resnet", "n_train": 3000, "preset": "quick"}, 0.1782),
+        ({"data": "CIFAR-10 (JPEG-75 copy)"}, 0.0995),
+        ({"defense": "adversarial_training:epsilon=4/255"}, 0.3179),
+        ({"method": "mi_ue:zeta=0"}, 0.1009),
+        ({"method": "mi_ue:similarity=false"}, 0.5165),
+        ({"method": "em:mine=0.1"}, 0.1562),
+        ({"data": "folder imagenet100, 224 px", "n_classes": 100}, 0.0103),
+        ({"data": "folder imagenette224, 224 px"}, None),
+        ({"data": "Digits-M"}, None),
+        ({"victim": "small_resnet"}, None),
+        ({"victim": "resnet18:width=0.5"}, None),
+        ({"method": "em:scope=class"}, None),
+        ({"method": "lsp"}, None),
+        ({"budget": "4/255"}, None),
+        ({"ratio": 0.5}, None),
+        ({"defense": "cutmix"}, None),
+        ({"defense": "adversarial_training:epsilon=4/255:steps=2"}, None),
+    ],
+)
+def test_the_papers_number_stands_beside_its_own_method_victim_and_classes_only(change, reported):
+    found = reference.reported(PAPER | change)
+    assert found is None if reported is None else found == pytest.approx(reported)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"method": "clean", "source": NONE, "budget": NONE}, True),
+        ({"defense": "adversarial_training:epsilon=4/255", "recipe": "adversarial"}, True),
+        ({"data": "CIFAR-10 (JPEG-75 copy)"}, False),
+        ({"n_train": 10_000}, False),
+        ({"preset": "laptop"}, False),
+        ({"recipe": "paper:epochs=20"}, False),
+        ({"recipe": "standard"}, False),
+        ({"source": "small_resnet"}, False),
+        ({"data": "folder imagenette224, 224 px", "n_train": 9469}, False),
+        ({"data": "folder imagenet100, 224 px", "n_classes": 100, "n_train": 127_000}, True),
+        ({"data": "folder imagenet100, 64 px", "n_classes": 100, "n_train": 127_000}, False),
+    ],
+)
+def test_the_setting_is_the_papers_only_with_its_data_number_and_presets(change, same):
+    assert reference.same_setting(PAPER | change) is same
+
+
+def test_a_difference_is_taken_in_the_papers_setting_only():
+    ours = entry("mi_ue", 0.12, victim="resnet18", source="resnet18")
+    settings = {"preset": "paper", "recipe": "paper"}
+    (same,) = board(a=record(ours, data="CIFAR-10", n=50_000, **settings)).to_dict("records")
+    assert same["difference"] == pytest.approx(0.12 - 0.0995)
+    (part,) = board(a=record(ours, data="CIFAR-10", n=4000, **settings)).to_dict("records")
+    assert part["reported"] == pytest.approx(0.0995) and math.isnan(part["difference"])

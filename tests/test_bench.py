@@ -1,0 +1,50 @@
+import pytest
+
+from miue import bench, store
+from miue.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(bench, "SECONDS", 0.001)
+
+
+def test_a_speed_is_measured_once_for_all_that_determines_it(capsys):
+    first = bench.measure("linear", size=8, n_classes=3)
+    assert min(first.training, first.attack, first.testing) > 0
+    assert first.batch <= 128 and first.device == store.device_name()
+    assert bench.measure("linear", size=8, n_classes=3) == first
+    assert bench.speed("linear", size=8, n_classes=3) == first.training
+    assert capsys.readouterr().err.count("measuring") == 1
+    for change in ({"size": 16}, {"n_classes": 4}, {"channels": 1}, {"batch": 64}, {"precision": "bfloat16"}):
+        bench.measure("linear", **{"size": 8, "n_classes": 3} | change)
+    bench.measure("linear", size=8, n_classes=3, again=True)
+    assert capsys.readouterr().err.count("measuring") == 6
+
+
+def test_a_batch_that_takes_long_is_measured_in_part():
+    asked = []
+    clock = iter([0.0, 0.00005, 0.0, 0.0001, 0.0, 10.0])  # before and after batches of 8, 16 and 32
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.time, "perf_counter", lambda: next(clock))
+        assert bench._fitting_batch(asked.append, 512) == 32
+    assert asked == [2, 8, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [({"batch": 1}, "batch: 1"), ({"precision": "int4"}, "precision: 'int4'"), ({"size": 4}, "size: ")],
+)
+def test_what_cannot_be_measured_is_refused(how, message):
+    with pytest.raises(InputError, match=message):
+        bench.measure("linear", **how)
+
+
+def test_the_table_has_a_row_for_each_model_and_size():
+    table = bench.table(["linear", "mlp2"], [8, 12], n_classes=2)
+    assert list(zip(table["model"], table["size"], strict=True)) == [
+        ("linear", 8),
+        ("linear", 12),
+        ("mlp2", 8),
+        ("mlp2", 12),
+    ]

@@ -1,0 +1,85 @@
+"""Tables of entries: what is compared with what, and that metrics are plain JSON."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from miue import tables
+from miue.entries import Entry, Setting
+
+FACTS = {"levels": 8, "bounded": True, "passes": 3, "perturbation_seconds": 7200.0, "victim_seconds": 1800.0}
+DATA = {"data": "Digits-M", "content_hash": "0a", "n_train": 300, "n_test": 100, "n_classes": 10, "size": 32}
+CONTROLS = {"null": 0.0, "within_class": 0.1, "stderr": 0.01, "disagreement": 0.2, "commit": None, "device": "own"}
+
+
+def row(method, accuracy, *, mi=0.5, ceiling=1.0, **entry):
+    measured = {"test_accuracy": accuracy, "best_epoch": accuracy, "train_accuracy": 0.9, "mi": mi, "ceiling": ceiling}
+    return vars(Entry(method, **{"victim": "linear", **entry})) | measured | CONTROLS | FACTS | DATA
+
+
+def table(*rows):
+    return pd.DataFrame(rows)
+
+
+def test_each_entry_is_held_against_clean_training_of_its_own_victim_defense_and_seed():
+    measured = table(
+        row("clean", 0.9, mi=1.0),
+        row("clean", 0.5, mi=1.0, victim="mlp2"),
+        row("clean", 0.1, mi=1.0, seed=1),
+        row("em", 0.3, mi=0.25, epsilon="4/255"),
+        row("em", 0.5, victim="mlp2"),
+        row("em", 0.1, seed=1),
+        row("em", 0.1, seed=2),
+    )
+    found = tables.against_clean(measured)
+    assert found["accuracy_gap"].tolist() == pytest.approx([0.6, 0.0, 0.0])  # seed 2 has no partner
+    assert found["fall"].tolist() == pytest.approx(
+        [0.75, 0.0, np.nan], nan_ok=True
+    )  # clean at guessing: nothing to lose
+    assert found.loc[0, ["mi_gap", "share_gap"]].tolist() == pytest.approx([0.75, 0.75])
+
+
+def test_correlations_are_left_out_where_there_is_nothing_to_rank():
+    rows = pd.DataFrame({"accuracy_gap": [0.1, 0.2, 0.3, 0.4], "mi_gap": [1, 2, 3, 4], "share_gap": 0.5})
+    rows["disagreement"] = [4, 3, 2, 1]
+    rho = {name: found.rho for name, found in tables.correlations(rows).items()}
+    assert rho == pytest.approx({"information: clean minus perturbed": 1, "disagreement": -1})
+    assert tables.correlations(rows[:3]) == {} == tables.correlations(rows.assign(accuracy_gap=0.1))
+
+
+def test_what_goes_against_the_published_is_found_beyond_two_standard_errors():
+    bare = [row(method, accuracy) for method, accuracy in (("clean", 0.9), ("random", 0.9), ("em", 0.3), ("ar", 0.86))]
+    behind = [row("em", 0.8, defense="cutmix"), row("ar", 0.6, defense="cutmix"), row("clean", 0.2, defense="cutmix")]
+    learned, worse = tables.contrary(table(*bare, *behind))
+    assert learned["method"].tolist() == ["ar"] and worse["method"].tolist() == ["ar"]
+    assert worse[["accuracy", "undefended"]].to_numpy().tolist() == [[0.6, 0.86]]
+    error = (0.9 * 0.1 / 100 + 0.86 * 0.14 / 100) ** 0.5
+    assert learned["standard error"].tolist() == pytest.approx([error])
+    assert [len(found) for found in tables.contrary(table(row("clean", 0.9)))] == [0, 0]
+
+
+def test_a_perturbation_that_several_victims_share_is_counted_once():
+    shared = [row("em", 0.3), row("em", 0.4, victim="mlp2"), row("em", 0.4, source="mlp2")]
+    about = tables.about(table(*shared), Setting())["this run"]
+    assert about["hours of computing"] == f"{3 * 0.5 + 2 * 2:.1f}"
+    assert about["sources and their preset"] == "small_resnet, mlp2; laptop"
+
+
+def test_metrics_are_json_without_what_is_missing():
+    rows = [row("em", 0.3) | {"stderr_samples": 0.1}, row("lsp", 0.4)]
+    found = json.loads(json.dumps(tables.metrics(table(*rows), Setting(), extra=1), allow_nan=False))
+    assert found["chance"] == 0.1 and found["extra"] == 1 and found["setting"]["preset"] == "laptop"
+    assert (found["data"]["data"], found["data"]["n"], found["data"]["size"]) == ("Digits-M", 300, 32)
+    assert "stderr_samples" in found["entries"][0] and "stderr_samples" not in found["entries"][1]
+    assert "commit" not in found["entries"][0] and found["entries"][0]["bounded"] is True
+
+
+def test_a_summary_has_means_and_range_over_seeds():
+    shown = tables.summary(table(row("mi_ue", 0.2), row("mi_ue", 0.4, seed=1), row("em", 0.3)))
+    numbers = shown.data.loc["MI-UE"]
+    assert numbers[["seeds", "test accuracy", "lowest", "highest"]].tolist() == pytest.approx([2, 0.3, 0.2, 0.4])
+    assert shown.data.index.tolist() == ["MI-UE", "EM"] and "30.0%" in shown.to_html()
+    both = tables.summary(table(row("em", 0.2), row("em", 0.4, epsilon="4/255")), ["method", "epsilon"])
+    assert len(both.data) == 2 and "4/255" in both.to_html()
