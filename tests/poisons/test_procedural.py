@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from samples import pictures
 
 from miue import Images
+from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.pgd import Budget
 from miue.poisons import ar, cuda, generate, lsp, ops, pil
@@ -23,7 +24,7 @@ def grey(n=48, classes=4, channels=3, size=16):
 def made(module, images, budget=WIDE, **changes):
     name = module.__name__.rpartition(".")[2]
     options = type(module.PRESETS["paper"])(**changes) if changes else module.PRESETS["paper"]
-    return getattr(module, name)(images, "", budget, options, 0)
+    return getattr(module, name)(images, "", budget, options, 0, Checkpoint())
 
 
 # AR
@@ -93,7 +94,7 @@ def test_ar_gives_up_after_the_attempts_it_may_make(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ar_never_gives_nan_or_an_empty_perturbation(seed):
-    delta = ar.ar(grey(n=20, classes=10, size=32), "", WIDE, ar.AR(), seed).delta
+    delta = ar.ar(grey(n=20, classes=10, size=32), "", WIDE, ar.AR(), seed, Checkpoint()).delta
     length = delta.float().flatten(1).norm(dim=1) / 255
     assert ((length > 0.97) & (length < 1.03)).all()  # float NaN would have become some integer, of another norm
 

@@ -9,8 +9,8 @@ What the presets bring, with small_resnet as source and victim on two cores of a
 
 - quick: Digits-M, 3,000 pictures: victim 7 % where the clean one has 89 %; 65 s (one seed).
 - laptop: CIFAR-10 (JPEG-75 copy), 4,000 pictures: victim 10 to 18 % where the clean one has 60 %; about 350 s
-  (three seeds). One delta for each class, 3,000 pictures, half-width victim, ten epochs: 10 % instead of 49 %, for a
-  tenth of the cost (one seed).
+  (three seeds). One delta for each class, 3,000 pictures, half-width victim, ten epochs: 10 % instead of 44 %, for a
+  tenth of the cost (two seeds).
 - paper: for ResNet-18 and 50,000 pictures on a GPU; published victims have 21 to 24 %. Not measured here.
 """
 
