@@ -71,7 +71,7 @@ def test_trends_stand_at_their_numbers_or_in_the_order_of_their_words():
     assert axis.lines[0].get_xdata().tolist() == [1, 8]
     assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.9, 0.3])  # the mean over seeds
     assert [0.95, 0.95] in [list(line.get_ydata()) for line in axis.lines]
-    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["EM", "AR"]
+    assert [t.get_text() for t in axis.figure.legends[0].get_texts()] == ["EM", "AR"]
     words = plots.trends(table, "victim", panels).axes[0]
     assert [t.get_text() for t in words.get_xticklabels()] == ["linear", "2-layer MLP"]
 

@@ -236,7 +236,7 @@ def trends(
         look = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if words else {}
         axis.set_xticks(places, names, fontsize=8, **look)
         axis.set(ylabel=textwrap.fill(name, 28), xlabel=label)
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
 
 
