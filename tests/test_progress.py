@@ -58,6 +58,16 @@ def test_all_loops_together_keep_the_pause_between_lines(capsys, monkeypatch):
     assert 10 < len(lines) <= looks / progress.SECONDS_BETWEEN_LINES
 
 
+def test_what_was_done_before_counts_as_done_and_takes_no_time(capsys, chatty):
+    def rest():
+        progress.skip(7)
+        yield from (8, 9, 10)
+
+    list(progress.track(rest(), "epochs", 10))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" · ")[0] for line in lines] == ["epochs 8/10", "epochs 9/10", "epochs 10/10"]
+
+
 def test_a_loop_that_is_left_or_breaks_is_forgotten(capsys, chatty):
     for _ in progress.track(range(3), "left"):
         break

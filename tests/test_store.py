@@ -105,7 +105,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_anything_is_made(monke
         pytest.fail("it was made")
 
     monkeypatch.setenv("MIUE_CACHE", "/proc/none")  # where not even root can write
-    with pytest.raises(InputError, match=r"cache: /proc/none/text cannot be written .* set MIUE_CACHE"):
+    with pytest.raises(InputError, match=r"cache: /proc/none/text cannot be written; set MIUE_CACHE"):
         store.cached(Text, made, "a text", seed=0)
 
 

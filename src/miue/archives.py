@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from miue.decoding import remembered
 from miue.errors import InputError
-from miue.files import cache_dir, locked
+from miue.files import cache_dir, cache_locked
 from miue.images import printable
 from miue.progress import say
 
@@ -65,7 +65,7 @@ def unpacked(archive: Path) -> Path:
 
     folder = cache_dir() / "unpacked" / remembered(f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}", read)
     if not folder.is_dir():
-        with locked(folder, f"unpacking {printable(archive.name)}"):
+        with cache_locked(folder, f"unpacking {printable(archive.name)}"):
             if not folder.is_dir():
                 say(f"unpacking {printable(archive.name)}")
                 for left in folder.parent.glob(f".{folder.name}.*.part"):  # by a process that was killed

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from miue import memory
 from miue.errors import InputError
-from miue.files import atomic, cache_dir, locked
+from miue.files import atomic, cache_dir, cache_locked
 from miue.images import Images, fingerprint, pieces, printable
 from miue.progress import say, track
 
@@ -56,7 +56,7 @@ def read_folder(path: Path, size: int, name: str, anew: bool = False) -> Images:
     shape = (len(relative), 3, size, size)
     kept = None if anew else _kept(target, shape)
     if kept is None:
-        with locked(target, f"decoding {name}"):
+        with cache_locked(target, f"decoding {name}"):
             kept = None if anew else _kept(target, shape)
             if kept is None:
                 _decode([path / r for r in relative], labels, shape, target, name)

@@ -39,31 +39,37 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: str | Path, what: str) -> Iterator[None]:
-    """Hold the lock of `path` against other processes; wait, and say so, while one of them has it.
-
-    A process that dies lets go of its locks.
+def locked(lock: str | Path, busy: str, refused: str) -> Iterator[None]:
+    """Hold the file `lock` against other processes; wait while one of them has it. It falls with its process.
 
     Args:
-        path: what is being made; the lock is `path` with `.lock` behind it.
-        what: its name, for the line that is shown.
+        lock: the file, which stays.
+        busy: what is said before waiting.
+        refused: what the error says where the lock's folder, which is made if need be, cannot be written.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: it cannot be written.
     """
-    lock = FileLock(f"{path}.lock")
+    held = FileLock(lock)
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(lock).parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            held.acquire(blocking=False)
         except Timeout:
-            say(f"{what}: another process is at it; waiting for its result")
-            lock.acquire()
+            say(busy)
+            held.acquire()
     except OSError as error:
-        raise InputError(
-            f"cache: {Path(path).parent} cannot be written ({error}); set MIUE_CACHE to a folder that can"
-        ) from None
+        raise InputError(f"{refused} ({error})") from None
     try:
         yield
     finally:
-        lock.release()
+        held.release()
+
+
+@contextmanager
+def cache_locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the place `path` in the cache while `what` is made for it; see `locked`."""
+    busy = f"{what}: another process is at it; waiting for its result"
+    refused = f"cache: {path.parent} cannot be written; set MIUE_CACHE to a folder that can"
+    with locked(f"{path}.lock", busy, refused):
+        yield

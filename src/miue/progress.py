@@ -27,6 +27,7 @@ class _Loop:
     bar: tqdm | None
     began: float
     done: int = 0
+    skipped: int = 0
     loss: float | None = None
     pictures: int = 0
 
@@ -36,8 +37,9 @@ class _Loop:
     def facts(self, now: float) -> list[str]:
         """Time left, last loss and speed, as far as they are known."""
         found = []
-        if self.total and self.done:
-            found.append(f"{duration((now - self.began) / self.done * max(self.total - self.done, 0))} left")
+        if self.total and self.done > self.skipped:
+            each = (now - self.began) / (self.done - self.skipped)
+            found.append(f"{duration(each * max(self.total - self.done, 0))} left")
         return found + self.told(now)
 
     def told(self, now: float) -> list[str]:
@@ -109,6 +111,16 @@ def tell(loss: float | None = None, pictures: int = 0) -> None:
     loop.loss = loop.loss if loss is None else loss
     loop.pictures += pictures
     _show(loop)
+
+
+def skip(count: int) -> None:
+    """Say that the first `count` items of the innermost `track` were done before and will not come."""
+    if _shown.loops and count:
+        loop = _shown.loops[-1]
+        loop.done += count
+        loop.skipped += count
+        if loop.bar is not None and loop.bar.total:
+            loop.bar.total -= count  # a bar counts what it is given, so it shows the rest
 
 
 def duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ import torch
 import miue
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError
-from miue.files import atomic, cache_dir, locked
+from miue.files import atomic, cache_dir, cache_locked
 from miue.progress import say
 from miue.tensors import Damaged
 
@@ -172,7 +172,7 @@ def cached(kind: type[K], make: Callable[[Checkpoint], K], what: str, **parts: A
     if found := find(kind, **parts):
         return found
     path = _place(kind, parts)
-    with locked(path, what):
+    with cache_locked(path, what):
         if found := find(kind, **parts):
             return found
         keep = Checkpoint(path.with_suffix(".parts"))

@@ -15,7 +15,7 @@ from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.images import Images
 from miue.models import build, forward, precision
-from miue.progress import tell
+from miue.progress import skip, tell
 from miue.recipes import RECIPES, Recipe, recipe
 
 __all__ = [
@@ -168,7 +168,9 @@ def epochs(
     scheduler, by_batch = _scheduler(optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
     keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, order=generator, waiting=orders.waiting)
-    for epoch in range(keep.restore() + 1, recipe.epochs + 1):
+    before = keep.restore()
+    skip(before)
+    for epoch in range(before + 1, recipe.epochs + 1):
         model.train()
         order = orders.next()
         loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0

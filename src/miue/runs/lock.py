@@ -7,35 +7,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from miue.errors import InputError
-from miue.progress import say
+from miue import files
 
 LOCK = ".lock"
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold `folder`, which is made if need be, against other processes; wait, and say so, while one of them has it.
-
-    The lock falls with its process, however that ends.
+    """Hold `folder`, which is made if need be, against other processes; see `files.locked`.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    lock = FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            say(f"{folder.name}: another process makes this very run; waiting for it")
-            lock.acquire()
-    except OSError as error:
-        raise InputError(f"out: {folder.parent} cannot be written ({error}); give another folder") from None
-    try:
+    busy = f"{folder.name}: another process makes this very run; waiting for it"
+    refused = f"out: {folder.parent} cannot be written; give another folder"
+    with files.locked(folder / LOCK, busy, refused):
         yield
-    finally:
-        lock.release()
 
 
 def held(folder: Path) -> bool:
