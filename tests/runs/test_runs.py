@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -131,15 +130,17 @@ def test_the_kernel_is_this_python_whatever_is_installed(template, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_runs_side_by_side_do_not_share_ports(template):
+def test_runs_side_by_side_do_not_share_ports(template, tmp_path):
     """Silent failure 6: kernels that start together are reached through sockets, each run in a folder of its own."""
     template(
         "import json; from ipykernel.connect import get_connection_info\n"
         "about = json.loads(get_connection_info())\n"
         "json.dump({'transport': about['transport'], 'ip': about['ip']}, open('metrics.json', 'w'))"
     )
-    with ThreadPoolExecutor(3) as pool:
-        found = [run.metrics for run in pool.map(lambda n: runs.run("small", {"n": n}), range(3))]
+    commands = [[sys.executable, "-m", "miue", "run", "small", "-p", f"n={n}"] for n in range(3)]
+    started = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) for command in commands]
+    assert [process.wait(300) for process in started] == [0, 0, 0]
+    found = [json.loads(file.read_text()) for file in tmp_path.glob("runs/*/metrics.json")]
     assert {metrics["transport"] for metrics in found} == {"ipc"}
     assert len({metrics["ip"] for metrics in found}) == 3
 

@@ -44,6 +44,9 @@ def run(
     template, the package's code and the data folder: a run is taken for the same only if all of them are. Of two
     processes that start the same run, the second waits for the first.
 
+    Runs that go on at the same time need a process each, as `miue.sweeps` gives them: papermill changes the working
+    folder of the whole process.
+
     Args:
         name: of a template in `book/experiments/`, or the path of one.
         given: values by parameter name; see `parameters.check` for what is read how.

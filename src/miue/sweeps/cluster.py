@@ -104,10 +104,18 @@ def _interrupts_ignored() -> Iterator[None]:
 def perform(order: Order) -> Report:
     """Make one run in a process of its own and return its report; this is what a Parsl worker executes.
 
+    If the manager of this worker dies, the process is stopped too: the run is then handed out again.
+
     Raises:
         RuntimeError: the process was killed; Parsl then tries again.
     """
-    found = report(order, start(order, threads(int(os.environ.get("PARSL_WORKER_COUNT", "1")))).wait())
+    manager = os.getppid()
+    process = start(order, threads(int(os.environ.get("PARSL_WORKER_COUNT", "1"))))
+    while process.poll() is None and os.getppid() == manager:
+        time.sleep(0.2)
+    assert process.stdin is not None
+    process.stdin.close()  # where the process is still at work, this stops it
+    found = report(order, process.wait())
     if found.killed:
         raise RuntimeError(found.error)
     return found
