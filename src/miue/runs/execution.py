@@ -142,7 +142,7 @@ class _Execution:
         self.status: dict[str, Any] = {
             "state": "running",
             "template": self.template.relative,
-            "parameters": self.values,
+            "parameters": notebook.shorten(self.values, {self.template.root: "."}),
             "cells": {"done": 0, "total": self.total},
             "error": None,
             "started": _now(),

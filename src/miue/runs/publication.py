@@ -34,11 +34,11 @@ def publish(folder: str | Path, name: str | None = None, root: str | Path = ".")
 
     Raises:
         InputError: the run did not end well (the message says why), its cells wrote to standard error, `name` is no
-            such name, none can be made, the one that was made is that of another experiment's page, or `root` holds
-            no book.
+            such name, none can be made, the one that was made is that of another experiment's page, a parameter is a
+            path outside of the repository, or `root` holds no book.
     """
     book = _book(root)
-    run = _good(folder)
+    run = _good(folder, book)
     return _copy({name_of(run, book) if name is None else _checked(name): run}, book)[0]
 
 
@@ -50,7 +50,7 @@ def publish_all(folders: Sequence[str | Path], root: str | Path = ".") -> list[P
     """
     book = _book(root)
     named: dict[str, Run] = {}
-    for run in [_good(folder) for folder in folders]:
+    for run in [_good(folder, book) for folder in folders]:
         name = name_of(run, book)
         if name in named:
             both = f"{named[name].folder.name} and {run.folder.name}"
@@ -117,8 +117,15 @@ def _book(root: str | Path) -> Path:
     return root
 
 
-def _good(folder: str | Path) -> Run:
+def _good(folder: str | Path, book: Path) -> Run:
     run = load(folder)
+    for name, value in _shortened(run.parameters, book).items():
+        path = str(value).removeprefix("folder:")
+        if Path(path).is_absolute():
+            raise InputError(
+                f"{name}: {path} of run {run.folder.name} is a place on this machine, which no page should name; "
+                "run again with a path inside the repository, or under $MIUE_DATA for data"
+            )
     if wrong := problems(run) or notebook.complaints(notebook.load(run.notebook)):
         raise InputError(f"run: {run.folder.name} cannot be published: {'; '.join(wrong)}")
     return run
