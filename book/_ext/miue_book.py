@@ -75,7 +75,9 @@ def _title(heading: str, record: dict[str, Any]) -> str:
     data = record.get("metrics", {}).get("data", {})
     if not {"data", "n"} <= data.keys():
         return heading
-    return f"{heading}: {data['data']}, {data['n']:,} pictures, {record['parameters'].get('preset', 'no preset')}"
+    joint = "" if heading.endswith("?") else ":"
+    preset = record["parameters"].get("preset", "no preset")
+    return f"{heading}{joint} {data['data']}, {data['n']:,} pictures, {preset}"
 
 
 def _wrong(page: Path) -> str:
