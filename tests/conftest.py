@@ -1,9 +1,13 @@
 """Shared by all tests: a cache of their own, a handful of pictures, a folder of them."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 from samples import pictures
+
+from miue import cli
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +35,19 @@ def picture_folder(tmp_path):
                 pixels = rng.integers(0, 256, shape, dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     return tmp_path / "pets"
+
+
+@pytest.fixture
+def miue(monkeypatch, capsys):
+    """Call the command line; return exit code, output and errors."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["miue", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return (code, *capsys.readouterr())
+
+    return call

@@ -1,8 +1,21 @@
-"""Pictures small enough to train on in a blink."""
+"""Pictures small enough to train on in a blink, and what every notebook in MyST Markdown begins with."""
 
 import torch
 
 from miue import Images
+
+FRONT_MATTER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+"""
 
 
 def pictures(n=48, classes=4, channels=3, size=8, seed=0):

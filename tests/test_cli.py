@@ -13,22 +13,6 @@ from miue import cli
 from miue.poisons import Poison
 
 
-@pytest.fixture
-def miue(monkeypatch, capsys):
-    """Call the command line; return exit code, output and errors."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["miue", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
-
-
 def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
     file = tmp_path / "out" / "delta.safetensors"

@@ -6,7 +6,6 @@ import lzma
 import os
 import pickle
 import stat
-import sys
 import tarfile
 import time
 import zipfile
@@ -21,7 +20,7 @@ from samples import pictures
 from torchvision import datasets
 
 import miue
-from miue import archives, cli, tensors
+from miue import archives, tensors
 from miue.errors import InputError
 from miue.files import cache_dir
 from miue.poisons import Poison, foreign, generate
@@ -50,19 +49,9 @@ def bomb(tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(miue):
     """Call the command line; return exit code and errors."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["miue", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, capsys.readouterr().err
-
-    return call
+    return lambda *words: miue(*words)[::2]
 
 
 # Files of perturbations

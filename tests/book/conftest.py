@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import v4
+from samples import FRONT_MATTER
 
 from miue import store
 from miue.runs import notebook
@@ -12,19 +13,6 @@ from miue.runs.template import read_markdown
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "book" / "_ext"))
-
-HEADER = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-"""
 
 
 class Book:
@@ -50,7 +38,9 @@ class Book:
         return path
 
     def chapter(self, code: str, text: str = "") -> None:
-        self.write("book/chapter.md", f"{HEADER}# A chapter\n\n{text}\n\n```{{code-cell}} ipython3\n{code}\n```\n")
+        self.write(
+            "book/chapter.md", f"{FRONT_MATTER}# A chapter\n\n{text}\n\n```{{code-cell}} ipython3\n{code}\n```\n"
+        )
 
     def result(self, name: str, change=lambda cell: None, **record) -> Path:
         """Write a result: its one cell shows what no execution of it would give."""

@@ -1,21 +1,13 @@
 from pathlib import Path
 
 import pytest
+from samples import FRONT_MATTER
 
 from miue.runs import parameters
 
-HEADER = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# A small run
+HEADER = (
+    FRONT_MATTER
+    + """# A small run
 
 ```{code-cell} ipython3
 :tags: [parameters]
@@ -27,6 +19,7 @@ seeds: list[int] = [0, 1]  # one victim each
 limit: float | None = None  # seconds
 ```
 """
+)
 
 WORK = """import json, os
 print(os.getcwd())

@@ -1,21 +1,13 @@
 from pathlib import Path
 
 import pytest
+from samples import FRONT_MATTER
 
 from miue.sweeps import order
 
-TEMPLATE = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# A small run
+TEMPLATE = (
+    FRONT_MATTER
+    + """# A small run
 
 ```{code-cell} ipython3
 :tags: [parameters]
@@ -30,6 +22,7 @@ records: str | None = None  # file of entries
 CODE
 ```
 """
+)
 
 STAND_IN = """
 import json, os, pathlib, signal, sys, time
