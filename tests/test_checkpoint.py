@@ -46,7 +46,7 @@ def test_a_stopped_computation_ends_like_one_that_was_not(tmp_path, stop, monkey
     monkeypatch.setattr(checkpoint, "MOST", 1e9)
     whole = walk(None)
     walk(tmp_path / "a", stop=stop)
-    assert Checkpoint(tmp_path / "a").done == stop
+    assert Checkpoint(tmp_path / "a").restore() == stop
     assert same(walk(tmp_path / "a"), whole)
 
 

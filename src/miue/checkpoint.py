@@ -75,12 +75,6 @@ class Checkpoint:
         """Wall time of the computation and all its parts until now, that before the last saved stop included."""
         return self._clock.earlier + time.perf_counter() - self._clock.began
 
-    @property
-    def done(self) -> int:
-        """How many steps `restore` would bring back."""
-        found = self._read()
-        return 0 if found is None else found[1]["done"]
-
     def restore(self) -> int:
         """Put the held objects into the state that was saved last; return the number of steps done, 0 if none."""
         found = self._read()
