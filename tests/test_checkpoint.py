@@ -64,6 +64,24 @@ def test_a_damaged_checkpoint_is_named_and_the_computation_starts_anew(tmp_path,
     assert "starts anew" in capsys.readouterr().err
 
 
+def test_what_was_left_half_written_goes_at_the_next_start(tmp_path):
+    walk(tmp_path, stop=1)
+    left = tmp_path / ".main.safetensors.abc.part"
+    left.write_bytes(b"half")
+    assert Checkpoint(tmp_path).restore() == 1 and not left.exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_thrown_away(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    walk(tmp_path, stop=1)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(tensors, "load", refuse)
+        walk(tmp_path)
+    assert Checkpoint(tmp_path).restore() == 1
+
+
 def test_parts_have_files_of_their_own_and_go_together(tmp_path):
     keep, value = Checkpoint(tmp_path / "x"), torch.zeros(2)
     for part in (keep, keep.part("source")):
@@ -81,6 +99,15 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_computation(tmp_path, monk
     monkeypatch.setattr(tensors, "save", full)
     assert same(walk(tmp_path), walk(None))
     assert "no checkpoint of step 1 ([Errno 28] No space left on device)" in capsys.readouterr().err
+
+
+def test_a_full_disk_for_progress_too_costs_nothing_more(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("MIUE_PROGRESS", "/dev/full")
+    monkeypatch.setattr(tensors, "save", full)
+    assert same(walk(tmp_path), walk(None))
 
 
 def test_saving_takes_no_more_than_its_share_of_the_time_but_the_last_step_is_kept(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Entries say what they are made of; a file of entries never mixes settings, pictures or versions."""
 
+import errno
 import json
 from dataclasses import asdict, replace
 
@@ -111,6 +112,29 @@ def test_a_line_that_was_not_finished_is_taken_away_by_who_writes_and_passed_ove
     assert read(file)[1]["method"].tolist() == ["em", "lsp"]
 
 
+@pytest.mark.parametrize("length", [0, 1, 40])
+def test_a_file_whose_writer_was_stopped_within_the_first_line_is_begun_again(file, length):
+    Records(file, SETTING)
+    whole = file.read_text()
+    file.write_text(whole[:length])
+    Records(file, SETTING)
+    assert file.read_text() == whole
+
+
+def test_a_stop_while_a_half_line_is_taken_away_loses_no_entry(file, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Records(file, SETTING).add(asdict(Entry("em", "linear")))
+    with open(file, "a") as writer:
+        writer.write('{"method": "lsp", "vic')
+    before = file.read_text()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("os.truncate", full)
+        Records(file, SETTING)
+    assert file.read_text() == before and len(Records(file, SETTING).rows) == 1
+
+
 def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
     Records(file, SETTING)
     with pytest.raises(InputError, match=r"r\.jsonl was made with preset='quick'; give these values or another file"):
@@ -121,9 +145,10 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
         with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 2"):
             opened(file)
     other = {"version": 2, "setting": {"pictures": "digits_m"}}
-    for text in ("no json\n", "[]\n", "", json.dumps({"method": "clean"}) + "\n", json.dumps(other) + "\n"):
+    for text in ("no json\n", "no json", "[]\n", json.dumps({"method": "clean"}) + "\n", json.dumps(other) + "\n"):
         file.write_text(text)
         with pytest.raises(InputError, match="is damaged or no file of entries"):
             Records(file, SETTING)
+        assert file.read_text() == text
     with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
         read(file.with_name("none.jsonl"))

@@ -67,12 +67,16 @@ def test_what_is_cached_or_recorded_is_not_made(setting, speed, tmp_path):
 
     file = tmp_path / "records.jsonl"
     assert plan.make(wanted, setting, file).recorded == 0 and not file.exists()
-    Records(file, setting).add(asdict(wanted[0]) | {"test_accuracy": 0.5})
+    train, _ = data.load(setting.data, size=setting.size)
+    Records(file, setting).add(asdict(wanted[0]) | {"test_accuracy": 0.5, "content_hash": train.content_hash})
     found = plan.make(wanted, setting, file)
     assert (found.entries, found.recorded, found.seconds) == (3, 1, (0.0, 0.0))
     assert any("1 of 3 are in the records file" in line for line in found.lines())
     with pytest.raises(InputError, match="another setting"):
         plan.make(wanted, Setting(setting.data, size=16), file)
+    Records(file, setting).add(asdict(wanted[1]) | {"test_accuracy": 0.5, "content_hash": "other"})
+    with pytest.raises(InputError, match="was made on other pictures"):
+        plan.make(wanted, setting, file)
 
 
 def test_a_defense_that_attacks_costs_its_steps(setting, speed, monkeypatch):

@@ -91,6 +91,23 @@ def test_a_damaged_file_is_named_set_aside_and_made_anew(harm, capsys):
     assert file.with_suffix(".damaged").exists()
 
 
+def test_looking_for_a_damaged_file_leaves_it_alone():
+    store.cached(Text, lambda keep: Text("first"), "a text", seed=0)
+    (file,) = (cache_dir() / "text").glob("*.safetensors")
+    file.write_bytes(b"half")
+    assert store.find(Text, seed=0) is None and file.read_bytes() == b"half"
+
+
+def test_what_a_killed_process_left_goes_when_the_result_is_made():
+    store.cached(Text, lambda keep: Text("first"), "a text", seed=0)
+    (file,) = (cache_dir() / "text").glob("*.safetensors")
+    file.unlink()
+    left = file.with_name(f".{file.name}.abc.part")
+    left.write_bytes(b"half")
+    store.cached(Text, lambda keep: Text("second"), "a text", seed=0)
+    assert file.exists() and not left.exists()
+
+
 def test_a_result_that_cannot_be_kept_is_not_lost(monkeypatch, capsys):
     def full(*args):
         raise OSError(28, "No space left on device")

@@ -1,5 +1,9 @@
 """Files of tensors: exact, readable by the library, and damage never goes unnoticed."""
 
+import errno
+import os
+import resource
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -46,6 +50,38 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path):
         (tmp_path / "a").write_bytes(whole[:length])
         with pytest.raises(tensors.Damaged):
             tensors.load(tmp_path / "a")
+
+
+def test_what_the_system_cannot_do_now_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    tensors.save(tmp_path / "a", {"x": torch.zeros(5)}, {})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Cannot allocate"):
+        patch.setattr(tensors.memory, "mapped", refuse)
+        tensors.load(tmp_path / "a")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files, some = [], len(os.listdir("/proc/self/fd")) + 8
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (some, limit[1]))
+        with pytest.raises(OSError) as found:
+            while True:
+                files.append(open(tmp_path / "a"))  # noqa: SIM115
+        for left in range(3):  # no descriptor, one and two are left
+            with pytest.raises(OSError) as found:
+                tensors.load(tmp_path / "a")
+            assert not isinstance(found.value, FileNotFoundError), left
+            files.pop().close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        for file in files:
+            file.close()
+    assert tensors.load(tmp_path / "a")[0]["x"].shape == (5,)
+
+
+def test_a_record_may_hold_what_looks_like_a_digest(tmp_path):
+    tensors.save(tmp_path / "a", {}, {"text": "0" * 64})
+    assert tensors.load(tmp_path / "a")[1] == {"text": "0" * 64}
 
 
 def test_a_file_that_is_missing_is_not_damaged(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from miue.decoding import remembered
 from miue.errors import InputError
-from miue.files import cache_dir, cache_locked
+from miue.files import cache_dir, cache_locked, clear_parts
 from miue.images import printable
 from miue.progress import say
 
@@ -41,12 +41,16 @@ def find(path: Path) -> Path | None:
     Raises:
         InputError: the archive cannot be unpacked.
     """
+    found = at(path)
+    return unpacked(found) if found and not found.is_dir() else found
+
+
+def at(path: Path) -> Path | None:
+    """Return the folder at `path`, or the archive that lies there, or beside with an ending more."""
     if path.is_dir():
         return path
-    for archive in (path, *(path.with_name(path.name + ending) for ending in ENDINGS)):
-        if archive.name.lower().endswith(ENDINGS) and archive.is_file():
-            return unpacked(archive)
-    return None
+    places = (path, *(path.with_name(path.name + ending) for ending in ENDINGS))
+    return next((place for place in places if place.name.lower().endswith(ENDINGS) and place.is_file()), None)
 
 
 def stem(path: str) -> str:
@@ -68,8 +72,7 @@ def unpacked(archive: Path) -> Path:
         with cache_locked(folder, f"unpacking {printable(archive.name)}"):
             if not folder.is_dir():
                 say(f"unpacking {printable(archive.name)}")
-                for left in folder.parent.glob(f".{folder.name}.*.part"):  # by a process that was killed
-                    shutil.rmtree(left)
+                clear_parts(folder)
                 unpack(archive, folder)
     while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
         folder = inside[0]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from miue import tensors
+from miue.files import clear_parts
 from miue.progress import say
 
 MOST = 1 / 20
@@ -77,6 +78,8 @@ class Checkpoint:
 
     def restore(self) -> int:
         """Put the held objects into the state that was saved last; return the number of steps done, 0 if none."""
+        if self._folder is not None:
+            clear_parts(self._file(self._folder))
         found = self._read()
         if found is None:
             return 0

@@ -61,20 +61,19 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
         versions.
 
     Raises:
-        InputError: an entry asks for what does not exist, or the records are of other pictures; nothing is computed
-            then.
+        InputError: an entry asks for what does not exist, or the records are of other pictures, also where they hold
+            every entry; nothing is computed then.
     """
     setting.check()
     for entry in wanted:
         entry.check(setting)
+    train, test = data.load(setting.data, None, setting.n_train, setting.n_test, setting.size)
+    records.refuse_other(train)
     missing = [entry for entry in dict.fromkeys(wanted) if records.find(entry) is None]
-    if missing:
-        train, test = data.load(setting.data, None, setting.n_train, setting.n_test, setting.size)
-        records.refuse_other(train)
-        start = time.monotonic()
-        for done, entry in enumerate(missing):
-            say(f"entry {done + 1} of {len(missing)}: {entry} ({time.monotonic() - start:.0f} s so far)")
-            records.add(asdict(entry) | measure(entry, setting, train, test))
+    start = time.monotonic()
+    for done, entry in enumerate(missing):
+        say(f"entry {done + 1} of {len(missing)}: {entry} ({time.monotonic() - start:.0f} s so far)")
+        records.add(asdict(entry) | measure(entry, setting, train, test))
     return pd.DataFrame([records.find(entry) for entry in wanted])
 
 

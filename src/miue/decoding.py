@@ -15,7 +15,7 @@ from torch import Tensor
 
 from miue import memory
 from miue.errors import InputError
-from miue.files import atomic, cache_dir, cache_locked
+from miue.files import atomic, cache_dir, cache_locked, clear_parts
 from miue.images import Images, fingerprint, pieces, printable
 from miue.progress import say, track
 
@@ -52,7 +52,7 @@ def read_folder(path: Path, size: int, name: str, anew: bool = False) -> Images:
             raise InputError(printable(f"data: {path / one} holds no picture ({', '.join(ENDINGS)})"))
         relative += found
         labels += [label] * len(found)
-    target = cache_dir() / "pictures" / f"{_content_key(path, relative, size)}.npy"
+    target = cache_dir() / "pictures" / f"{digest(f'{size} {contents(path, relative)}'.encode()).hex()}.npy"
     shape = (len(relative), 3, size, size)
     kept = None if anew else _kept(target, shape)
     if kept is None:
@@ -92,8 +92,17 @@ def _pictures(path: Path, one: str) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(where, file), path)
 
 
-def _content_key(path: Path, relative: list[str], size: int) -> str:
-    """Digest of all files' contents, remembered by their sizes and times so that unchanged files are not read again."""
+def contents(path: Path, relative: list[str] | None = None) -> str:
+    """Digest of pictures' names and contents, remembered by sizes and times so that unchanged files are not read again.
+
+    Args:
+        path: a folder.
+        relative: the pictures, by their paths in it; by default all.
+
+    Raises:
+        InputError: one is no ordinary file.
+    """
+    relative = sorted(_pictures(path, ".")) if relative is None else relative
     stats = [os.stat(path / r) for r in relative]
     for r, found in zip(relative, stats, strict=True):
         if not stat.S_ISREG(found.st_mode):
@@ -103,9 +112,9 @@ def _content_key(path: Path, relative: list[str], size: int) -> str:
     def read() -> str:
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(lambda r: digest((path / r).read_bytes()), relative))
-        return digest(f"{size} {list(zip(relative, digests, strict=True))}".encode()).hex()
+        return digest(f"{list(zip(relative, digests, strict=True))}".encode()).hex()
 
-    return remembered(f"{path.resolve()} {size} {listing}", read)
+    return remembered(f"{path.resolve()} {listing}", read)
 
 
 def _fingerprints(target: Path) -> Path:
@@ -126,8 +135,7 @@ def _kept(target: Path, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
 def _decode(files: list[Path], labels: list[int], shape: tuple[int, ...], target: Path, name: str) -> None:
     if target.exists():
         say(f"{name}: the decoded pictures in the cache are damaged; they are decoded anew")
-    for left in target.parent.glob(f".{target.stem}.*.part"):  # by a process that was killed: the lock is ours
-        left.unlink()
+    clear_parts(target)
 
     def one(row: int) -> tuple[bytes, bytes]:
         pixels = _picture(files[row], shape[-1]).transpose(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -160,14 +161,15 @@ class Records:
     def __init__(self, path: str | Path, setting: Setting) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, Any]] = []
-        if not self.path.exists():
+        head = {"version": VERSION, "setting": asdict(setting)}
+        whole = self.path.read_bytes() if self.path.exists() else b""
+        if b"\n" not in whole and _line(head).startswith(whole):  # a new file, or its writer was stopped at once
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._append({"version": VERSION, "setting": asdict(setting)})
+            self.path.unlink(missing_ok=True)
+            self._append(head)
             return
-        whole = self.path.read_text(encoding="utf-8")
-        if not whole.endswith("\n"):  # the writer was stopped within a line
-            self.path.write_text(whole[: whole.rfind("\n") + 1], encoding="utf-8")
         before, self.rows = _parsed(self.path)
+        os.truncate(self.path, whole.rfind(b"\n") + 1)  # where the writer was stopped within a line
         if before != setting:
             other = [f"{name}={value!r}" for name, value in asdict(before).items() if getattr(setting, name) != value]
             raise InputError(f"records: {path} was made with {', '.join(other)}; give these values or another file")
@@ -178,16 +180,8 @@ class Records:
         return next((row for row in self.rows if wanted.items() <= row.items()), None)
 
     def refuse_other(self, train: Images) -> None:
-        """Check that the rows were measured on these pictures.
-
-        Raises:
-            InputError: they were not.
-        """
-        if other := {row["content_hash"] for row in self.rows} - {train.content_hash}:
-            raise InputError(
-                f"records: {self.path} was made on other pictures (content hash {other.pop()}) than those of "
-                f"{train.name} here ({train.content_hash}); give another file"
-            )
+        """Check that the rows were measured on these pictures; see `refuse_other`."""
+        refuse_other(self.rows, self.path, train)
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row."""
@@ -195,8 +189,8 @@ class Records:
         self.rows.append(row)
 
     def _append(self, value: dict[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(value, allow_nan=False) + "\n")
+        with open(self.path, "ab") as file:
+            file.write(_line(value))
             file.flush()
             os.fsync(file.fileno())
 
@@ -211,6 +205,23 @@ def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
         raise InputError(f"records: {path} does not exist")
     setting, rows = _parsed(Path(path))
     return setting, pd.DataFrame(rows)
+
+
+def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> None:
+    """Check that the rows of the file at `path` were measured on these pictures.
+
+    Raises:
+        InputError: they were not.
+    """
+    if other := {row["content_hash"] for row in rows} - {train.content_hash}:
+        raise InputError(
+            f"records: {path} was made on other pictures (content hash {other.pop()}) than those of "
+            f"{train.name} here ({train.content_hash}); give another file"
+        )
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:

@@ -1,6 +1,8 @@
 """Where things are kept, and how a file comes to be: complete, or not at all."""
 
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_parts(path: Path) -> None:
+    """Delete what processes that were killed left of `path` and of files beside it that begin with its stem.
+
+    Only for who holds the lock of `path`: nobody else is writing it then.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.part"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

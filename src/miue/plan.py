@@ -17,7 +17,7 @@ from miue import bench, data, poisons, recipes, steps, store
 from miue.defenses import Defense
 from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.ueraser import UEraser
-from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting, read
+from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting, read, refuse_other
 from miue.errors import InputError
 from miue.images import Images
 from miue.poisons import Poison
@@ -129,7 +129,7 @@ def make(
 
     Raises:
         InputError: an entry asks for what does not exist, the pictures are not there, or the records are of another
-            setting.
+            setting or of other pictures.
     """
     setting.check()
     for entry in wanted:
@@ -138,6 +138,8 @@ def make(
     measured = _measured(records, setting)
     missing = [entry for entry in unique if not any(asdict(entry).items() <= row.items() for row in measured)]
     train, test = data.load(setting.data, root, setting.n_train, setting.n_test, setting.size)
+    if records is not None:
+        refuse_other(measured, records, train)
     kept: dict[str, Poison | None] = {}
     shown: dict[str, Images | None] = {}  # what victims are trained on; None while its perturbation is not made
     made: dict[str, Step] = {}

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -66,12 +67,13 @@ def on_terminal() -> bool:
 
 
 def say(line: str) -> None:
-    """Print one line of progress to `$MIUE_PROGRESS`, else to standard error."""
-    if target := os.environ.get("MIUE_PROGRESS"):
-        with open(target, "a", encoding="utf-8") as out:
-            out.write(line + "\n")
-    else:
-        print(line, file=sys.stderr, flush=True)
+    """Print one line of progress to `$MIUE_PROGRESS`, else to standard error; where neither takes it, it is lost."""
+    with suppress(OSError):  # a full disk must not cost the work that the line is about
+        if target := os.environ.get("MIUE_PROGRESS"):
+            with open(target, "a", encoding="utf-8") as out:
+                out.write(line + "\n")
+        else:
+            print(line, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -17,7 +17,7 @@ import torch
 import miue
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError
-from miue.files import atomic, cache_dir, cache_locked
+from miue.files import atomic, cache_dir, cache_locked, clear_parts
 from miue.progress import say
 from miue.tensors import Damaged
 
@@ -142,16 +142,10 @@ def key(**parts: Any) -> str:
 
 
 def find(kind: type[K], **parts: Any) -> K | None:
-    """Return the result that `parts` determine if it lies in the cache, undamaged; a damaged one is set aside."""
-    path = _place(kind, parts)
+    """Return the result that `parts` determine if it lies in the cache, undamaged."""
     try:
-        return kind.load(path)
-    except FileNotFoundError:
-        return None
-    except Damaged as error:
-        aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
-        say(f"cache: {error}; it is set aside as {aside.name} and made anew")
+        return kind.load(_place(kind, parts))
+    except (FileNotFoundError, Damaged):
         return None
 
 
@@ -173,8 +167,15 @@ def cached(kind: type[K], make: Callable[[Checkpoint], K], what: str, **parts: A
         return found
     path = _place(kind, parts)
     with cache_locked(path, what):
-        if found := find(kind, **parts):
-            return found
+        clear_parts(path)
+        try:
+            return kind.load(path)  # by the process that we waited for
+        except FileNotFoundError:
+            pass
+        except Damaged as error:
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            say(f"cache: {error}; it is set aside as {aside.name} and made anew")
         keep = Checkpoint(path.with_suffix(".parts"))
         result = make(keep)
         try:

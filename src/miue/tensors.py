@@ -53,7 +53,7 @@ def save(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
     for name, tensor in tensors.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
         fields[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    header = {"__metadata__": {"miue": json.dumps(record), "digest": BLANK.decode()}} | fields
+    header = {"__metadata__": {"digest": BLANK.decode(), "miue": json.dumps(record)}} | fields
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
@@ -76,24 +76,33 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         FileNotFoundError: there is none.
         Damaged: it is no file of `save`, or not as it was written.
+        OSError: the system could not read it, which says nothing about the file.
     """
-    try:
-        with safe_open(path, "numpy"):  # checks types, shapes and offsets
-            pass
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:
+        try:
+            _check_layout(path)
             length = int.from_bytes(file.read(8), "little")
             fields = json.loads(file.read(length))
-        about = fields.pop("__metadata__")
-        record, digest = json.loads(about["miue"]), about["digest"]
-        if _digest(path, digest.encode()) != digest:
-            raise Damaged(f"{path} is not as it was written: its digest does not fit")
-        start = 8 + length
-        whole = memory.mapped(Path(path), [Path(path).stat().st_size - start], torch.uint8, start)
-        return {name: _tensor(whole, field) for name, field in fields.items()}, record
-    except (FileNotFoundError, Damaged):
-        raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise Damaged(f"{path} is cut off or no file of this package ({error})") from None
+            about = fields.pop("__metadata__")
+            record, digest = json.loads(about["miue"]), about["digest"]
+            if _digest(path, digest.encode()) != digest:
+                raise Damaged(f"{path} is not as it was written: its digest does not fit")
+            start = 8 + length
+            whole = memory.mapped(Path(path), [Path(path).stat().st_size - start], torch.uint8, start)
+            return {name: _tensor(whole, field) for name, field in fields.items()}, record
+        except Damaged:
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise Damaged(f"{path} is cut off or no file of this package ({error})") from None
+
+
+def _check_layout(path: str | Path) -> None:
+    """Let the library check types, shapes and offsets."""
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except FileNotFoundError as error:  # what it says of any file that it cannot open
+        raise OSError(f"{path} cannot be opened") from error
 
 
 def _tensor(whole: Tensor, field: dict[str, Any]) -> Tensor:
