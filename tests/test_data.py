@@ -1,4 +1,6 @@
 import hashlib
+import os
+import shutil
 import tarfile
 import threading
 import time
@@ -279,6 +281,28 @@ def test_subsets_are_seeded_and_in_proportion(monkeypatch, images):
 def test_what_cannot_be_loaded_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         miue.load(**arguments)
+
+
+def test_a_folder_means_the_same_from_everywhere(picture_folder, tmp_path, monkeypatch):
+    root, here = tmp_path / "root", tmp_path / "here"
+    shutil.copytree(picture_folder, here / "pets")
+    root.mkdir()
+    monkeypatch.chdir(here)
+    assert data.settled("folder:pets", root) == f"folder:{here}/pets"
+    shutil.copytree(picture_folder, root / "pets")
+    (root / "pets" / "train" / "cats" / "0.png").unlink()
+    assert data.settled("folder:pets", root) == "folder:pets" and data.settled("digits_m", root) == "digits_m"
+    assert len(miue.load("folder:pets", root, size=16)[0]) == 11  # the root's comes first
+    with pytest.raises(InputError, match="data: cows is no folder"):
+        data.settled("folder:cows", root)
+
+
+def test_a_folder_is_known_by_what_is_in_it(picture_folder):
+    name, root = f"folder:{picture_folder}", picture_folder.parent
+    before = data.identity(name, root)
+    assert data.identity("folder:pets", root) == before and data.identity("digits_m", root) is None
+    os.replace(picture_folder / "train" / "cats" / "1.png", picture_folder / "train" / "dogs" / "1.png")
+    assert data.identity(name, root) != before
 
 
 def test_missing_data_says_where_it_looked(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from miue import archives, digits_m
-from miue.decoding import read_folder
+from miue.decoding import contents, read_folder
 from miue.errors import InputError, choose
 from miue.images import Images, printable
 from miue.progress import say
@@ -31,8 +31,9 @@ def load(
     Args:
         name: `digits_m` (embedded), `cifar10`, `cifar100`, `svhn` (torchvision's download and check), or
             `folder:PATH` (class folders of pictures, under PATH/train and PATH/val or PATH/test; without those, every
-            fifth picture of a class is held out). PATH may be an archive, or lack the ending of one (`.tar`,
-            `.tar.gz`, `.zip`, ...), which is unpacked into the cache.
+            fifth picture of a class is held out). A relative PATH is looked for under the root, then in the working
+            folder. It may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked
+            into the cache.
         root: where downloads lie; falls back to `$MIUE_DATA`, then to `data/`. Where it holds
             `cifar10/{train,test}/<class>/*.jpg`, or an archive `cifar10` or `cifar10-jpeg` of that, `cifar10` is read
             from that JPEG copy and named so.
@@ -61,10 +62,8 @@ def load(
 def _read(name: str, where: Path, size: int | None, anew: bool) -> Split:
     kind, _, path = name.partition(":")
     if kind == "folder":
-        # A relative folder is looked for under the root too, so that a record need not hold a machine's paths.
-        found = archives.find(Path(path)) or archives.find(where / path)
-        if found is None:
-            raise InputError(printable(f"data: {path} is no folder, and no archive of one"))
+        found = archives.find(_place(path, where))
+        assert found is not None
         return folder(found, 224 if size is None else size, archives.stem(path), anew)
     if size not in (None, 32):
         raise InputError(f"size: {size}; the pictures of {name} are 32 px, so leave size out")
@@ -83,6 +82,40 @@ def check_name(name: str) -> str:
     """
     kind, _, path = name.partition(":")
     return name if kind == "folder" and path else choose("data", name, DATASETS)
+
+
+def settled(name: str, root: Path) -> str:
+    """Return the name of a data set so that it means the same from every working folder.
+
+    A folder under `root` stays relative to it, so that a record need not hold a machine's paths; one in the working
+    folder becomes absolute.
+
+    Raises:
+        InputError: there is no such data set or folder.
+    """
+    kind, _, path = check_name(name).partition(":")
+    return f"folder:{_place(path, root).resolve()}" if kind == "folder" and archives.at(root / path) is None else name
+
+
+def identity(name: str, root: Path) -> str | None:
+    """What tells a folder of pictures from another at the same place: a digest of names and contents.
+
+    None for all other data sets, whose names say which pictures they are.
+
+    Raises:
+        InputError: there is no such folder, or something in it is no ordinary file.
+    """
+    kind, _, path = name.partition(":")
+    found = archives.find(_place(path, root)) if kind == "folder" else None
+    return None if found is None else contents(found)
+
+
+def _place(path: str, root: Path) -> Path:
+    """Where a folder or its archive is: under the root, else in the working folder."""
+    for place in (root / path, Path(path)):
+        if archives.at(place):
+            return place
+    raise InputError(printable(f"data: {path} is no folder, and no archive of one, in {root} or the working folder"))
 
 
 def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Images:

@@ -84,6 +84,8 @@ def test_exit_codes_states_and_what_is_left(small, miue, monkeypatch, execute, c
     [
         (["-p", "n=zz"], "parameter n: 'zz'"),
         (["-p", "n"], "-p: 'n'; write it as NAME=VALUE"),
+        (["-p", "n=1", "-p", "n=2"], "-p: n is given twice, 1 and 2; give it once"),
+        (["-p", "data=folder:nowhere"], "data: nowhere is no folder"),
         (["--limit", "0"], "must both be above 0"),
         (["--out", "/proc/runs"], "out: /proc/runs cannot be written"),
         (["--out", "_config.yml"], "out: "),
@@ -160,6 +162,17 @@ def test_of_two_processes_that_start_the_same_run_the_second_waits_for_it(small,
         store.write_json(first.folder / "status.json", done)
     second.join(10)
     assert found[0].state == "done" and "done before" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_other_pictures_is_another_run(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIUE_DATA", str(tmp_path / "pictures"))
+    picture = tmp_path / "pictures" / "pets" / "train" / "cats" / "1.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"one")
+    first = runs.run("small", {"data": "folder:pets"})
+    assert runs.run("small", {"data": "folder:pets"}).folder == first.folder
+    picture.write_bytes(b"another")
+    assert runs.run("small", {"data": "folder:pets"}).folder != first.folder
 
 
 def test_a_run_that_was_killed_is_made_again(small):

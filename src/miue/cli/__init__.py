@@ -1,6 +1,6 @@
 """The command line: perturb, train, measure, run experiments, build the book.
 
-Exit codes: 0 done, 1 failed while running, 2 refused before anything started.
+Exit codes: 0 done, 1 failed while running, 2 refused: what was given does not fit.
 """
 
 import sys

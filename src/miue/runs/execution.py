@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miue import plan, progress, store
+from miue import data, plan, progress, store
 from miue.errors import InputError
 from miue.files import cache_dir
 from miue.plan import Plan
-from miue.runs import figures, lock, notebook, parameters, template
-from miue.runs.records import METRICS, PROGRESS, STATUS, Run, RunFailed, load, problems, read_object
+from miue.runs import figures, lock, notebook, template
+from miue.runs.records import METRICS, PROGRESS, STATUS, Run, RunFailed, finished, load, read_object
 from miue.runs.template import Template
 from miue.runs.watch import SECONDS, shown
 
@@ -41,8 +41,9 @@ def run(
 
     The folder `out/<template>-<parameters>-<hash>` holds the executed notebook, its `figures/` as SVG and PNG,
     `metrics.json` (written by the notebook), `status.json` and `progress.log`. The hash covers the parameters, the
-    template, the package's code and the data folder: a run is taken for the same only if all of them are. Of two
-    processes that start the same run, the second waits for the first.
+    template, the package's code and the data folder with its contents: a run is taken for the same only if all of them
+    are, whatever device and versions it was made with, which its record names. Of two processes that start the same
+    run, the second waits for the first.
 
     Runs that go on at the same time need a process each, as `miue.sweeps` gives them: papermill changes the working
     folder of the whole process.
@@ -63,9 +64,9 @@ def run(
     """
     if not min(timeout, limit) > 0:
         raise InputError(f"timeout, limit: {timeout:g} s and {limit:g} s must both be above 0")
-    chosen, values, data_root, folder = _prepared(name, given, out)
+    chosen, values, folder = _prepared(name, given, out)
     # A kernel works in the run's folder; the folders of data and cache are those of the caller.
-    env = {"MIUE_DATA": data_root, "MIUE_CACHE": str(cache_dir().resolve())}
+    env = {"MIUE_DATA": str(chosen.data_root), "MIUE_CACHE": str(cache_dir().resolve())}
     if not force and (before := _finished(folder)):
         return before
     with lock.alone(folder):
@@ -81,37 +82,32 @@ def dry_run(name: str | Path, given: Mapping[str, object] | None = None, *, out:
     Raises:
         InputError: what `run` refuses; the template has no `plan` cell; the pictures are not there.
     """
-    chosen, values, data_root, folder = _prepared(name, given, out)
+    chosen, values, folder = _prepared(name, given, out)
     if chosen.plan is None:
         raise InputError(f"template {chosen.name}: no cell is tagged `plan`, so what it would make cannot be told")
     _finished(folder)
-    return plan.of_template(chosen.plan, values, chosen.name, data_root)
+    return plan.of_template(chosen.plan, values, chosen.name, chosen.data_root)
 
 
 def _prepared(
     name: str | Path, given: Mapping[str, object] | None, out: str | Path
-) -> tuple[Template, dict[str, Any], str, Path]:
-    """The template, its checked parameters, the folder of data, and the run's own folder."""
+) -> tuple[Template, dict[str, Any], Path]:
+    """The template, its checked parameters, and the run's own folder."""
     chosen = template.read(name)
-    values = parameters.check(given or {}, chosen.parameters, chosen.name)
-    data_root = str(Path(os.environ.get("MIUE_DATA") or chosen.root / "data").resolve())
-    return chosen, values, data_root, Path(out).resolve() / folder_name(chosen, values, data_root)
+    values = chosen.check(given or {})
+    return chosen, values, Path(out).resolve() / folder_name(chosen, values)
 
 
 def _finished(folder: Path) -> Run | None:
-    try:
-        before = load(folder)
-    except InputError:
-        return None
-    if problems(before):
-        return None
-    progress.say(f"{folder.name}: done before ({before.status['ended']})")
+    if before := finished(folder):
+        progress.say(f"{folder.name}: done before ({before.status['ended']})")
     return before
 
 
-def folder_name(chosen: Template, values: dict[str, Any], data_root: str) -> str:
-    """Name of a run's folder: its template, what stands out of its parameters, and a hash of all that determines it."""
-    key = [values, chosen.digest, store.code_hash("miue"), data_root]
+def folder_name(chosen: Template, values: dict[str, Any]) -> str:
+    """Name of a run's folder: its template, what stands out of its parameters, and a hash of what is asked for."""
+    root = chosen.data_root
+    key = [values, chosen.digest, store.code_hash("miue"), str(root), data.identity(str(values.get("data")), root)]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
     words = [Path(str(values[name])).name for name in NAMED if values.get(name) is not None]
     parts = ["".join(c if c.isalnum() or c in "._" else "_" for c in word)[:24] for word in words]

@@ -48,6 +48,15 @@ def load(folder: str | Path) -> Run:
     return Run(folder, status["state"], status["parameters"], read_object(folder / METRICS), status)
 
 
+def finished(folder: str | Path) -> Run | None:
+    """Return the run in `folder` if it is a good result."""
+    try:
+        run = load(folder)
+    except InputError:
+        return None
+    return None if problems(run) else run
+
+
 def problems(run: Run) -> list[str]:
     """Return why a run is no good result, one line each; an empty list for a good one.
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import miue
+from miue import data
 from miue.errors import InputError
 from miue.runs import parameters
 
@@ -29,6 +31,20 @@ class Template:
         """Source of the cell tagged `plan`, which sets from the parameters what will be measured; None without one."""
         tagged = (cell.source for cell in self.notebook.cells if "plan" in cell.metadata.get("tags", []))
         return next(tagged, None)
+
+    @property
+    def data_root(self) -> Path:
+        """Where the data of its runs lie: `$MIUE_DATA`, else the folder `data` of the repository."""
+        return Path(os.environ.get("MIUE_DATA") or self.root / "data").resolve()
+
+    def check(self, given: Mapping[str, object]) -> dict[str, Any]:
+        """Return the values of all parameters; those that are not given are at their default.
+
+        Raises:
+            InputError: see `parameters.check`; or the folder of pictures does not exist.
+        """
+        values = parameters.check(given, self.parameters, self.name)
+        return values | ({"data": data.settled(values["data"], self.data_root)} if "data" in values else {})
 
     @property
     def digest(self) -> str:

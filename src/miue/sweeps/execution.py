@@ -1,6 +1,5 @@
 """Sweeps carried out: what is done is skipped, what fails does not stop the rest, and the same command goes on."""
 
-import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 from miue import progress
 from miue.errors import InputError, choose
 from miue.files import cache_dir
-from miue.runs import Run, load, lock
+from miue.runs import Run, lock
 from miue.runs.execution import folder_name
-from miue.runs.records import problems
+from miue.runs.records import finished
 from miue.sweeps import cluster, local
 from miue.sweeps.lines import Lines
 from miue.sweeps.order import Order, Report
@@ -94,12 +93,7 @@ def run(
 
 def find(spec: Spec, planned: Planned, out: str | Path) -> Run | None:
     """Return the finished run that `planned` asks for, if there is one."""
-    folder = Path(out).resolve() / folder_name(spec.template, planned.values, _data_root(spec))
-    try:
-        before = load(folder)
-    except InputError:
-        return None
-    return None if problems(before) else before
+    return finished(Path(out).resolve() / folder_name(spec.template, planned.values))
 
 
 def _engine(
@@ -132,7 +126,7 @@ def _told(about: dict[str, Any]) -> str:
 
 def _orders(spec: Spec, record: Record, out: Path, timeout: float, limit: float) -> list[Order]:
     """Return the runs that are to be made; those that are done are noted as such."""
-    environment = {"MIUE_DATA": _data_root(spec), "MIUE_CACHE": str(cache_dir().resolve())}
+    environment = {"MIUE_DATA": str(spec.template.data_root), "MIUE_CACHE": str(cache_dir().resolve())}
     orders = []
     for planned in spec.runs:
         if before := find(spec, planned, out):
@@ -153,10 +147,6 @@ def _orders(spec: Spec, record: Record, out: Path, timeout: float, limit: float)
             stale.unlink(missing_ok=True)
         orders.append(order)
     return orders
-
-
-def _data_root(spec: Spec) -> str:
-    return str(Path(os.environ.get("MIUE_DATA") or spec.template.root / "data").resolve())
 
 
 def _carry_out(spec: Spec, orders: Sequence[Order], work: Engine, record: Record) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from miue.errors import InputError, choose
-from miue.runs import parameters, template
+from miue.runs import template
 from miue.runs.template import Template
 
 SECTIONS = ("template", "parameters", "grid", "list")
@@ -76,7 +76,7 @@ def read(path: str | Path) -> Spec:
     runs = []
     for number, varied in enumerate(_combinations(grid, items), 1):
         try:
-            values = parameters.check(fixed | varied, chosen.parameters, chosen.name)
+            values = chosen.check(fixed | varied)
         except InputError as error:
             given = ", ".join(f"{name}: {value}" for name, value in varied.items())
             raise InputError(f"{path.name}, run {number}{f' ({given})' if given else ''}: {error}") from None
