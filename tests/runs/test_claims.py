@@ -8,8 +8,9 @@ from test_leaderboard import entry, record
 from miue import statistics
 from miue.runs import claims, evidence, leaderboard
 
+NAMES_OF = {claim.reported: claim.judge for claim in claims.CLAIMS}
 NAMES = {claim.judge: claim for claim in reversed(claims.CLAIMS)}
-PAPER = {"data": "CIFAR-10", "n": 50_000, "preset": "paper", "recipe": "paper"}
+PAPER = {"data": "CIFAR-10", "n": 50_000, "n_test": 10_000, "preset": "paper", "recipe": "paper"}
 
 
 def verdict(judge, *records):
@@ -37,6 +38,7 @@ def test_without_records_every_claim_of_an_experiment_is_untested():
         (0.30, PAPER, "not confirmed"),
         (0.10, PAPER | {"data": "CIFAR-10 (JPEG-75 copy)"}, "holds at our scale"),
         (0.10, PAPER | {"recipe": "paper:epochs=20"}, "holds at our scale"),
+        (0.10, PAPER | {"n_test": 20}, "holds at our scale"),
         (0.10, {"data": "Digits-M"}, claims.UNTESTED),
     ],
 )
@@ -151,6 +153,18 @@ def test_claims_about_the_terms_of_the_loss(text, variant, accuracy, holds):
     assert found.verdict == expected[holds]
 
 
+def test_information_of_two_estimators_is_not_compared():
+    rows = [entry(m, 0.5, mi=mi) for m, mi in (("clean", 0.7), ("random", 0.6), ("em", 0.2), ("mi_ue", 0.1))]
+    assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "holds at our scale"
+    apart = of_resnet(*rows[:2]), of_resnet(*rows[2:], estimator="histogram")
+    assert verdict(evidence.information_order, *apart).verdict == claims.UNTESTED
+
+
+def test_a_victim_that_learns_nothing_from_clean_pictures_tells_no_harm():
+    rows = [entry("clean", 0.1), entry("mi_ue", 0.05), entry("mi_ue:similarity=false", 0.2)]
+    assert verdict(NAMES_OF["51.65 % instead of 9.95 %"], of_resnet(*rows)).verdict == claims.UNTESTED
+
+
 def test_budgets_the_mine_term_and_the_time_of_generation():
     rows = [entry("mi_ue", 0.1 + n / 1000, epsilon=f"{n}/255") for n in (2, 4, 8, 16)]
     assert verdict(evidence.budgets, of_resnet(*rows)).verdict == "holds at our scale"
@@ -162,4 +176,6 @@ def test_budgets_the_mine_term_and_the_time_of_generation():
     slow = entry("mi_ue", 0.1, perturbation_seconds=7200.0, device="a GPU")
     found = verdict(evidence.generation_time, of_resnet(slow, **PAPER))
     assert (found.verdict, found.numbers[:18]) == ("confirmed", "2.0 hours on a GPU")
+    slower = entry("mi_ue", 0.1, seed=1, perturbation_seconds=7e4, device="another")
+    assert verdict(evidence.generation_time, of_resnet(slower, slow, **PAPER)).numbers == found.numbers
     assert verdict(evidence.generation_time, of_resnet(slow)).verdict == claims.UNTESTED

@@ -10,6 +10,7 @@ from miue.runs import leaderboard, reference
 PAPER = {
     "data": "CIFAR-10",
     "n_train": 50_000,
+    "n_test": 10_000,
     "n_classes": 10,
     "victim": "resnet18",
     "defense": NONE,
@@ -22,11 +23,12 @@ PAPER = {
 }
 
 
-def record(*entries, data="Digits-M", n=300, ended="2026-01-01", **parameters):
+def record(*entries, data="Digits-M", n=300, n_test=100, ended="2026-01-01", **parameters):
     """A record as templates write it, with one entry for each dict."""
     common = {"victim": "linear", "defense": NONE, "seed": 0, "source": "linear", "epsilon": "8/255", "ratio": 1.0}
     common |= {"n_train": n, "n_classes": 10, "mi": 0.1, "null": 0.0, "bounded": True}
-    metrics = {"data": {"data": data, "n": n, "content_hash": "a"}, "entries": [common | entry for entry in entries]}
+    about = {"data": data, "n": n, "n_test": n_test, "content_hash": "a"}
+    metrics = {"data": about, "entries": [common | entry for entry in entries]}
     given = {"preset": "laptop", "recipe": "laptop", "estimator": "ksg"} | parameters
     return {"ended": ended, "parameters": given, "metrics": metrics}
 
@@ -164,6 +166,7 @@ def test_the_papers_number_stands_beside_its_own_method_victim_and_classes_only(
         ({"defense": "adversarial_training:epsilon=4/255", "recipe": "adversarial"}, True),
         ({"data": "CIFAR-10 (JPEG-75 copy)"}, False),
         ({"n_train": 10_000}, False),
+        ({"n_test": 2000}, False),
         ({"preset": "laptop"}, False),
         ({"recipe": "paper:epochs=20"}, False),
         ({"recipe": "standard"}, False),
@@ -180,7 +183,7 @@ def test_the_setting_is_the_papers_only_with_its_data_number_and_presets(change,
 def test_a_difference_is_taken_in_the_papers_setting_only():
     ours = entry("mi_ue", 0.12, victim="resnet18", source="resnet18")
     settings = {"preset": "paper", "recipe": "paper"}
-    (same,) = board(a=record(ours, data="CIFAR-10", n=50_000, **settings)).to_dict("records")
+    (same,) = board(a=record(ours, data="CIFAR-10", n=50_000, n_test=10_000, **settings)).to_dict("records")
     assert same["difference"] == pytest.approx(0.12 - 0.0995)
     (part,) = board(a=record(ours, data="CIFAR-10", n=4000, **settings)).to_dict("records")
     assert part["reported"] == pytest.approx(0.0995) and math.isnan(part["difference"])

@@ -57,7 +57,7 @@ def lowest(table: pd.DataFrame, victim: str) -> Finding | None:
 def information_order(table: pd.DataFrame, victim: str) -> Finding | None:
     """Information falls from clean over random noise and EM to MI-UE, in every seed."""
     order = [CLEAN, "random", "em", OURS]
-    used = _select(table, order, victim)
+    used = _informed(_select(table, order, victim))
     seeds = _by_seed(used, "mi")
     if set(order) - set(seeds) or seeds.empty:
         return None
@@ -68,7 +68,7 @@ def information_order(table: pd.DataFrame, victim: str) -> Finding | None:
 
 def correlation(table: pd.DataFrame, victim: str) -> Finding | None:
     """Over methods, the gap in information and the gap in accuracy rise together: the interval lies above 0."""
-    used = _select(table, None, victim)
+    used = _informed(_select(table, None, victim))
     means = used.groupby("method")[["mi", "test_accuracy"]].mean().dropna()
     if CLEAN not in means.index or len(means) < 6:
         return None
@@ -94,7 +94,7 @@ def linear_unharmed(table: pd.DataFrame, victim: str) -> Finding | None:
 
 def depth(table: pd.DataFrame, victim: str) -> Finding | None:
     """Under MI-UE the gaps in accuracy and in information both rank the victims by their depth."""
-    used = _select(table, (CLEAN, OURS))
+    used = _informed(_select(table, (CLEAN, OURS)))
     used = used.assign(family=used["victim"].str.split(":").str[0])
     means = used.pivot_table(index="family", columns="method", values=["test_accuracy", "mi"])
     places = [name for name in DEPTH if name in means.index]
@@ -199,16 +199,19 @@ def generation_time(table: pd.DataFrame, victim: str) -> Finding | None:
     used = used[(used["source"] == "resnet18") & used["seconds"].notna()]
     if used.empty:
         return None
-    hours = used["seconds"].min() / 3600
-    return Finding(hours <= 3.6, f"{hours:.1f} hours on {used['device'].iloc[0]}", used)
+    fastest = used.loc[used["seconds"].idxmin()]
+    hours = fastest["seconds"] / 3600
+    return Finding(bool(hours <= 3.6), f"{hours:.1f} hours on {fastest['device']}", used)
 
 
 def harm(table: pd.DataFrame) -> pd.Series:
-    """Share of the possible fall of each method under one victim and training, from means over seeds."""
+    """Share of the possible fall of each method under one victim and training, from means over seeds.
+
+    Empty where clean training is missing, or does no better than guessing.
+    """
     means = table.groupby("method")["test_accuracy"].mean()
-    if CLEAN not in means:
-        return pd.Series(dtype=float)
-    return (means[CLEAN] - means.drop(CLEAN)) / (means[CLEAN] - 1 / table["n_classes"].iloc[0])
+    room = means.get(CLEAN, 0) - 1 / table["n_classes"].min()
+    return (means[CLEAN] - means.drop(CLEAN)) / room if room > 0 else pd.Series(dtype=float)
 
 
 def _select(
@@ -230,6 +233,12 @@ def _select(
     if victim is not None:
         kept &= table["victim"] == victim
     return table[kept]
+
+
+def _informed(table: pd.DataFrame) -> pd.DataFrame:
+    """The entries whose information one estimator measured, the commonest: levels of two do not compare."""
+    known = table[table["mi"].notna()]
+    return known[known["estimator"] == next(iter(known["estimator"].mode()), None)]
 
 
 def _by_seed(table: pd.DataFrame, value: str) -> pd.DataFrame:

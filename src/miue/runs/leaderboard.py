@@ -20,7 +20,7 @@ UNKNOWN, UNBOUNDED = "unknown", "unbounded"
 CONTROLS = (CLEAN, WITHHELD, "random")
 """What shows whether a method did anything; a control has no rank."""
 
-PICTURES = ["data", "content_hash", "n_train", "n_classes", "size"]
+PICTURES = ["data", "content_hash", "n_train", "n_test", "n_classes", "size"]
 SETTING = [*PICTURES, "preset", "recipe", "scale"]
 """Fields of an entry that a whole table of entries has in common."""
 GROUP = [*SETTING, "victim", "defense", "budget", "ratio"]
@@ -80,6 +80,7 @@ def _entries(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "data": data["data"],
         "content_hash": data.get("content_hash", ""),
         "n_train": data["n"],
+        "n_test": data.get("n_test") or metrics.get("test", {}).get("n") or given.get("n_test") or float("nan"),
         "n_classes": data.get("n_classes", float("nan")),
         "size": data.get("shape", [_size(given, data["data"])])[-1],
         "preset": given.get("preset"),
@@ -141,10 +142,10 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row for what differs by its seed only, with the fields `ROW`; `seeds`, how many; `mean`, `low` and `high`
-        of the test accuracy in [0, 1]; the means of `mi` and `null`; `estimator`; `reported` and `difference` (ours
-        minus the paper's, only where the setting is the same); `rank` and `of`: its place by mean accuracy, from the
-        lowest, among the methods of its `GROUP`, missing for controls and where there is no other; and `pages`.
-        Largest scale first, groups together, each by accuracy.
+        of the test accuracy in [0, 1]; the means of `mi` and `null`, NaN over several estimators; `estimator`;
+        `reported` and `difference` (ours minus the paper's, only where the setting is the same); `rank` and `of`: its
+        place by mean accuracy, from the lowest, among the methods of its `GROUP`, missing for controls and where there
+        is no other; and `pages`. Largest scale first, groups together, each by accuracy.
     """
     summed = (
         table.groupby(ROW, dropna=False, sort=False)
@@ -162,6 +163,7 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+    summed.loc[summed["estimator"].str.contains(","), ["mi", "null"]] = float("nan")
     summed["difference"] = (summed["mean"] - summed["reported"]).where(summed.pop("same"))
     control = summed["method"].str.split(":").str[0].isin(CONTROLS) | (summed["ratio"] == 0)
     ranked = summed[~control].groupby(GROUP, dropna=False)["mean"]

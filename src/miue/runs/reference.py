@@ -25,20 +25,22 @@ class DataSet:
     Args:
         pictures: regular expression on the names of data sets that show the same pictures, whatever their encoding.
         pixels: the same, for those that are the paper's pixel by pixel.
-        n_classes, n_train: how many classes, and how many training pictures at least.
+        n_classes: how many.
+        n_train, n_test: how many training and test pictures at least.
     """
 
     pictures: str
     pixels: str
     n_classes: int
     n_train: int
+    n_test: int
 
 
 DATA = {
-    "cifar10": DataSet(r"CIFAR-10( \(JPEG-75 copy\))?", r"CIFAR-10", 10, 50_000),
-    "cifar100": DataSet(r"CIFAR-100", r"CIFAR-100", 100, 50_000),
-    # How many pictures the paper takes is not known to us; ImageNet has about 1,300 of most classes.
-    "imagenet_subset": DataSet(r"folder imagenet.*", r"folder imagenet.*, 224 px", 100, 100_000),
+    "cifar10": DataSet(r"CIFAR-10( \(JPEG-75 copy\))?", r"CIFAR-10", 10, 50_000, 10_000),
+    "cifar100": DataSet(r"CIFAR-100", r"CIFAR-100", 100, 50_000, 10_000),
+    # How many pictures the paper takes is not known to us; ImageNet has about 1,300 of most classes, and 50 to test on.
+    "imagenet_subset": DataSet(r"folder imagenet.*", r"folder imagenet.*, 224 px", 100, 100_000, 5_000),
 }
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mi_ue_without_distance_term": ("mi_ue", {"zeta": 0}),
@@ -80,7 +82,7 @@ def reported(entry: Mapping[str, Any]) -> float | None:
 
 
 def same_setting(entry: Mapping[str, Any]) -> bool:
-    """Whether the entry's data set, classes, number of pictures and scale are the paper's.
+    """Whether the entry's data set, classes, numbers of pictures and scale are the paper's.
 
     A copy in JPEG holds other pixels, and a recipe with changes is another recipe.
     """
@@ -90,6 +92,7 @@ def same_setting(entry: Mapping[str, Any]) -> bool:
     recipe = "paper" if entry["defense"] == NONE else "adversarial"
     return (
         entry["n_train"] >= DATA[name].n_train
+        and entry["n_test"] >= DATA[name].n_test
         and (entry["preset"], entry["recipe"]) == ("paper", recipe)
         and (entry["source"] == SOURCE or entry["budget"] == NONE)
     )
