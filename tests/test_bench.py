@@ -2,6 +2,7 @@ import pytest
 
 from miue import bench, store
 from miue.errors import InputError
+from miue.files import cache_dir
 
 
 @pytest.fixture(autouse=True)
@@ -14,12 +15,18 @@ def test_a_speed_is_measured_once_for_all_that_determines_it(capsys):
     assert min(first.training, first.attack, first.testing) > 0
     assert first.batch <= 128 and first.device == store.device_name()
     assert bench.measure("linear", size=8, n_classes=3) == first
-    assert bench.speed("linear", size=8, n_classes=3) == first.training
     assert capsys.readouterr().err.count("measuring") == 1
     for change in ({"size": 16}, {"n_classes": 4}, {"channels": 1}, {"batch": 64}, {"precision": "bfloat16"}):
         bench.measure("linear", **{"size": 8, "n_classes": 3} | change)
     bench.measure("linear", size=8, n_classes=3, again=True)
     assert capsys.readouterr().err.count("measuring") == 6
+
+
+def test_a_damaged_speed_is_measured_again():
+    first = bench.measure("linear", size=8)
+    (file,) = (cache_dir() / "bench").glob("*.json")
+    file.write_text(file.read_text()[:20])
+    assert bench.measure("linear", size=8).batch == first.batch and file.read_text().endswith("}\n")
 
 
 def test_a_batch_that_takes_long_is_measured_in_part():

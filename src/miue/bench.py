@@ -46,11 +46,6 @@ class Speed:
     device: str
 
 
-def speed(model: str, **what: int | str) -> float:
-    """Pictures per second of one forward-and-backward pass of training; see `measure` for the arguments."""
-    return measure(model, **what).training  # type: ignore[arg-type]
-
-
 def measure(
     model: str,
     *,
@@ -81,8 +76,8 @@ def measure(
     device = default_device()
     number = resolve(precision, device)
     path = _place(model, size, channels, n_classes, number, batch, device)
-    if path.exists() and not again:
-        return Speed(**store.read_json(path))
+    if not again and (kept := _kept(path)):
+        return kept
     passes = _Passes(model, size, channels, n_classes, number, device)
     fitting = _fitting_batch(passes.training, batch)
     say(f"bench: measuring {model}, {channels}x{size}x{size}, {n_classes} classes, {number}, batches of {fitting}")
@@ -103,6 +98,14 @@ def table(models: Sequence[str], sizes: Sequence[int], **what: Any) -> pd.DataFr
     pairs = [(model, size) for model in models for size in sizes]
     rows = [{"model": model, "size": size, **asdict(measure(model, size=size, **what))} for model, size in pairs]
     return pd.DataFrame(rows)
+
+
+def _kept(path: Path) -> Speed | None:
+    """What was measured before; None where nothing was, or the file is damaged."""
+    try:
+        return Speed(**store.read_json(path))
+    except (InputError, TypeError):
+        return None
 
 
 def _place(

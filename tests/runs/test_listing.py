@@ -110,6 +110,19 @@ def test_differences_are_matched_by_what_a_row_is_of(tmp_path):
     assert listing.differences(runs.load(one), runs.load(one)).empty
 
 
+def test_rows_that_no_name_tells_apart_are_matched_by_place(tmp_path):
+    def row(estimator, value):
+        return {"method": "em", "seed": 0, "estimator": estimator, "mi": value}
+
+    named = [row("ksg", 0.1), row("histogram", 0.2)]
+    twins = [row("ksg", 0.1), row("ksg", 0.2)]
+    for rows, name in ((named, "em, 0, ksg"), (twins, "0")):
+        one = write(tmp_path / "one", metrics={"rows": rows})
+        other = write(tmp_path / "other", metrics={"rows": [row("ksg", 0.3), rows[1]]})
+        found = listing.differences(runs.load(one), runs.load(other))
+        assert found[["name", "one", "other"]].values.tolist() == [[f"rows[{name}].mi", 0.1, 0.3]]
+
+
 def test_the_command_line_prints_tables_csv_and_json(folder, capsys, monkeypatch):
     from miue import cli
 

@@ -94,6 +94,8 @@ def test_values_become_plain_ones_of_the_declared_type(declared, name, given, wa
         ("seeds", 3),
         ("seeds", [1.5]),
         ("seeds", "[[1]]"),
+        ("seeds", {0: "a"}),
+        ("methods", {"em": 1, "tap": 2}),
         ("methods", [1]),
         ("data", 3),
         ("fast", "perhaps"),

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -177,9 +178,17 @@ def test_paths_are_shortened_in_texts_but_not_in_pictures(tmp_path):
     assert short == {"text": f"~/x, ~, ./homes, a{home}", "image/png": f"{home}", "n": 1, "list": ["~"]}
 
 
-@pytest.mark.parametrize("parameters", [{"records": "/data/records.jsonl"}, {"data": "folder:/data/pictures"}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"records": "/data/records.jsonl"},
+        {"data": "folder:/data/pictures"},
+        {"data": f"folder:{Path.home()}/pictures"},
+        {"folders": ["inside", "/data/pictures"]},
+    ],
+)
 def test_a_place_on_this_machine_is_not_published(tmp_path, folder, parameters):
     run = make(tmp_path, "elsewhere", parameters=parameters)
-    with pytest.raises(InputError, match=f"{next(iter(parameters))}: /data/.* is a place on this machine"):
+    with pytest.raises(InputError, match=f"{next(iter(parameters))}: /.* is a place on this machine"):
         runs.publish(run, "small-3-quick", tmp_path)
     assert not (tmp_path / "book" / "results" / "small-3-quick.json").exists()

@@ -29,7 +29,8 @@ config = Config(executors=[executor], strategy_period=1, retries=3)
 
 
 @pytest.mark.parametrize("name", cluster.SHIPPED)
-def test_each_shipped_configuration_can_lose_workers_and_asks_nobody_on_the_internet(name):
+def test_each_shipped_configuration_can_lose_workers_and_asks_nobody_on_the_internet(name, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     config = cluster.load(name)
     (executor,) = config.executors
     assert config.retries >= 1 and not config.usage_tracking
@@ -38,10 +39,18 @@ def test_each_shipped_configuration_can_lose_workers_and_asks_nobody_on_the_inte
     assert cluster.load(name) is not config  # one serves once
 
 
-def test_a_gpu_box_has_one_worker_for_each_gpu(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+@pytest.mark.parametrize(("seen", "count", "used"), [("", 4, ["0", "1", "2", "3"]), ("2,3", 2, ["2", "3"])])
+def test_a_gpu_box_has_one_worker_for_each_gpu_that_is_ours(monkeypatch, seen, count, used):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     (executor,) = cluster.load("gpu_box").executors
-    assert executor.available_accelerators == ["0", "1", "2", "3"] and executor.workers_per_node == 4
+    assert executor.available_accelerators == used and executor.workers_per_node == count
+
+
+def test_a_gpu_box_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"gpu_box\.py: no GPU can be used here; take the configuration `local`"):
+        cluster.load("gpu_box")
 
 
 def test_slurm_asks_for_what_its_first_lines_say(tmp_path):

@@ -78,13 +78,13 @@ def test_what_runs_is_let_go_when_the_sweep_stops(orders, tmp_path):
 
 def test_one_slot_for_each_gpu_else_for_four_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(local, "_gpus", lambda: [])
+    monkeypatch.setattr(local, "gpus", lambda: [])
     monkeypatch.setattr(local, "cores", lambda: 18)
     monkeypatch.setattr(local, "threads", lambda n: {"OMP_NUM_THREADS": str(18 // n)})
     assert local.slots() == [{"OMP_NUM_THREADS": "4"}] * 4
     monkeypatch.setattr(local, "cores", lambda: 2)
     assert len(local.slots()) == 1
-    monkeypatch.setattr(local, "_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(local, "gpus", lambda: ["3", "5"])
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in local.slots()] == ["3", "5"]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in local.slots(3)] == ["3", "5", "3"]
     with pytest.raises(InputError, match="slots: 0; it must be 1 or above"):

@@ -119,10 +119,12 @@ def book(
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
     """Read NAME=VALUE texts, values as they stand."""
-    given = {}
+    given: dict[str, str] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"{option}: {text!r}; write it as NAME=VALUE")
+        if name in given:
+            raise InputError(f"{option}: {name} is given twice, {given[name]} and {value}; give it once")
         given[name] = value
     return given

@@ -1,13 +1,17 @@
 """One machine with several GPUs: one worker for each GPU, which sees that GPU only."""
 
-import torch
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers import LocalProvider
 
-GPUS = max(1, torch.cuda.device_count())
-"""Number of GPUs to use, from the first one on; by default all."""
+from miue.errors import InputError
+from miue.sweeps.local import gpus
+
+GPUS = gpus()
+"""The GPUs to use, by the names that CUDA knows them by; by default all that this process may use."""
+if not GPUS:
+    raise InputError("no GPU can be used here; take the configuration `local`")
 
 config = Config(
     executors=[
@@ -16,7 +20,7 @@ config = Config(
             # Workers are on this machine. Without an address Parsl would ask a service on the internet for ours.
             address="127.0.0.1",
             available_accelerators=GPUS,  # one worker each, with CUDA_VISIBLE_DEVICES set
-            max_workers_per_node=GPUS,
+            max_workers_per_node=len(GPUS),
             cpu_affinity="block",  # each worker has cores of its own; also sets OMP_NUM_THREADS
             heartbeat_period=5,
             heartbeat_threshold=30,

@@ -18,7 +18,8 @@ ACCOUNT = None
 WALLTIME = "12:00:00"
 """Time of one job. A run that is cut off at its end is handed out again and goes on from its last checkpoint."""
 GPUS_PER_NODE = 4
-"""GPUs of a node, each for one run at a time."""
+"""GPUs of a node, each for one run at a time. Workers take them from the first one on, so the cluster must show a job
+its own GPUs only; where it shows all, set EXCLUSIVE."""
 CORES_PER_NODE = 32
 """Cores of a node, shared out between its workers."""
 NODES = 2

@@ -18,7 +18,7 @@ from miue.text import aligned
 LOST = "lost"
 """State of a run that says it is running while no process is at work on it."""
 
-IDENTITY = tuple(field.name for field in fields(Entry))
+IDENTITY = (*(field.name for field in fields(Entry)), "estimator")
 """What tells the rows of a list of measurements apart."""
 
 COLUMNS = ("run", "state", "template", "data", "n_train", "preset", "seeds", "test_accuracy", "started", "wall_seconds")
@@ -81,7 +81,8 @@ def differences(one: Run, other: Run) -> pd.DataFrame:
     Returns:
         One row for each parameter, fact of provenance and number: `part`, `name`, the two values `one` and `other`
         (None where there is none), and `relative`, other / one - 1, for numbers. Rows of a list of measurements are
-        matched by what they are of (method, victim, seed and so on), other lists by place.
+        matched by what they are of (method, victim, seed and so on) where that tells them apart, other lists by
+        place.
     """
     parts = {
         "state": [{"state": state(run), "template": run.status.get("template")} for run in (one, other)],
@@ -152,7 +153,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             (f"{name}.{key}" if name else str(key), item) for key, item in value.items()
         ]
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        pairs = [(f"{name}[{_label(item, place)}]", item) for place, item in enumerate(value)]
+        labels = [_label(item, place) for place, item in enumerate(value)]
+        if len(set(labels)) < len(labels):
+            labels = [str(place) for place in range(len(value))]
+        pairs = [(f"{name}[{label}]", item) for label, item in zip(labels, value, strict=True)]
     else:
         yield name, value
         return

@@ -128,6 +128,8 @@ def _fit(value: Any, kind: Any) -> Any:
     """Return plain `value` as `kind`, or raise TypeError, ValueError or ArithmeticError."""
     if get_origin(kind) is list:
         items = _items(value) if isinstance(value, str) else value
+        if not isinstance(items, list):
+            raise TypeError
         return [_fit(item, get_args(kind)[0]) for item in items]
     if isinstance(value, str) and kind is not str:
         value = _from_text(value.strip(), kind)

@@ -119,13 +119,14 @@ def _book(root: str | Path) -> Path:
 
 def _good(folder: str | Path, book: Path) -> Run:
     run = load(folder)
-    for name, value in _shortened(run.parameters, book).items():
-        path = str(value).removeprefix("folder:")
-        if Path(path).is_absolute():
-            raise InputError(
-                f"{name}: {path} of run {run.folder.name} is a place on this machine, which no page should name; "
-                "run again with a path inside the repository, or under $MIUE_DATA for data"
-            )
+    for name, value in notebook.shorten(run.parameters, {book: "."}).items():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            path = text.removeprefix("folder:")
+            if Path(path).is_absolute() or path.startswith("~"):
+                raise InputError(
+                    f"{name}: {path} of run {run.folder.name} is a place on this machine, which no page should name; "
+                    "run again with a path inside the repository, or under $MIUE_DATA for data"
+                )
     if wrong := problems(run) or notebook.complaints(notebook.load(run.notebook)):
         raise InputError(f"run: {run.folder.name} cannot be published: {'; '.join(wrong)}")
     return run

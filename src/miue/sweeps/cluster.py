@@ -35,6 +35,8 @@ def load(config: str) -> Any:
         raise InputError(f"config: {config!r} is no file, nor one of {', '.join(SHIPPED)}")
     try:
         found = runpy.run_path(str(path)).get("config")
+    except InputError as error:
+        raise InputError(f"config: {path.name}: {error}") from None
     except Exception as error:
         raise InputError(f"config: {path} fails with {type(error).__name__}: {error}".splitlines()[0]) from None
     if not isinstance(found, Config):

@@ -27,15 +27,15 @@ def slots(number: int | None = None) -> list[Slot]:
     Raises:
         InputError: `number` is below 1.
     """
-    gpus = _gpus()
+    devices = gpus()
     if number is not None and number < 1:
         raise InputError(f"slots: {number}; it must be 1 or above")
-    number = number or len(gpus) or max(1, cores() // CORES_EACH)
+    number = number or len(devices) or max(1, cores() // CORES_EACH)
     shared = threads(number)
-    return [shared | ({"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(number)]
+    return [shared | ({"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if devices else {}) for i in range(number)]
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """The names by which CUDA knows the GPUs that this process may use."""
     import torch
 
