@@ -91,9 +91,9 @@ def settled(name: str, root: Path) -> str:
     folder becomes absolute.
 
     Raises:
-        InputError: there is no such data set or folder.
+        InputError: there is no such folder.
     """
-    kind, _, path = check_name(name).partition(":")
+    kind, _, path = name.partition(":")
     return f"folder:{_place(path, root).resolve()}" if kind == "folder" and archives.at(root / path) is None else name
 
 

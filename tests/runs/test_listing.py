@@ -85,7 +85,7 @@ def test_what_no_run_has_and_folders_that_are_not_there_are_refused(folder):
         listing.listed(folder, sort="speed")
     with pytest.raises(InputError, match="nowhere does not exist"):
         listing.listed(folder / "nowhere")
-    assert listing.shown(listing.listed(folder / "sweeps")) == "no runs"
+    assert listing.shown(listing.listed(folder / "sweeps")) == "no such run"
 
 
 def test_differences_are_matched_by_what_a_row_is_of(tmp_path):

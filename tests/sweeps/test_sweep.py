@@ -121,7 +121,7 @@ def test_an_interrupted_sweep_stops_its_runs_and_keeps_what_is_done(sweep, stand
         ({"engine": "parsl"}, "config: missing"),
         ({"engine": "parsl", "config": "local", "slots": 2}, "slots: 2 is for the local engine"),
         ({"retries": -1}, "retries, timeout, limit: -1"),
-        ({"limit": 0}, "retries, timeout, limit: 1, 14400 s, 0 s"),
+        ({"limit": 0}, "retries, timeout, limit: 1, 86400 s, 0 s"),
         ({"out": "file"}, "out: .*file.* cannot be written"),
     ],
 )

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from miue import limits
 from miue.errors import InputError
 from miue.files import atomic
 from miue.models import MODELS
+from miue.progress import duration
 from miue.text import aligned
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -22,16 +24,19 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be made and how long it would take; make nothing.")
     ] = False,
-    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 4 * 3600.0,
-    limit: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 12 * 3600.0,
+    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = limits.CELL,
+    limit: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = limits.RUN,
 ) -> None:
     """Execute an experiment template with checked parameters."""
     from miue import runs
 
     given = _pairs(parameter, "-p")
     if dry_run:
-        for line in runs.dry_run(template, given, out=out).lines():
+        planned, least = runs.dry_run(template, given, out=out), min(cell_limit, limit)
+        for line in planned.lines():
             typer.echo(line)
+        if planned.seconds[1] > least:
+            typer.echo(f"that may be more than the limit of {duration(least)}: give a larger --cell-limit and --limit")
         return
     done = runs.run(template, given, out=out, force=force, timeout=cell_limit, limit=limit)
     typer.echo(f"run: {done.folder}")

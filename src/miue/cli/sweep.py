@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miue import limits
 from miue.progress import duration
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ def sweep(
     slots: Annotated[
         int | None, typer.Option(help="For local: runs side by side (default: one for each GPU, or for 4 cores).")
     ] = None,
-    retries: Annotated[int, typer.Option(help="Times that a run is started again whose process was killed.")] = 1,
-    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = 4 * 3600.0,
-    limit: Annotated[float, typer.Option(help="Seconds that one run may take.")] = 12 * 3600.0,
+    retries: Annotated[int, typer.Option(help="How often a run is started again after its process was killed.")] = 1,
+    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = limits.CELL,
+    limit: Annotated[float, typer.Option(help="Seconds that one run may take.")] = limits.RUN,
 ) -> None:
     """Run a template for every combination of parameters that a file describes; what is done is skipped."""
     from miue import sweeps
 
     read = sweeps.read(spec)
     if dry_run:
+        sweeps.check(engine, config, slots)
         _list(read, [sweeps.find(read, run, out) is not None for run in read.runs])
         return
     outcome = sweeps.run(

@@ -5,7 +5,7 @@ Accuracies of different victims and defenses are compared as shares of the possi
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,8 @@ DEPTH = ("linear", "mlp2", "mlp3", "lenet5", "vgg11", "small_resnet", "resnet18"
 """Victims from shallow to deep, whatever their width."""
 
 HARM = 0.5
+ALIKE = 0.05
+"""Means of accuracy that lie within that count as the same."""
 RANKED = 0.9
 """Spearman's correlation from which two orders count as the same; six places with two neighbours swapped have 0.94."""
 
@@ -129,7 +131,7 @@ def budgets(table: pd.DataFrame, victim: str) -> Finding | None:
     if len(means) < 3:
         return None
     text = ", ".join(f"{level:g}/255 {100 * mean:.1f} %" for level, mean in means.items())
-    return Finding(bool(np.ptp(means) <= 0.05), text, used)
+    return Finding(bool(np.ptp(means) <= ALIKE), text, used)
 
 
 def ablated(option: str, low: float, high: float, harmful: bool) -> Judge:
@@ -152,6 +154,19 @@ def ablated(option: str, low: float, high: float, harmful: bool) -> Judge:
     return judge
 
 
+def weightless(most: float) -> Judge:
+    """Make the judge of the weight of the distance term: up to `most` MI-UE harms, and by about as much."""
+    harms = ablated("zeta", 0, most, harmful=True)
+
+    def judge(table: pd.DataFrame, victim: str) -> Finding | None:
+        if (found := harms(table, victim)) is None:
+            return None
+        means = found.used[found.used["method"] != CLEAN].groupby("method")["test_accuracy"].mean()
+        return replace(found, holds=found.holds and bool(np.ptp(means) <= ALIKE))
+
+    return judge
+
+
 def adversarial(levels: int, harmful: bool) -> Judge:
     """Make the judge of MI-UE behind adversarial training of that radius: it still does harm, or none."""
 
@@ -161,7 +176,7 @@ def adversarial(levels: int, harmful: bool) -> Judge:
         share, means = harm(used), used.groupby("method")["test_accuracy"].mean()
         if OURS not in share:
             return None
-        text = f"MI-UE {100 * means[OURS]:.1f} %, clean pictures {100 * means[CLEAN]:.1f} %, both trained so"
+        text = f"MI-UE {100 * means[OURS]:.1f} %, clean pictures {100 * means[CLEAN]:.1f} %, by {_name(trainings[0])}"
         return Finding(bool((share[OURS] >= HARM) == harmful), text, used)
 
     return judge

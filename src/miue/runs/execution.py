@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miue import data, plan, progress, store
+from miue import data, limits, plan, progress, store
 from miue.errors import InputError
 from miue.files import cache_dir
 from miue.plan import Plan
@@ -34,8 +34,8 @@ def run(
     *,
     out: str | Path = "runs",
     force: bool = False,
-    timeout: float = 4 * 3600.0,
-    limit: float = 12 * 3600.0,
+    timeout: float = limits.CELL,
+    limit: float = limits.RUN,
 ) -> Run:
     """Execute a template and return the finished run; one that was finished before is returned at once.
 

@@ -62,7 +62,7 @@ def listed(folder: str | Path, where: Mapping[str, str] | None = None, sort: str
 def shown(table: pd.DataFrame) -> str:
     """Write the first columns of `listed` as lines of text for a terminal."""
     if table.empty:
-        return "no runs"
+        return "no such run"
     table = table[[name for name in COLUMNS if name in table]].copy()
     table["wall_seconds"] = [
         "" if pd.isna(seconds) else duration(seconds) for seconds in table["wall_seconds"].astype(float)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miue import progress
+from miue import limits, progress
 from miue.errors import InputError, choose
 from miue.files import cache_dir
 from miue.runs import Run, lock
@@ -47,8 +47,8 @@ def run(
     config: str | None = None,
     slots: int | None = None,
     retries: int = 1,
-    timeout: float = 4 * 3600.0,
-    limit: float = 12 * 3600.0,
+    timeout: float = limits.CELL,
+    limit: float = limits.RUN,
 ) -> Outcome:
     """Make every run of a sweep that is not done yet, side by side, and return how each ended.
 
@@ -89,6 +89,15 @@ def run(
         finally:
             record.close(state)
     return Outcome(folder, list(record.runs.values()))
+
+
+def check(engine: str = "local", config: str | None = None, slots: int | None = None) -> None:
+    """Refuse who cannot make the runs of a sweep; see `run` for the arguments.
+
+    Raises:
+        InputError: an argument does not fit.
+    """
+    _engine(engine, config, slots, 0, Path())
 
 
 def find(spec: Spec, planned: Planned, out: str | Path) -> Run | None:
