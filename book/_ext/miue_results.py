@@ -91,7 +91,10 @@ class Header(OfRecords):
             body = nodes.field_body("", nodes.paragraph("", text))
             fields += nodes.field("", nodes.field_name("", name), body)
         line = summary.command(record, Path(self.env.doc2path(self.env.docname)))
-        told = nodes.paragraph("", "The command of it; what it does not name was left at its default:")
+        about = "The command of it; what it does not name was left at its default"
+        if record.get("parameters", {}).get("records"):
+            about += ". Entries that its file of records holds are read, not measured; without it all are measured anew"
+        told = nodes.paragraph("", f"{about}:")
         command = nodes.literal_block(line, line, language="bash")
         heading = nodes.title("", "This page is one run")
         return [nodes.admonition("", heading, fields, told, command, classes=["note", "miue-run"])]

@@ -18,13 +18,27 @@ sys.path.append(str(ROOT / "book" / "_ext"))
 class Book:
     """A small book with the real `_config.yml` and extension: an index, one chapter, one result."""
 
+    TOC = """format: jb-book
+root: book/index
+parts:
+  - caption: The story
+    numbered: true
+    chapters:
+      - file: book/chapter
+  - caption: Results
+    chapters:
+      - file: book/results/index
+      - glob: book/results/cifar10*
+      - glob: book/results/nothing*
+"""
+
     def __init__(self, root: Path):
         self.root = root
         for part in ("_ext", "_static"):
             copied = root / "book" / part
             shutil.copytree(ROOT / "book" / part, copied, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "_config.yml", root)
-        self.write("_toc.yml", TOC)
+        self.write("_toc.yml", self.TOC)
         self.write("book/references.bib", "@misc{one, title={One}, author={A. Author}, year={2026}}\n")
         self.write("book/index.md", "# A book\n\n{cite}`one`\n\n```{bibliography}\n```\n")
         self.write("book/results/index.md", "# Results\n\n```{miue-results}\n```\n")
@@ -77,21 +91,6 @@ class Book:
 
     def page(self, name: str) -> str:
         return (self.root / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
-
-
-TOC = """format: jb-book
-root: book/index
-parts:
-  - caption: The story
-    numbered: true
-    chapters:
-      - file: book/chapter
-  - caption: Results
-    chapters:
-      - file: book/results/index
-      - glob: book/results/cifar10*
-      - glob: book/results/nothing*
-"""
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import TOC
 
 from miue import book
 
@@ -71,7 +70,7 @@ window.addEventListener("load", async () => {
 @pytest.fixture
 def html(small_book):
     small_book.write(
-        "_toc.yml", TOC.replace("results/index\n", "results/index\n      - file: book/results/leaderboard\n")
+        "_toc.yml", small_book.TOC.replace("results/index\n", "results/index\n      - file: book/results/leaderboard\n")
     )
     small_book.write("book/results/leaderboard.md", "# Leaderboard\n\n```{miue-leaderboard}\n```\n")
     small_book.write("book/results/index.md", "# Results\n\n```{miue-results}\n```\n")

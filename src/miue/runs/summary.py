@@ -65,7 +65,8 @@ def time(record: Mapping[str, Any]) -> str:
     if wall is None or started is None:
         return ""
     day = datetime.fromisoformat(started).strftime("%d %B %Y").lstrip("0")
-    text = f"{duration(wall)} on {day}, with what lay in the cache"
+    kept = "the cache and the records file" if record.get("parameters", {}).get("records") else "the cache"
+    text = f"{duration(wall)} on {day}, with what lay in {kept}"
     steps = _step_seconds(record.get("metrics", {}))
     return f"{text}; making its perturbations and victims took {duration(steps)}" if steps else text
 
