@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 
 from miue import bench, store
@@ -23,10 +25,10 @@ def test_a_speed_is_measured_once_for_all_that_determines_it(capsys):
 
 
 def test_a_damaged_speed_is_measured_again():
-    first = bench.measure("linear", size=8)
+    bench.measure("linear", size=8)
     (file,) = (cache_dir() / "bench").glob("*.json")
     file.write_text(file.read_text()[:20])
-    assert bench.measure("linear", size=8).batch == first.batch and file.read_text().endswith("}\n")
+    assert asdict(bench.measure("linear", size=8)) == store.read_json(file)
 
 
 def test_a_batch_that_takes_long_is_measured_in_part():
