@@ -116,12 +116,13 @@ class ResultTable(OfRecords):
                 len(given.get("seeds", [])) or None,
                 "; ".join(map(title, given.get("victims") or [given[k] for k in ("victim",) if k in given])),
                 made.get("device"),
+                summary.duration(taken) if (taken := summary.making(record)) else None,
                 None if wall is None else summary.duration(wall),
                 made.get("commit"),
             ]
             rows.append([link(name), *(nodes.Text("" if text is None else str(text)) for text in texts)])
-        heads = ["Page", "Pictures", "Scale", "Seeds", "Victims", "Hardware", "Wall time", "Commit"]
-        made = table(heads, rows, [32, 8, 8, 6, 18, 12, 8, 8])
+        heads = ["Page", "Pictures", "Scale", "Seeds", "Victims", "Hardware", "Making it all", "This run", "Commit"]
+        made = table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9])
         made["classes"] += ["miue-results"]
         return [made]
 

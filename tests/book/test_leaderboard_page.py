@@ -95,7 +95,7 @@ def test_records_become_a_box_a_row_and_a_leaderboard(html):
     ]
     assert {row["Data"] for row in rows} == {"Digits-M <b>"}
     (row,) = cells(results / "index.html", ".miue-results")
-    assert (row["Scale"], row["Hardware"], row["Wall time"]) == ("quick", "one processor", "1 min 15 s")
+    assert (row["Scale"], row["Hardware"], row["This run"]) == ("quick", "one processor", "1 min 15 s")
     box = BeautifulSoup((results / "cifar10-small.html").read_text(), "html.parser").select_one(".miue-run").get_text()
     assert "Digits-M <b>, 3,000 training pictures" in box and "one processor" in box and "-p preset=quick" in box
     assert book.check(html) == []

@@ -67,7 +67,7 @@ def time(record: Mapping[str, Any]) -> str:
     day = datetime.fromisoformat(started).strftime("%d %B %Y").lstrip("0")
     kept = "the cache and the records file" if record.get("parameters", {}).get("records") else "the cache"
     text = f"{duration(wall)} on {day}, with what lay in {kept}"
-    steps = _step_seconds(record.get("metrics", {}))
+    steps = making(record)
     return f"{text}; making its perturbations and victims took {duration(steps)}" if steps else text
 
 
@@ -123,8 +123,9 @@ def _all(record: Mapping[str, Any], name: str) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
-def _step_seconds(metrics: Mapping[str, Any]) -> float:
-    """Seconds of all perturbations and victims of a record, each once."""
+def making(record: Mapping[str, Any]) -> float:
+    """Seconds that all perturbations and victims of a record took, each once, whenever they were made."""
+    metrics = record.get("metrics", {})
     seconds: dict[tuple, float] = {}
     for row in metrics.get("entries", metrics.get("runs", [])):
         made = tuple(row.get(name) for name in ("method", "seed", "source", "epsilon"))
