@@ -37,13 +37,17 @@ OWN_SOURCE = {"pil": "linear"}
 
 @dataclass(frozen=True)
 class Step:
-    """A perturbation or a victim: its name, whether it lies in the cache, and the seconds that making it takes."""
+    """A perturbation or a victim: its name, whether it lies in the cache, and the seconds that making it takes.
+
+    Steps of several plans with the same `key` are the same.
+    """
 
     kind: str
     name: str
     cached: bool
     low: float
     high: float
+    key: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Plan:
     @property
     def seconds(self) -> tuple[float, float]:
         """What is not cached takes this long, from and to."""
-        return sum(step.low for step in self.steps), sum(step.high for step in self.steps)
+        return together([self])
 
     def table(self) -> pd.DataFrame:
         """One row for each step."""
@@ -138,6 +142,8 @@ def make(
     measured = _measured(records, setting)
     missing = [entry for entry in unique if not any(asdict(entry).items() <= row.items() for row in measured)]
     train, test = data.load(setting.data, root, setting.n_train, setting.n_test, setting.size)
+    perturbed = {"images": train.content_hash, "preset": setting.preset}
+    trained = perturbed | {"test": test.content_hash, "recipe": setting.recipe}
     if records is not None:
         refuse_other(measured, records, train)
     kept: dict[str, Poison | None] = {}
@@ -148,15 +154,22 @@ def make(
         if entry.perturbs and name not in kept:
             kept[name] = steps.find_perturbation(images=train, **entry.perturbation(setting))
             seconds = (0.0, 0.0) if kept[name] else generation(entry, setting, train)
-            made[name] = Step("perturbation", name, kept[name] is not None, *seconds)
+            made[name] = Step("perturbation", name, kept[name] is not None, *seconds, store.key(name=name, **perturbed))
         on = _pictures(entry)
         if on not in shown:
             shown[on] = None if entry.perturbs and kept[name] is None else entry.pictures(train, kept.get(name))
         name = _victim(entry)
         if name not in made:
-            made[name] = _trained(name, entry, setting, train, test, shown[on])
+            found, low, high = _training(entry, setting, train, test, shown[on])
+            made[name] = Step("victim", name, found, low, high, store.key(name=name, **trained))
     in_order = sorted(made.values(), key=lambda step: step.kind)
     return Plan(train.name, len(unique), len(unique) - len(missing), in_order)
+
+
+def together(plans: Sequence[Plan]) -> tuple[float, float]:
+    """Seconds of all steps of several plans that are not cached, from and to; what they share counts once."""
+    steps = {step.key: step for plan in plans for step in plan.steps}.values()
+    return sum(step.low for step in steps), sum(step.high for step in steps)
 
 
 def generation(entry: Entry, setting: Setting, train: Images) -> tuple[float, float]:
@@ -200,11 +213,14 @@ def _defending(defense: Defense | None) -> tuple[float, float]:
             return 0, 0
 
 
-def _trained(name: str, entry: Entry, setting: Setting, train: Images, test: Images, pictures: Images | None) -> Step:
+def _training(
+    entry: Entry, setting: Setting, train: Images, test: Images, pictures: Images | None
+) -> tuple[bool, float, float]:
+    """Whether the victim lies in the cache, and the seconds from and to."""
     if pictures is not None and steps.find_victim(pictures, test, **entry.training(setting)) is not None:
-        return Step("victim", name, True, 0.0, 0.0)
+        return True, 0.0, 0.0
     count = len(train if pictures is None else pictures)
-    return Step("victim", name, False, *training(entry, setting, count, train, test))
+    return False, *training(entry, setting, count, train, test)
 
 
 def _perturbation(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from miue import cli, runs, sweeps
+from miue import bench, cli, plan, runs, sweeps
 from miue.errors import InputError
 from miue.sweeps import execution
 
@@ -85,13 +85,29 @@ def test_the_command_tells_of_failures_with_code_1_and_skips_what_is_done(
     assert [line.split()[1] for line in out.splitlines()[:4]] == ["done", "done", "failed", "failed"]
 
     code, out, _ = command("--dry-run")
-    assert "    1  done   do=good n=4" in out and "    3  to do  do=fails n=4" in out and "2 done, 2 to do" in out
+    rows = [line.split() for line in out.splitlines()[1:5]]
+    assert rows[0] == ["1", "done", "do=good", "n=4"] and rows[2] == ["3", "to", "do", "do=fails", "n=4"]
+    assert "2 done, 2 to do" in out
     code, out, err = command("--slots", "2")
     assert "4 runs, 2 done before" in err and out.count("done before") == 2
     tries = [len((tmp_path / "runs" / f"tries-{word}").read_text().split()) for word in ("good-4", "fails-4")]
     assert tries == [1, 2]
     (folder,) = (tmp_path / "runs" / "sweeps").iterdir()
     assert len(pd.read_csv(folder / "results.csv")) == 2  # what was done before counts
+
+
+def test_a_dry_run_tells_what_the_runs_take_and_counts_once_what_they_share(sweep, monkeypatch, tmp_path):
+    path = tmp_path / "book" / "experiments" / "small.md"
+    plan_cell = """from miue.comparison import Entry, Setting
+setting = Setting("digits_m", 40, 20, preset="quick", recipe="quick")
+wanted = [Entry("em", "linear", seed=n), Entry("em", "mlp2", seed=n)][: 1 if do == "good" else 2]"""
+    spec = sweep("template: small\ngrid: {do: [good, fails], n: [4, 5]}\n")
+    path.write_text(path.read_text() + f"\n```{{code-cell}} ipython3\n:tags: [plan]\n\n{plan_cell}\n```\n")
+    monkeypatch.setattr(bench, "SECONDS", 0.001)
+    found = sweeps.plans(sweeps.read(spec), tmp_path / "runs")
+    assert list(found) == [1, 2, 3, 4]
+    assert plan.together(list(found.values())) == plan.together([found[3], found[4]])
+    assert plan.together([found[3], found[4]])[1] == pytest.approx(found[3].seconds[1] + found[4].seconds[1])
 
 
 def test_an_interrupted_sweep_stops_its_runs_and_keeps_what_is_done(sweep, stand_in, tmp_path, capsys, monkeypatch):

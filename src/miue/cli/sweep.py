@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import pandas as pd
 import typer
 
 from miue import limits
+from miue.plan import Plan, between, together
 from miue.progress import duration
+from miue.store import device_name
+from miue.text import aligned
 
 if TYPE_CHECKING:
     from miue import sweeps
@@ -15,7 +19,12 @@ if TYPE_CHECKING:
 def sweep(
     spec: Annotated[Path, typer.Argument(help="YAML file with template, parameters, grid, list.")],
     out: Annotated[Path, typer.Option(help="Folder of run folders; sweeps/ in it has the sweep's own.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and which are done; start none.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="List the runs, which are done, and how long the others would take; start none."
+        ),
+    ] = False,
     engine: Annotated[str, typer.Option(help="Who makes the runs: local or parsl.")] = "local",
     config: Annotated[
         str | None,
@@ -34,7 +43,7 @@ def sweep(
     read = sweeps.read(spec)
     if dry_run:
         sweeps.check(engine, config, slots)
-        _list(read, [sweeps.find(read, run, out) is not None for run in read.runs])
+        _list(read, sweeps.plans(read, out))
         return
     outcome = sweeps.run(
         read,
@@ -52,10 +61,20 @@ def sweep(
         raise RuntimeError(f"{count} failed; the same command tries them again and skips the rest")
 
 
-def _list(spec: "sweeps.Spec", done: list[bool]) -> None:
-    for run, before in zip(spec.runs, done, strict=True):
-        typer.echo(f"{run.number:5}  {'done ' if before else 'to do'}  {run.label}")
-    typer.echo(f"{len(done)} runs of {spec.template.name}: {sum(done)} done, {done.count(False)} to do")
+def _list(spec: "sweeps.Spec", plans: dict[int, Plan | None]) -> None:
+    rows = [
+        {
+            "run": run.number,
+            "state": "to do" if run.number in plans else "done",
+            "estimate": between(*plan.seconds) if (plan := plans.get(run.number)) else "",
+            "of": run.label,
+        }
+        for run in spec.runs
+    ]
+    typer.echo(aligned(pd.DataFrame(rows)))
+    typer.echo(f"{len(rows)} runs of {spec.template.name}: {len(rows) - len(plans)} done, {len(plans)} to do")
+    if told := [plan for plan in plans.values() if plan]:
+        typer.echo(f"estimate: {between(*together(told))} of work on {device_name()}; what runs share counts once")
 
 
 def _table(spec: "sweeps.Spec", outcome: "sweeps.Outcome") -> None:

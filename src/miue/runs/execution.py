@@ -83,9 +83,15 @@ def dry_run(name: str | Path, given: Mapping[str, object] | None = None, *, out:
         InputError: what `run` refuses; the template has no `plan` cell; the pictures are not there.
     """
     chosen, values, folder = _prepared(name, given, out)
+    found = plan_of(chosen, values)
+    _finished(folder)
+    return found
+
+
+def plan_of(chosen: Template, values: Mapping[str, Any]) -> Plan:
+    """Return what a template would make with these values of all its parameters; see `dry_run` for the errors."""
     if chosen.plan is None:
         raise InputError(f"template {chosen.name}: no cell is tagged `plan`, so what it would make cannot be told")
-    _finished(folder)
     return plan.of_template(chosen.plan, values, chosen.name, chosen.data_root)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from miue import limits, progress
 from miue.errors import InputError, choose
 from miue.files import cache_dir
+from miue.plan import Plan
+from miue.progress import track
 from miue.runs import Run, lock
-from miue.runs.execution import folder_name
+from miue.runs.execution import folder_name, plan_of
 from miue.runs.records import finished
 from miue.sweeps import cluster, local
 from miue.sweeps.lines import Lines
@@ -98,6 +100,20 @@ def check(engine: str = "local", config: str | None = None, slots: int | None = 
         InputError: an argument does not fit.
     """
     _engine(engine, config, slots, 0, Path())
+
+
+def plans(spec: Spec, out: str | Path) -> dict[int, Plan | None]:
+    """Return what each run of a sweep that is not done would make, by its number; nothing is started.
+
+    None stands for a run of a template that has no `plan` cell.
+
+    Raises:
+        InputError: the pictures are not there, or a plan cell fails.
+    """
+    todo = [run for run in spec.runs if not find(spec, run, out)]
+    if spec.template.plan is None:
+        return {run.number: None for run in todo}
+    return {run.number: plan_of(spec.template, run.values) for run in track(todo, "planning, runs")}
 
 
 def find(spec: Spec, planned: Planned, out: str | Path) -> Run | None:
