@@ -11,6 +11,7 @@ from pathlib import Path
 from miue import progress, runs, store
 from miue.errors import InputError
 from miue.page_check import check
+from miue.runs.execution import waiting
 from miue.runs.records import notebook_problems, read_object
 from miue.runs.watch import passed_on
 
@@ -81,7 +82,7 @@ def _render(root: Path) -> None:
     try:
         with passed_on(root / BUILD / "progress.log") as log:
             # The kernels of chapters show their progress here, not in pages, and are those of this Python.
-            env = os.environ | {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1"}
+            env = os.environ | {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
             done = subprocess.run(command, cwd=root, env=env, check=False)
     except BaseException:
         _forget(root)

@@ -109,6 +109,19 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(small, miue, monkeypatch, t
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_asleep_unless_the_user_has_it_otherwise(small, monkeypatch, asked, found):
+    def execute(*places, env, **how):
+        assert env["OMP_WAIT_POLICY"] == found
+        work(*places, **how)
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    monkeypatch.setattr(kernel, "execute", execute)
+    runs.run("small")
+
+
 @pytest.mark.parametrize("full_after", [2, 3])
 def test_a_full_disk_fails_the_run_and_the_record_says_so(small, monkeypatch, full_after):
     """The disk is full from a record on, until something is deleted."""

@@ -66,7 +66,7 @@ def run(
         raise InputError(f"timeout, limit: {timeout:g} s and {limit:g} s must both be above 0")
     chosen, values, folder = _prepared(name, given, out)
     # A kernel works in the run's folder; the folders of data and cache are those of the caller.
-    env = {"MIUE_DATA": str(chosen.data_root), "MIUE_CACHE": str(cache_dir().resolve())}
+    env = {"MIUE_DATA": str(chosen.data_root), "MIUE_CACHE": str(cache_dir().resolve()), **waiting()}
     if not force and (before := _finished(folder)):
         return before
     with lock.alone(folder):
@@ -74,6 +74,14 @@ def run(
             return before
         _Execution(chosen, values, folder).go(env, timeout, limit)
     return load(folder)
+
+
+def waiting() -> dict[str, str]:
+    """How threads of a kernel wait for each other, as a variable for OpenMP: asleep; what the user has set stays.
+
+    By default they spin, which slows a kernel down wherever another program has one of its cores.
+    """
+    return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
 def dry_run(name: str | Path, given: Mapping[str, object] | None = None, *, out: str | Path = "runs") -> Plan:
