@@ -1,0 +1,45 @@
+"""The paper's comparison at its own scale, entry by entry into files of records: for a GPU machine without Jupyter.
+
+    python benchmarks/paper_scale.py records/ --data cifar10
+    python benchmarks/paper_scale.py records/ --data folder:imagenette224 --size 224
+
+What costs least for what it tells comes first. Each entry is kept as it is measured, and perturbations and victims keep
+their state on the way, so the same command goes on after any stop. Where there is Jupyter, a page is drawn from a file:
+`miue run comparison -p records=FILE -p measure=false` with the setting that stands in its first line.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miue.comparison import Entry, Records, Setting, compare
+
+METHODS = ("clean", "random", "mi_ue", "em", "lsp", "ar", "pil", "ops", "cuda", "tap", "sem", "tue", "gue", "rem")
+DEFENSE = "adversarial_training:epsilon=4/255"
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="Folder of the files of records.")],
+    data: Annotated[str, typer.Option(help="Data set, as `miue run` takes it.")] = "cifar10",
+    n_train: Annotated[int | None, typer.Option(help="Training pictures (default: all).")] = None,
+    n_test: Annotated[int | None, typer.Option(help="Test pictures (default: all).")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width in pixels, for folder: only.")] = None,
+    preset: Annotated[str, typer.Option(help="Effort of the perturbations.")] = "paper",
+    recipe: Annotated[str, typer.Option(help="Training of the victims.")] = "paper",
+    adversarial: Annotated[str, typer.Option(help="Adversarial training of the victims.")] = "adversarial",
+    network: Annotated[str, typer.Option(help="Source and victim.")] = "resnet18",
+    seed: Annotated[int, typer.Option(help="Of perturbations and victims.")] = 0,
+) -> None:
+    """Measure every method, then clean pictures and MI-UE under adversarial training."""
+    plain = [Entry(method, network, seed=seed, source=network) for method in METHODS]
+    defended = [Entry(method, network, DEFENSE, seed, source=network) for method in ("clean", "mi_ue")]
+    for training, wanted in ((recipe, plain), (adversarial, defended)):
+        setting = Setting(data, n_train, n_test, size, preset, training, n_slices=512)
+        name = f"{data.rpartition(':')[2].replace('/', '_')}-{preset}-{training.replace(':', '_')}.jsonl"
+        table = compare(wanted, setting, Records(out / name, setting))
+        print(table[["method", "defense", "test_accuracy", "mi", "perturbation_seconds", "device"]].to_string())
+
+
+if __name__ == "__main__":
+    typer.run(main)
