@@ -154,6 +154,14 @@ def test_claims_about_the_terms_of_the_loss(text, variant, accuracy, holds):
     assert found.verdict == expected[holds]
 
 
+def test_a_claim_names_no_more_pages_than_show_its_entries():
+    mi_ue, em = entry("mi_ue", 0.1), entry("em", 0.2)
+    found = verdict(evidence.lowest, of_resnet(mi_ue), of_resnet(mi_ue, em), of_resnet(em))
+    assert found.pages == ("results/page-1",)
+    found = verdict(evidence.lowest, of_resnet(mi_ue), of_resnet(em))
+    assert found.pages == ("results/page-0", "results/page-1")
+
+
 def test_ten_classes_of_imagenet_say_nothing_about_the_hundred():
     claim = next(claim for claim in claims.CLAIMS if claim.family == "imagenet_subset")
     rows = [entry("mi_ue", 0.1, n_classes=100), entry("em", 0.2, n_classes=100)]

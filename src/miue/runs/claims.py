@@ -1,6 +1,7 @@
 """What the paper claims, and what the published entries say about it: one verdict for each claim."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import pandas as pd
 from miue.entries import NONE
 from miue.runs import evidence
 from miue.runs.evidence import Finding, Judge
-from miue.runs.leaderboard import SCALES, SETTING, listed
+from miue.runs.leaderboard import SCALES, SETTING
 
 UNTESTED = "untested here"
 
@@ -42,7 +43,7 @@ class Verdict:
         verdict: in words: "confirmed" or "not confirmed" in the paper's own setting; "holds at our scale" or "not
             confirmed at our scale" in another; or "untested here".
         numbers: what says so, and where it was measured.
-        pages: that show it, as paths in the book without their suffix.
+        pages: that together show it, as paths in the book without their suffix.
     """
 
     text: str
@@ -214,7 +215,17 @@ def _outcome(finding: Finding) -> tuple[str, str, tuple[str, ...]]:
     seeds = used.groupby("method")["seed"].nunique()
     times = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
     measured = f"{first['data']}, {first['n_train']:,} pictures, {first['scale']}, seeds: {times}"
-    return word + where, f"{finding.numbers} ({measured})", tuple(f"results/{name}" for name in listed(used["pages"]))
+    return word + where, f"{finding.numbers} ({measured})", tuple(f"results/{name}" for name in _pages(used))
+
+
+def _pages(used: pd.DataFrame) -> list[str]:
+    """Pages that together show all entries, few of them: always the one that shows most of what is left."""
+    left, found = [names.split(", ") for names in used["pages"]], []
+    while left:
+        shown = Counter(name for names in left for name in names)
+        found.append(min(shown, key=lambda name: (-shown[name], name)))
+        left = [names for names in left if found[-1] not in names]
+    return found
 
 
 def _settings(entries: pd.DataFrame) -> Iterator[pd.DataFrame]:
