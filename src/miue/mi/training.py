@@ -3,17 +3,18 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from miue.errors import InputError, choose, require_positive
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width, choose
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 
 R = TypeVar("R")
+_Part = Annotated[float, Range(0, 1, above=True, below=True)]
 N_MIN = 100  # the stopping part is a tenth of them, and fewer than ten samples say nothing
 
 
@@ -58,7 +59,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Neural:
+class Neural(Options):
     """The settings of a neural estimate, and the estimate itself.
 
     The samples fall into three parts at random. The critic is trained on the first. The *stopping* part says after
@@ -86,35 +87,27 @@ class Neural:
     """
 
     objective: str = "mine"
-    hidden: int = 48
-    layers: int = 2
-    batch: int = 256
-    group: int = 16
-    contrasts: int = 512
-    steps: int = 400
-    learning_rate: float = 0.02
-    weight_decay: float = 0.1
-    every: int = 25
-    rate: float = 0.1
-    clip: float = 5.0
-    train: float = 0.7
-    stop: float = 0.1
+    hidden: Width = 48
+    layers: Annotated[int, Range(1, 100)] = 2
+    batch: Count = 256
+    group: Annotated[int, Range(2)] = 16
+    contrasts: Annotated[int, Range(2)] = 512
+    steps: Count = 400
+    learning_rate: Positive = 0.02
+    weight_decay: NotNegative = 0.1
+    every: Count = 25
+    rate: _Part = 0.1
+    clip: Positive = 5.0
+    train: _Part = 0.7
+    stop: _Part = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("objective", self.objective, OBJECTIVES)
-        require_positive(self, *(name for name in asdict(self) if name not in ("objective", "weight_decay")))
-        if min(self.group, self.contrasts) < 2 or self.batch < self.group:
-            raise InputError(
-                f"batch, group, contrasts: {self.batch}, {self.group} and {self.contrasts}; groups need 2 samples or "
-                "more, and a batch one group or more"
-            )
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay: {self.weight_decay} is negative; choose 0 for none")
-        if self.rate >= 1 or self.train + self.stop >= 1:
-            raise InputError(
-                f"rate, train, stop: {self.rate}, {self.train} and {self.stop}; the weight of a batch is below 1, and "
-                "training and stopping leave a share for reporting"
-            )
+        if self.batch < self.group:
+            raise InputError(f"batch: {self.batch}; it must be at least one group, {self.group}")
+        if self.train + self.stop >= 1:
+            raise InputError(f"train, stop: {self.train} and {self.stop}; they must leave a share for reporting")
 
     def fit(self, x: Tensor, y: Tensor, *, seed: int = 0, max_bytes: int = 2**28) -> Fitted:
         """Train one critic for each row, and measure.

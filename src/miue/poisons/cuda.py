@@ -13,13 +13,14 @@ small_resnet has 30 % and a quarter-width VGG-11 37 % on clean test pictures, wh
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import InputError, Options, Positive, Range
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, blank, put
@@ -29,7 +30,7 @@ BATCH = 256
 
 
 @dataclass(frozen=True)
-class CUDA:
+class CUDA(Options):
     """Options of class-wise convolution.
 
     Args:
@@ -37,11 +38,11 @@ class CUDA:
         blur: largest value of the taps other than the one that is 1.
     """
 
-    side: int = 3
-    blur: float = 0.3
+    side: Annotated[int, Range(1, 99)] = 3
+    blur: Positive = 0.3
 
     def __post_init__(self) -> None:
-        require_positive(self, "side", "blur")
+        super().__post_init__()
         if self.side % 2 == 0:
             raise InputError(f"side: {self.side}; it must be odd")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from miue.augment import flip_crop
+from miue.errors import Options, Unit, Whole
 from miue.images import Images
 from miue.pgd import attack
 from miue.poisons.base import Loss
@@ -18,7 +19,7 @@ from miue.train import Moment
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Options):
     """An attack on the pictures of a batch, within a radius and from a uniform random start.
 
     As a `train.Defense` it trains the source network adversarially.
@@ -29,8 +30,8 @@ class Attack:
             the random start is left.
     """
 
-    radius: float
-    steps: int
+    radius: Unit
+    steps: Whole
 
     def against(self, loss: Loss, pictures: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Return pictures, (B, C, H, W) float in [0, 1], detached, whose loss is high."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from miue.checkpoint import Checkpoint
-from miue.errors import require_positive
+from miue.errors import Count, Options, Positive
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made
@@ -30,7 +30,7 @@ CANDIDATES = 32  # corners drawn for each class, of which the one farthest from 
 
 
 @dataclass(frozen=True)
-class LSP:
+class LSP(Options):
     """Options of linearly separable patches.
 
     Args:
@@ -39,12 +39,9 @@ class LSP:
         spread: standard deviation of a cluster, in each direction, where the corners are at plus and minus 1.
     """
 
-    l2: float = 6 / 255 * math.sqrt(CIFAR)
-    patch: int = 8
-    spread: float = 0.4
-
-    def __post_init__(self) -> None:
-        require_positive(self, "l2", "patch", "spread")
+    l2: Positive = 6 / 255 * math.sqrt(CIFAR)
+    patch: Count = 8
+    spread: Positive = 0.4
 
     @property
     def passes(self) -> float:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from miue.checkpoint import Checkpoint
+from miue.errors import Options
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, blank
@@ -27,7 +28,7 @@ BATCH = 256
 
 
 @dataclass(frozen=True)
-class OPS:
+class OPS(Options):
     """One-pixel shortcuts have no options."""
 
     @property

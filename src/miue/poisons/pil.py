@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from miue import train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, Options, Share, Unit
 from miue.images import Images
 from miue.pgd import Budget, sign_steps
 from miue.poisons.base import Made, blank, put
@@ -33,7 +33,7 @@ from miue.progress import track
 
 
 @dataclass(frozen=True)
-class PIL:
+class PIL(Options):
     """Options of perturbation-induced linearisation.
 
     Args:
@@ -45,15 +45,10 @@ class PIL:
     """
 
     source: train.Recipe
-    steps: int = 30
-    step: float = 0.8 / 255
-    obfuscation: float = 0.1
-    sweep_batch: int = 512
-
-    def __post_init__(self) -> None:
-        require_positive(self, "steps", "step", "sweep_batch")
-        if not 0 <= self.obfuscation <= 1:
-            raise InputError(f"obfuscation: {self.obfuscation}; it must lie between 0 and 1")
+    steps: Count = 30
+    step: Share = 0.8 / 255
+    obfuscation: Unit = 0.1
+    sweep_batch: Count = 512
 
     @property
     def passes(self) -> float:

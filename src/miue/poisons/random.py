@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from miue.checkpoint import Checkpoint
-from miue.errors import choose
+from miue.errors import Options, choose
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, blank, put, uniform
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Options):
     """Options of random noise.
 
     Args:
@@ -22,6 +22,7 @@ class Random:
     kind: str = "uniform"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("kind", self.kind, ("uniform", "sign"))
 
     @property

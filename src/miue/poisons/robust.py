@@ -24,7 +24,7 @@ from torch import Tensor
 
 from miue import train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, Options, Share, Whole
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, blank, on_outputs, source_network, sweep
@@ -34,7 +34,7 @@ from miue.recipes import Recipe
 
 
 @dataclass(frozen=True)
-class Robust:
+class Robust(Options):
     """Options of REM and SEM.
 
     Args:
@@ -49,18 +49,13 @@ class Robust:
     """
 
     source: Recipe
-    steps: int = 10
-    step: float = 1.6 / 255
-    eot: int = 5
-    inner_steps: int = 10
-    source_epsilon: float = 4 / 255
-    source_steps: int = 10
-    sweep_batch: int = 128
-
-    def __post_init__(self) -> None:
-        require_positive(self, "steps", "step", "eot", "source_epsilon", "source_steps", "sweep_batch")
-        if self.inner_steps < 0:
-            raise InputError(f"inner_steps: {self.inner_steps}; it must be 0 or above")
+    steps: Count = 10
+    step: Share = 1.6 / 255
+    eot: Count = 5
+    inner_steps: Whole = 10
+    source_epsilon: Share = 4 / 255
+    source_steps: Count = 10
+    sweep_batch: Count = 128
 
     @property
     def passes(self) -> float:

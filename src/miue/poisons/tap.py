@@ -23,7 +23,7 @@ from torch import Tensor
 from miue import train
 from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, NotNegative, Options, Share
 from miue.images import Images, pieces
 from miue.models import Network
 from miue.pgd import Budget
@@ -33,7 +33,7 @@ from miue.progress import track
 
 
 @dataclass(frozen=True)
-class TAP:
+class TAP(Options):
     """Options of TAP.
 
     Args:
@@ -48,17 +48,12 @@ class TAP:
     """
 
     source: train.Recipe
-    steps: int
-    step: float
-    restarts: int = 1
+    steps: Count
+    step: Share
+    restarts: Count = 1
     targeted: bool = True
-    sweep_batch: int = 256
-    mine: float = 0.0
-
-    def __post_init__(self) -> None:
-        require_positive(self, "steps", "step", "restarts", "sweep_batch")
-        if self.mine < 0:
-            raise InputError(f"mine: {self.mine}; it must be 0 or above")
+    sweep_batch: Count = 256
+    mine: NotNegative = 0.0
 
     @property
     def passes(self) -> float:

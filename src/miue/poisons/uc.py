@@ -16,7 +16,7 @@ nearest to the target centre. Random noise of that budget was not measured besid
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from miue import train
 from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, choose, require_positive
+from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
 from miue.images import Images
 from miue.models import Network, build
 from miue.pgd import Budget
@@ -37,14 +37,14 @@ PRETEXTS = ("rotation", "labels", "untrained")
 
 
 @dataclass(frozen=True)
-class UC:
+class UC(Options):
     """Options of unlearnable clusters.
 
     Args:
         source: how the source network is trained on the clean pictures; the generators see its flips and crops too.
         pretext: what the source network learns: "rotation", which of four ways a picture is turned; "labels", the
             only choice that reads them; or nothing: "untrained", it keeps its random weights.
-        clusters: number of clusters, at least 2.
+        clusters: number of clusters, at least 2, for the centre of another must exist.
         pool: the pictures that train a generator: those of its "cluster", or, as in the authors' code, "all".
         epochs_of_generator: passes over that pool.
         batch_of_generator: pictures in a batch.
@@ -54,19 +54,17 @@ class UC:
 
     source: train.Recipe
     pretext: str = "rotation"
-    clusters: int = 10
+    clusters: Annotated[int, Range(2)] = 10
     pool: str = "cluster"
-    epochs_of_generator: int = 20
-    batch_of_generator: int = 32
-    lr_of_generator: float = 0.01
-    width: int = 32
+    epochs_of_generator: Count = 20
+    batch_of_generator: Count = 32
+    lr_of_generator: Positive = 0.01
+    width: Width = 32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("pretext", self.pretext, PRETEXTS)
         choose("pool", self.pool, ("cluster", "all"))
-        require_positive(self, "epochs_of_generator", "batch_of_generator", "lr_of_generator", "width")
-        if self.clusters < 2:
-            raise InputError(f"clusters: {self.clusters}; there must be at least 2, or no other centre exists")
 
     @property
     def passes(self) -> float:
