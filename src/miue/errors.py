@@ -39,7 +39,7 @@ class Range:
     Args:
         low, high: the ends; what is larger than `LARGE` is a slip.
         above, below: whether the end itself is left out.
-        text: what messages say of it instead of the ends.
+        text: what messages say behind "a number" instead of the ends.
     """
 
     low: float
@@ -54,18 +54,18 @@ class Range:
 
     def __str__(self) -> str:
         if self.text:
-            return f", {self.text}"
+            return self.text
         low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
         if self.above:
             return f" above {low} and {'below' if self.below else 'at most'} {high}"
         return f" from {low} to {'below ' if self.below else ''}{high}"
 
 
-ANY = Range(-math.inf, math.inf, above=True, below=True, text="finite")
+ANY = Range(-math.inf, math.inf, above=True, below=True, text=", finite")
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 Width = Annotated[int, Range(1, 4096)]  # of a layer: memory grows with its square
-Seed = Annotated[int, Range(0, math.inf, text="0 or above")]
+Seed = Annotated[int, Range(0, math.inf, text=", 0 or above")]
 Positive = Annotated[float, Range(0, above=True)]
 NotNegative = Annotated[float, Range(0)]
 Unit = Annotated[float, Range(0, 1)]

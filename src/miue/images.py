@@ -33,7 +33,7 @@ def fingerprint(pixels: np.ndarray, label: int | np.integer) -> bytes:
     return hashlib.blake2b(pixels.tobytes() + f"{label}".encode(), digest_size=8).digest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """Some rows of a tensor, looked up as they are read, so that a tensor in a file is never copied whole."""
 

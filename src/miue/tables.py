@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 from miue import store
 from miue.comparison import CLEAN, NONE, Setting
 from miue.names import title
+from miue.pgd import in_levels
 from miue.statistics import RankCorrelation, rank_correlation
 
 PERCENT = ("test_accuracy", "lowest", "highest", "best_epoch", "train_accuracy", "disagreement")
@@ -41,7 +42,7 @@ def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         "seeds": _listed(table["seed"]),
         "sources and their preset": f"{_listed(table['source'])}; {setting.preset}",
         "victims and their recipe": f"{_listed(table['victim'])}; {setting.recipe}",
-        "budgets": _listed(table["epsilon"]),
+        "budgets": _listed(table["epsilon"].map(in_levels)),
         "sliced mutual information": f"{setting.estimator}, {setting.n_slices} directions",
         "hardware": _listed(table["device"]),
         "made from commits": _listed(table["commit"].dropna()),

@@ -18,7 +18,7 @@ _Part = Annotated[float, Range(0, 1, above=True, below=True)]
 N_MIN = 100  # the stopping part is a tenth of them, and fewer than ten samples say nothing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
     """How a training went.
 
@@ -35,7 +35,7 @@ class Curves:
     best_step: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """Values, and how they came about.
 

@@ -21,7 +21,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures (B, C, H, W), float in 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes), features (B, d), labels (B,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Made:
     """What a method returns: delta, (N, C, H, W) int8 (or int16) levels, and JSON notes on how it went."""
 
