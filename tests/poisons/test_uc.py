@@ -77,8 +77,6 @@ def test_clusters_that_cannot_be_are_refused(images):
         find_clusters(torch.zeros(9, 2), 3, seed=0)
     with pytest.raises(InputError, match="clusters: 49; there are only 48 pictures"):
         generate("uc", images, **TINY | {"clusters": 49})
-    with pytest.raises(InputError, match="clusters: 1; there must be at least 2"):
-        options("uc", "quick", clusters=1)
     with pytest.raises(InputError, match="pretext: 'colour' does not exist; choose one of rotation, labels, untrained"):
         options("uc", "quick", pretext="colour")
 

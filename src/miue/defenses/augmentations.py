@@ -72,11 +72,11 @@ class Mixup(Defense):
 
     Args:
         alpha: the proportion is drawn from Beta(alpha, alpha); 1 is uniform.
-        probability: share of batches that are mixed, in (0, 1].
+        probability: share of batches that are mixed, in (0, 1]; published as all of them.
     """
 
     alpha: Positive = 1.0
-    probability: Share = 0.5
+    probability: Share = 1.0
 
     def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
         """Blend float pictures; the targets are (B, n_classes) probabilities."""
@@ -95,7 +95,14 @@ class Mixup(Defense):
 
 @dataclass(frozen=True)
 class CutMix(Mixup):
-    """Pastes the same rectangle of another picture of the batch into each, and mixes the labels by area."""
+    """Pastes the same rectangle of another picture of the batch into each, and mixes the labels by area.
+
+    Args:
+        alpha: of Mixup, published as 1.
+        probability: share of batches that are pasted into, in (0, 1]; published for CIFAR as one half.
+    """
+
+    probability: Share = 0.5
 
     def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
         """Paste into float pictures; the targets are (B, n_classes) probabilities."""
