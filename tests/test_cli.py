@@ -16,14 +16,14 @@ from miue.poisons import Poison
 def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
     file = tmp_path / "out" / "delta.safetensors"
-    code, out, _ = miue("poison", "--method", "random", *data, "--epsilon", "4/255", "--out", file)
+    code, out, _ = miue("poison", "--method", "random", *data, "--epsilon", "0.019", "--out", file)
     assert code == 0
-    assert "4 of 255 grey levels" in out
+    assert "budget: epsilon 0.019 (4 levels)" in out and "4 of 255 grey levels" in out
     assert Poison.load(file).delta.abs().max() <= 4
 
     short = ["--set", "epochs=2", "--set", "batch=4", "--recipe", "quick"]
     code, out, _ = miue("train", *data, "--poison", file, *short, "--out", tmp_path / "t.json")
-    assert code == 0 and "clean test accuracy: last" in out
+    assert code == 0 and "clean test accuracy: last" in out and "perturbation: random, up to 4 of 255" in out
     record = json.loads((tmp_path / "t.json").read_text())
     assert record["poison"]["method"] == "random" and record["poison"]["levels"] == 4
     assert 0 <= record["metrics"]["test_accuracy_last"] <= 1 and len(record["history"]) == 2
@@ -52,8 +52,9 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
     noise = np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.int8)
     np.save(tmp_path / "noise.npy", noise)
-    code, out, _ = miue("adopt", tmp_path / "noise.npy", *data, "--out", tmp_path / "own.safetensors")
-    assert code == 0 and "at most 4 of 255 grey levels" in out
+    words = ["--out", tmp_path / "own.safetensors", "--epsilon", "0.02"]
+    code, out, _ = miue("adopt", tmp_path / "noise.npy", *data, *words)
+    assert code == 0 and "budget: epsilon 0.02 (5 levels)" in out
     delta = Poison.load(tmp_path / "own.safetensors").delta
     assert delta.shape == (12, 3, 16, 16) and (delta < 0).any()
 
@@ -67,8 +68,8 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path
         (["poison", "--out", "x", "--preset", "slow"], "preset: 'slow' does not exist; choose one of quick"),
         (["poison", "--out", "x", "--set", "speed=1"], "mi_ue option: 'speed' does not exist; choose one of"),
         (["poison", "--out", "x", "--set", "speed"], "--set: 'speed'; write it as NAME=VALUE"),
-        (["poison", "--out", "x", "--epsilon", "0"], "epsilon: 0 is out of range"),
-        (["poison", "--out", "x", "--epsilon", "200/255"], "epsilon: 0.784314 is out of range"),
+        (["poison", "--out", "x", "--epsilon", "0"], "epsilon: 0.0; it must be a number between 1/255 (1 level) and"),
+        (["poison", "--out", "x", "--epsilon", "200/255"], "epsilon: 0.7843137254901961; it must be"),
         (["train", "--poison", "none.safetensors"], "poison: none.safetensors does not exist"),
         (["poison", "--out", "x", "--method", "em:scope"], "em:scope: 'scope'; write it as NAME=VALUE"),
         (["adopt", "none.npy", "--data", "digits_m", "--n-train", "20", "--out", "x"], "none.npy"),

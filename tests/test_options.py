@@ -14,6 +14,7 @@ import torch
 import miue
 from miue.augment import flip_crop
 from miue.defenses import DEFENSES, Defense
+from miue.entries import Entry, Setting
 from miue.errors import ANY, InputError, Options, Range, check_fields, kinds, override
 from miue.mi.training import Neural
 from miue.pgd import Budget
@@ -31,6 +32,7 @@ MADE: dict[str, Any] = (
     | RECIPES
     | {name: defense() for name, defense in DEFENSES.items()}
     | {"neural": Neural(), "attack": Attack(4 / 255, 10), "budget": Budget(8 / 255)}
+    | {"setting": Setting(), "entry": Entry("em", "linear")}
 )
 TRIED = [-1, 0, 0.5, float("nan"), float("inf"), -float("inf"), "x", True, None, [1], 10**30, 1e30, np.float64("nan")]
 
@@ -49,9 +51,16 @@ def classes() -> list[type]:
     return sorted((one for one in found if one.__module__.startswith("miue.")), key=str)
 
 
+def changed(made: Any, field: str, value: Any) -> Any:
+    """The same options with one other value; entries and settings are made unchecked, for files and lists of them."""
+    other = replace(made, **{field: value})
+    check_fields(other)
+    return other
+
+
 def test_all_classes_of_options_are_tried_here():
     tried = {type(made) for made in MADE.values()}
-    assert {one for one in classes() if issubclass(one, Options)} - {Options, Defense} == tried
+    assert {one for one in classes() if issubclass(one, Options)} | {Setting, Entry} == tried | {Options, Defense}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -59,13 +68,13 @@ def test_a_number_outside_its_range_is_refused(name):
     made = MADE[name]
     for field, kind in numbers(type(made)):
         assert kind.range is not ANY, f"{field} has no range"
-        optional = any(one.type is type(None) for one in kinds(type(made))[field])
+        others = tuple(one.type for one in kinds(type(made))[field] if one is not kind)
         for value in TRIED:
-            fits = value is None and optional
+            fits = isinstance(value, others)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 fits = (kind.type is float or isinstance(value, int)) and value in kind.range
             try:
-                replace(made, **{field: value})
+                changed(made, field, value)
             except InputError as error:
                 told = str(error)
                 assert "\n" not in told
@@ -78,7 +87,8 @@ def test_a_number_outside_its_range_is_refused(name):
 def test_no_range_holds_what_is_no_number_or_a_slip():
     for name, made in MADE.items():
         for field, kind in numbers(type(made)):
-            for value in (float("nan"), float("inf"), -1, 10**30):
+            large = [] if "seed" in field else [10**30]
+            for value in [-1, *large] if kind.type is int else [-1, 1e30, float("nan"), float("inf")]:
                 assert value not in kind.range, f"{field} of {name} may be {value}"
 
 
@@ -88,7 +98,7 @@ def test_other_fields_take_their_own_type_only(name):
     for field, allowed in kinds(type(made)).items():
         if not any(kind.type in (int, float) for kind in allowed):
             with pytest.raises(InputError, match=rf"^{field}: \[1\]; it must be "):
-                replace(made, **{field: [1]})
+                changed(made, field, [1])
 
 
 @dataclass(frozen=True)

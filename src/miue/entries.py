@@ -12,10 +12,10 @@ import torch
 
 from miue import defenses, models, poisons, recipes, seeds, specs
 from miue.data import check_name
-from miue.errors import InputError, choose
+from miue.errors import Count, InputError, Seed, Unit, check_fields, choose
 from miue.images import Images
 from miue.mi import ESTIMATORS
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget, in_levels, parse_epsilon
 from miue.poisons import Poison
 from miue.poisons.poison import drawn
 from miue.train import batches
@@ -44,14 +44,14 @@ class Setting:
     """
 
     data: str = "digits_m"
-    n_train: int | None = None
-    n_test: int | None = None
-    size: int | None = None
+    n_train: Count | None = None
+    n_test: Count | None = None
+    size: Count | None = None
     preset: str = "laptop"
     recipe: str = "laptop"
     estimator: str = "ksg"
-    n_slices: int = 64
-    passes: int | str = "equal"
+    n_slices: Count = 64
+    passes: Count | str = "equal"
 
     @property
     def allowed(self) -> float | None:
@@ -64,19 +64,16 @@ class Setting:
         """Refuse what does not exist, before anything is computed.
 
         Raises:
-            InputError: an unknown data set, preset, recipe or estimator, no slices, or no passes.
+            InputError: an unknown data set, preset, recipe or estimator, or a number out of range.
         """
+        check_fields(self)
         check_name(self.data)
         for method in poisons.METHODS.values():
             choose("preset", self.preset, method.presets)
         recipes.recipe(self.recipe)
         choose("estimator", self.estimator, ESTIMATORS)
-        if self.n_slices < 1:
-            raise InputError(f"n_slices: {self.n_slices}; it must be 1 or above")
         if isinstance(self.passes, str):
             choose("passes", self.passes, ("equal", "own"))
-        elif not self.passes > 0:
-            raise InputError(f"passes: {self.passes}; it must be a number above 0, 'equal' or 'own'")
 
 
 @dataclass(frozen=True)
@@ -101,11 +98,11 @@ class Entry:
     method: str
     victim: str
     defense: str = NONE
-    seed: int = 0
+    seed: Seed = 0
     source: str = "small_resnet"
     epsilon: str = "8/255"
-    ratio: float = 1.0
-    victim_seed: int | None = None
+    ratio: Unit = 1.0
+    victim_seed: Seed | None = None
     twin: str = "none"
 
     def __post_init__(self) -> None:
@@ -115,7 +112,8 @@ class Entry:
     def __str__(self) -> str:
         usual = {"victim_seed": self.seed}
         special = [f.name for f in fields(self) if usual.get(f.name, f.default) not in (MISSING, getattr(self, f.name))]
-        return ", ".join([f"{self.method} -> {self.victim}", *(f"{name} {getattr(self, name)}" for name in special)])
+        told = vars(self) | {"epsilon": in_levels(self.epsilon)}
+        return ", ".join([f"{self.method} -> {self.victim}", *(f"{name} {told[name]}" for name in special)])
 
     @property
     def perturbs(self) -> bool:
@@ -129,6 +127,7 @@ class Entry:
             InputError: an unknown method, victim, defense, source or option; a seed, budget or ratio out of range;
                 all pictures withheld; a twin of a surrogate that is not there or is another network.
         """
+        check_fields(self)
         if self.method not in (CLEAN, WITHHELD):
             poisons.options(self.method, setting.preset, passes=setting.allowed)
         models.check(self.victim)
@@ -136,15 +135,11 @@ class Entry:
         if self.defense != NONE:
             defenses.build(self.defense)
         Budget(parse_epsilon(self.epsilon))
-        seeds.checked(self.seed)
-        seeds.checked(self.victim_seed, "victim_seed")
         if choose("twin", self.twin, seeds.TWINS) != "none" and not self._has_surrogate(setting):
             raise InputError(
                 f"twin: {self.twin!r} for {self.victim} and {self.method} of {self.source}; a twin needs a method with "
                 "a surrogate, and its network"
             )
-        if not 0 <= self.ratio <= 1:
-            raise InputError(f"ratio: {self.ratio}; it must lie between 0 and 1")
         if self.method == WITHHELD and self.ratio == 1:
             raise InputError("ratio: 1 with all pictures withheld; nothing is left to train on, so it must be below 1")
 

@@ -7,7 +7,7 @@ projected sign-gradient ascent on the loss of the network as it stands, and trai
 
 Cost: `steps` more forward and backward passes for each training step, so eleven times the training. Published is the
 recipe "adversarial" (SGD at 0.1, weight decay 5e-4, a tenth after 40 and 80 of 100 epochs), with epsilon 2, 4, 6 or
-8/255.
+8/255. Here it is 8/255 unless another is asked for, and the training follows the victim's own recipe.
 """
 
 from dataclasses import dataclass

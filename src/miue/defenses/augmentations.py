@@ -115,7 +115,8 @@ class CutMix(Mixup):
 class GaussianBlur(Defense):
     """Blurs the training pictures.
 
-    A sigma of 0.1, as some comparisons report it, leaves every uint8 picture as it is; it is refused.
+    A sigma of 0.1, as some comparisons report it, leaves every uint8 picture as it is; it is refused. The kernel is
+    theirs, the sigma our choice.
 
     Args:
         sigma: standard deviation of the kernel, in pixels.

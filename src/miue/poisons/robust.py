@@ -5,7 +5,8 @@ SEM: Liu, Xu, Chen & Sun, "Stable Unlearnable Example: Enhancing the Robustness 
 Error-Minimizing Noise", AAAI 2024. An adversarially trained source network; sign-gradient descent on its
 cross-entropy over random flips and crops of the perturbed pictures, each of which an attack (REM) or a uniform draw
 (SEM) has moved first. Here the source is trained for an epoch, then all pictures are swept, from the delta that they
-have; the published code draws a fresh delta for every batch that it trains on, and once more for all at the end.
+have, in class-balanced batches; the published code draws a fresh delta for every batch that it trains on, and once more
+for all at the end.
 
 Published, with ResNet-18: 22.9 to 25.4 / 7.5 / 13.7 % (REM) and 14.8 / 6.3 / 4.1 % (SEM) on CIFAR-10 / CIFAR-100 /
 ImageNet-100, for about 7,700 and 830 passes over the data: the preset "paper", 7,293 and 793 of them here. "quick" and

@@ -5,10 +5,11 @@ k-means on the features of a source network; for each cluster a small generator 
 perturbation, trained so that the perturbed pictures' features look like the centre of the next cluster. No label is
 read: not by the clusters, not by the generators, and not by the source network unless `pretext` says so.
 
-The authors' source is a ResNet-50 from ImageNet or CLIP, and their pictures are 224 px with a budget of 16/255. A
-pretrained network does not come with this package, so ours learns from the very pictures which way up they are
-(Gidaris, Singh & Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018).
-Published: 10 clusters, 50 epochs for each generator over all pictures, Adam at 1e-4: 500 passes.
+The authors' source is a ResNet-50 from ImageNet or CLIP, and their pictures are 224 px with a budget of 16/255; here it
+is 8/255 unless another is asked for, as for all methods. A pretrained network does not come with this package, so ours
+learns from the very pictures which way up they are (Gidaris, Singh & Komodakis, "Unsupervised Representation Learning
+by Predicting Image Rotations", ICLR 2018). Published: 10 clusters, 50 epochs for each generator over all pictures, Adam
+at 1e-4: 500 passes.
 
 Measured with small_resnet as source and victim, one seed: Digits-M, 1,000 pictures, quick, 16/255: victim 50 % where
 the clean one has 64 %. That is weak: losses fell by 11 to 54 %, but at most 21 % of a cluster's pictures came
