@@ -103,7 +103,7 @@ def test_a_perturbation_of_other_pictures_never_becomes_clean_training(miue, pic
 
 def test_failures_while_running_are_code_1(miue, picture_folder, tmp_path):
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
-    code, _, err = miue("train", *data, "--set", "lr=1e12", "--set", "epochs=8", "--set", "schedule=constant")
+    code, _, err = miue("train", *data, "--set", "lr=1e9", "--set", "epochs=8", "--set", "schedule=constant")
     assert code == 1 and "training diverged" in err
 
 
