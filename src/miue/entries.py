@@ -15,9 +15,10 @@ from miue.data import check_name
 from miue.errors import InputError, choose
 from miue.images import Images
 from miue.mi import ESTIMATORS
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 from miue.poisons import Poison
 from miue.poisons.poison import drawn
+from miue.specs import parse_epsilon
 
 CLEAN, WITHHELD, NONE = "clean", "withheld", "none"
 """The method that changes nothing, the one that leaves pictures out, and the defense that does nothing."""

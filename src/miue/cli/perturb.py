@@ -23,9 +23,9 @@ from miue.cli.options import (
     trained,
 )
 from miue.models import check
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 from miue.poisons import METHODS, foreign
-from miue.specs import parse
+from miue.specs import parse, parse_epsilon
 
 
 def poison(
