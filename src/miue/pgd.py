@@ -8,25 +8,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from miue.errors import InputError, Options, Range
+from miue.errors import Options, Range
+from miue.specs import parse_epsilon
 
 MAX_LEVELS = 127
 _EPSILON = Range((1 - 5e-7) / 255, (MAX_LEVELS + 5e-7) / 255, text=" between 1/255 (1 level) and 127/255 (127 levels)")
-
-
-def parse_epsilon(value: float | str) -> float:
-    """Read a fraction of the pixel range: "8/255" or a number.
-
-    Raises:
-        InputError: not a number.
-    """
-    try:
-        numerator, _, denominator = str(value).partition("/")
-        return float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(
-            f"epsilon: {value!r} is no fraction of the pixel range; write it like 8/255 (8 levels)"
-        ) from None
 
 
 @dataclass(frozen=True)

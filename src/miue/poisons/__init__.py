@@ -14,11 +14,11 @@ from miue.checkpoint import Checkpoint
 from miue.errors import InputError, choose, override
 from miue.images import Images
 from miue.models import check
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 from miue.poisons import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, robust, tap, tue, uc
 from miue.poisons.base import Method, make
 from miue.poisons.poison import Poison
-from miue.specs import parse
+from miue.specs import parse, parse_epsilon
 from miue.train import default_device
 
 __all__ = ["METHODS", "Method", "Poison", "generate", "options"]
