@@ -77,7 +77,7 @@ def test_a_far_member_costs_its_class_no_digits():
     assert (gradient - true_gradient)[1:].norm() < 1e-3 * true_gradient[1:].norm()
 
 
-@pytest.mark.parametrize("centres", [torch.ones(10, 64), torch.eye(10, 64)], ids=["one point", "a point for each class"])
+@pytest.mark.parametrize("centres", [torch.ones(10, 64), torch.eye(10, 64)], ids=["one point", "one for each class"])
 def test_angles_keep_their_digits_as_classes_collapse(centres):
     z, y = collapsed(1e-6, centres)
     value, gradient = value_and_gradient(similarity_term, z, y)
