@@ -36,8 +36,8 @@ def mi_histogram(
 
     the second term being the correction of Miller (1955) for the bias of the first. Rank bins, each with as many
     samples of x, and of y, as any other, make the estimate invariant under monotone maps of x and of y; equal values
-    share a bin. Strong dependence is read too low, since no estimate exceeds log(bins): with 30 bins a correlation of
-    0.99 (1.959 nats) reads 0.13 low.
+    share a bin. Strong dependence is read too low, since no uncorrected estimate exceeds log(bins), and the
+    correction adds (bins - 1) / 2n at most: with 30 bins a correlation of 0.99 (1.959 nats) reads 0.13 low.
 
     Args:
         x: (n,) or (slices, n) numbers, tensor or array.
