@@ -237,7 +237,7 @@ def fit(
     """
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     if isinstance(model, str):
-        channels, size, _ = images.shape
+        channels, *size = images.shape
         model = build(model, len(images.classes), channels=channels, size=size, seed=seed)
     for epoch in epochs(model, images, chosen, seed=seed, test=test, device=device, defense=defense):
         on_epoch(epoch)

@@ -54,7 +54,7 @@ class Method:
 
 def source_network(model: str, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device."""
-    channels, size, _ = images.shape
+    channels, *size = images.shape
     return build(model, len(images.classes), channels=channels, size=size, seed=seed).to(images.device)
 
 
