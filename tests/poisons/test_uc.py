@@ -81,6 +81,13 @@ def test_clusters_that_cannot_be_are_refused(images):
         options("uc", "quick", pretext="colour")
 
 
+def test_pictures_that_are_not_square_cannot_be_turned_but_clustered_by_labels():
+    wide = Images(torch.randint(0, 256, (24, 3, 8, 12), dtype=torch.uint8), torch.arange(24) % 4)
+    with pytest.raises(InputError, match="pretext: rotation; pictures of 8 x 12 px have no quarter turns"):
+        generate("uc", wide, **TINY)
+    assert generate("uc", wide, **TINY | {"pretext": "labels"}).delta.shape == (24, 3, 8, 12)
+
+
 def test_the_divergence_is_kullback_and_leiblers_from_the_wanted_centre():
     centres, features = torch.randn(3, 5), torch.randn(4, 5)
     target = torch.tensor([0, 2, 2, 1])

@@ -69,7 +69,7 @@ class Method:
 
 def source_network(model: str, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device; `seed` is that of the perturbation."""
-    channels, size, _ = images.shape
+    channels, *size = images.shape
     weights = seeds.surrogate(seed).weights
     return build(model, len(images.classes), channels=channels, size=size, seed=weights).to(images.device)
 

@@ -95,10 +95,13 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
     """Generate one perturbation per cluster; the notes tell how close each came to its target.
 
     Raises:
-        InputError: fewer pictures than clusters.
+        InputError: fewer pictures than clusters, or pictures that are not square where the pretext is rotation.
     """
     if len(images) < options.clusters:
         raise InputError(f"clusters: {options.clusters}; there are only {len(images)} pictures")
+    if options.pretext == "rotation" and images.shape[1] != images.shape[2]:
+        shown = " x ".join(map(str, images.shape[1:]))
+        raise InputError(f"pretext: rotation; pictures of {shown} px have no quarter turns, so they must be square")
     network = _source(images, model, options, seed, keep.part("source"))
     cluster_of, centres = find_clusters(
         train.features(network, images), options.clusters, seeds.derived(seed, "perturbation")
@@ -127,7 +130,7 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
 
 def _source(images: Images, model: str, options: UC, seed: int, keep: Checkpoint) -> Network:
     """Build the source network and train it on the clean pictures, as far as `options.pretext` wants that."""
-    channels, size, _ = images.shape
+    channels, *size = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
     streams = seeds.surrogate(seed)
     network = build(model, outputs, channels=channels, size=size, seed=streams.weights).to(images.device)
