@@ -12,9 +12,10 @@ from miue.checkpoint import Checkpoint
 from miue.defenses import Defense
 from miue.errors import InputError
 from miue.images import Images
-from miue.models import Network, build, precision
+from miue.models import Network, build
 from miue.pgd import Budget, parse_epsilon
 from miue.poisons import METHODS, Poison
+from miue.precision import precision
 from miue.progress import track
 from miue.specs import parse
 

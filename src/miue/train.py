@@ -14,7 +14,8 @@ from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.images import Images
-from miue.models import build, forward, precision
+from miue.models import build, forward
+from miue.precision import precision
 from miue.progress import skip, tell
 from miue.recipes import RECIPES, Recipe, recipe
 
