@@ -15,8 +15,9 @@ import torch
 from miue.errors import InputError, choose
 
 PRECISIONS = ("auto", "float32", "tf32", "float16", "bfloat16")
-"""float32 is IEEE single precision, tf32 the same numbers with their products rounded to TF32; in float16 and bfloat16
-convolutions and linear layers take and give halves, and weights stay float32; auto is bfloat16 where the chip has it."""
+"""float32 is IEEE single precision; tf32 the same, but products round their factors to TF32; in float16 and bfloat16
+convolutions and linear layers take and give halves, while weights stay float32; auto is bfloat16 where the chip has it.
+"""
 
 LOSS_SCALE = 2.0**10
 """What a loss is multiplied by where gradients are float16, which would lose those below 6e-8."""

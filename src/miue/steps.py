@@ -62,7 +62,9 @@ class Victim:
         spec = header["spec"]
         model = build(spec.pop("name"), spec.pop("n_classes"), **spec)
         model.load_state_dict(state)
-        return cls(model.eval(), [train.Epoch(**row) for row in header["history"]], header["record"])
+        return cls(
+            model.to(train.default_device()).eval(), [train.Epoch(**row) for row in header["history"]], header["record"]
+        )
 
 
 def _environment(device: torch.device) -> dict[str, str]:
@@ -188,7 +190,7 @@ def victim(
             "seconds": keep.seconds,
             **store.provenance(device),
         }
-        return Victim(network.cpu().eval(), [train.Epoch(**row) for row in rows], record)
+        return Victim(network.eval(), [train.Epoch(**row) for row in rows], record)
 
     return store.cached(Victim, make, f"victim {model}", **parts)
 

@@ -47,6 +47,6 @@ class AdversarialTraining(Defense):
             radius=self.epsilon,
             step=self.step,
             steps=self.steps,
-            generator=moment.generator,
+            generator=moment.noise,
         )
         return moved, y
