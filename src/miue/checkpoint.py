@@ -172,8 +172,8 @@ def _placed(value: Any, own: Any, otherwise: Tensor | None) -> Any:
         inside = own if isinstance(own, dict) else {}
         return {key: _placed(item, inside.get(key), otherwise) for key, item in value.items()}
     if isinstance(value, list):
-        inside = own if isinstance(own, list | tuple) and len(own) == len(value) else [None] * len(value)
-        return [_placed(item, mine, otherwise) for item, mine in zip(value, inside, strict=True)]
+        whole = isinstance(own, list | tuple) and len(own) == len(value)
+        return [_placed(item, own[at] if whole else None, otherwise) for at, item in enumerate(value)]
     return value
 
 

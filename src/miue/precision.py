@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,19 +70,17 @@ def arithmetic(precision: str) -> Iterator[None]:
 
 def _switches() -> tuple[str, str]:
     """How float32 is multiplied: in convolutions "ieee" or "tf32", in matrices "highest", "high" or "medium"."""
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     if not hasattr(cudnn, "conv"):  # before PyTorch 2.9
         return "tf32" if cudnn.allow_tf32 else "ieee", torch.get_float32_matmul_precision()
-    if torch.backends.mkldnn.matmul.fp32_precision == "bf16":
-        matrices = "medium"
-    else:
-        matrices = "high" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "highest"
+    on_cpu, on_gpu = (of.matmul.fp32_precision for of in (torch.backends.mkldnn, torch.backends.cuda))
+    matrices = "medium" if on_cpu == "bf16" else "high" if on_gpu == "tf32" else "highest"
     return "tf32" if cudnn.conv.fp32_precision == "tf32" else "ieee", matrices
 
 
 def _switch(convolutions: str, matrices: str) -> None:
     """Set what `_switches` tells, by both generations of PyTorch's switches, so that either can still be read."""
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     cudnn.allow_tf32 = convolutions == "tf32"
     torch.set_float32_matmul_precision(matrices)
     if hasattr(cudnn, "conv"):

@@ -52,7 +52,7 @@ class Victim:
 
     @classmethod
     def load(cls, path: str | Path) -> "Victim":
-        """Read what `save` wrote.
+        """Read what `save` wrote; the network comes to the GPU where there is one.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -62,9 +62,8 @@ class Victim:
         spec = header["spec"]
         model = build(spec.pop("name"), spec.pop("n_classes"), **spec)
         model.load_state_dict(state)
-        return cls(
-            model.to(train.default_device()).eval(), [train.Epoch(**row) for row in header["history"]], header["record"]
-        )
+        history = [train.Epoch(**row) for row in header["history"]]
+        return cls(model.to(train.default_device()).eval(), history, header["record"])
 
 
 def _environment(device: torch.device) -> dict[str, str]:
