@@ -67,7 +67,7 @@ def test_an_entry_names_what_is_special_about_it():
         (Entry("em", "linear", "prayer"), "defense: 'prayer' does not exist"),
         (Entry("em", "linear", epsilon="300/255"), "epsilon"),
         (Entry("em", "linear", ratio=1.5), "ratio: 1.5; it must lie between 0 and 1"),
-        (Entry("em", "linear", seed=-1), "seed: -1; it must be 0 or above"),
+        (Entry("em", "linear", seed=-1), "seed: -1; it must be a whole number, 0 or above"),
         (Entry("withheld", "linear"), "ratio: 1 with all pictures withheld"),
     ],
 )
@@ -142,9 +142,9 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
     old = {"setting": asdict(SETTING) | {"source": "small_resnet", "epsilon": "8/255"}}
     file.write_text(json.dumps(old) + "\n")
     for opened in (read, lambda path: Records(path, SETTING)):
-        with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 2"):
+        with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 3"):
             opened(file)
-    other = {"version": 2, "setting": {"pictures": "digits_m"}}
+    other = {"version": 3, "setting": {"pictures": "digits_m"}}
     for text in ("no json\n", "no json", "[]\n", json.dumps({"method": "clean"}) + "\n", json.dumps(other) + "\n"):
         file.write_text(text)
         with pytest.raises(InputError, match="is damaged or no file of entries"):

@@ -70,7 +70,9 @@ class Checkpoint:
         return Checkpoint(self._folder, f"{self._name}-{name}", self._clock)
 
     def hold(self, **live: Live) -> None:
-        """Name objects that the computation changes: they are saved and restored in place."""
+        """Name objects that the computation changes: they are saved and restored in place, each under its own name."""
+        if twice := self._held.keys() & live.keys():
+            raise KeyError(f"two objects are held as {sorted(twice)}")
         self._held |= live
 
     @property

@@ -181,7 +181,7 @@ def epochs(
     scheduler, by_batch = _scheduler(optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
     keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, waiting=orders.waiting)
-    keep.hold(order=ordering, augmentation=augmenting, defense=defending, noise=noise, scaler=scaler)
+    keep.hold(order=ordering, augmentation=augmenting, defense=defending, noise_of_defense=noise, scaler=scaler)
     before = keep.restore()
     skip(before)
     for epoch in range(before + 1, recipe.epochs + 1):

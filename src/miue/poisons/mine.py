@@ -67,7 +67,8 @@ class Mine:
 
     def begin(self, rows: Tensor) -> None:
         """Say which pictures, (B,) int64, the coming batches of features belong to."""
-        self._rows = rows.to(self._clean.device)
+        if self.weight:
+            self._rows = rows.to(self._clean.device)
 
     def estimate(self, features: Tensor) -> Tensor:
         """Let the critic learn one step, then estimate I(g(x); g(x + delta)) in nats.
