@@ -4,6 +4,7 @@ import pretend
 import pytest
 import torch
 from defenses.test_defenses_contract import SMALL as DEFENSE
+from poisons.test_methods_contract import QUICK as BRIEF
 from poisons.test_methods_contract import SMALL as METHOD
 from poisons.test_methods_contract import VARIANTS, stops
 from samples import pictures
@@ -27,18 +28,20 @@ def make(spec, **settings):
     return generate(method, pictures(), **common, **METHOD[method] | options | settings)
 
 
-@pytest.mark.parametrize("spec", [*METHOD, *VARIANTS])
+def slowly(specs, *quick):
+    return [spec if spec in quick else pytest.param(spec, marks=pytest.mark.slow) for spec in specs]
+
+
+@pytest.mark.parametrize("spec", [*METHOD, *slowly(VARIANTS, "tap:mine=0.1")])
 def test_a_method_runs_and_its_delta_is_at_home_on_the_cpu(gpu, spec):
     poison = make(spec)
     assert type(poison.delta) is torch.Tensor and poison.delta.abs().max() > 0
     assert gpu.counts["kernels"] > 0
 
 
-@pytest.mark.parametrize("spec", ["em:mine=0.1", "tap:mine=0.1", "mi_ue:eot=2", "rem", "tue", "gue", "pue", "uc"])
-def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, stops, tmp_path, monkeypatch):
-    with monkeypatch.context() as undisturbed:
-        undisturbed.undo()
-        whole = make(spec)
+@pytest.mark.parametrize("spec", slowly(sorted({*METHOD, *VARIANTS} - BRIEF), "em:mine=0.1", "gue", "pue"))
+def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, stops, tmp_path):
+    whole = make(spec)
     for _ in range(40):
         try:
             again = make(spec, keep=Checkpoint(tmp_path))
