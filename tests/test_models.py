@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse
 
 from miue import Images, steps, train
 from miue.errors import InputError
-from miue.models import MODELS, build, check, forward, precision
+from miue.models import MODELS, build, check, forward
 
 WIDE = [name for name in MODELS if name != "linear"]
 
@@ -261,10 +261,3 @@ def test_a_saved_victim_finds_its_network_again(spec, tmp_path):
     assert loaded.model.spec["name"] == spec and digest(loaded.model) == digest(network)
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(loaded.model(x)[0], network(x)[0])
-
-
-def test_precision_is_resolved_or_refused():
-    assert precision("float32", torch.device("cpu")) == "float32"
-    assert precision("auto", torch.device("cpu")) in ("float32", "bfloat16")
-    with pytest.raises(InputError, match="precision: 'half'"):
-        precision("half", torch.device("cpu"))

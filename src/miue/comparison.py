@@ -93,7 +93,7 @@ def measure(entry: Entry, setting: Setting, train: Images, test: Images) -> dict
     measured = with_controls(
         clean, perturbed, train.y, estimator=setting.estimator, n_slices=setting.n_slices, seed=entry.seed
     )
-    head = victim.model.head.cpu()
+    head = victim.model.head
     return {
         "test_accuracy": victim.last,
         "best_epoch": victim.best,

@@ -72,7 +72,7 @@ def sign_steps(
         ascend: go up instead of down.
 
     Returns:
-        A tensor of the same shape, detached.
+        A tensor of the same shape, detached; NaN where the gradient of the last step was not finite.
     """
     signed = step if ascend else -step
     low, high = (torch.as_tensor(side, dtype=moving.dtype, device=moving.device) for side in (low, high))
@@ -80,7 +80,7 @@ def sign_steps(
         moving.requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(moving), moving)
         moving = torch.clamp(moving.detach() + signed * gradient.sign(), low, high)
-    return moving.detach()
+    return torch.where(gradient.isfinite(), moving, torch.nan) if steps else moving.detach()
 
 
 def pgd(
@@ -136,7 +136,7 @@ def attack(
         pictures: (B, C, H, W) float in [0, 1].
         radius: L-infinity distance that they may move, as a fraction of the pixel range.
         step, steps: length and number of sign-gradient steps; with none, only the random start is left.
-        generator: on the CPU; with it, the start is drawn uniformly within the radius.
+        generator: on the pictures' device; with it, the start is drawn uniformly within the radius.
 
     Returns:
         Pictures of the same shape in [0, 1], detached.
@@ -145,6 +145,6 @@ def attack(
     low, high = (pictures - radius).clamp(min=0), (pictures + radius).clamp(max=1)
     start = pictures
     if generator is not None:
-        noise = torch.rand(pictures.shape, generator=generator).to(pictures.device)
+        noise = torch.rand(pictures.shape, generator=generator, device=pictures.device)
         start = torch.clamp(pictures + radius * (2 * noise - 1), low, high)
     return sign_steps(objective, start.clone(), low, high, step=step, steps=steps, ascend=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Whole, choose, override
-from miue.models import PRECISIONS
+from miue.precision import PRECISIONS
 from miue.specs import parse
 
 SCHEDULES = ("constant", "cosine", "one_cycle", "steps")
@@ -30,7 +30,7 @@ class Recipe(Options):
         crop: pixels of padding for a random crop.
         clip_norm: largest gradient norm, or None.
         batches_per_epoch: batches in an epoch where that is not a pass over the data.
-        precision: "float32", "bfloat16", or "auto": bfloat16 where the chip has it natively.
+        precision: one of `miue.precision.PRECISIONS`; float16 is trained with a loss scale that adapts.
     """
 
     epochs: Count

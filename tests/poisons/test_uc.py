@@ -99,7 +99,7 @@ def test_the_divergence_is_kullback_and_leiblers_from_the_wanted_centre():
 
 
 def test_the_pretext_turns_each_picture_by_its_own_label():
-    moment = Moment(lambda pictures, labels: labels, 4, torch.Generator().manual_seed(0), 0.0)
+    moment = Moment(lambda pictures, labels: labels, 4, torch.Generator().manual_seed(0), torch.Generator(), 0.0)
     images = pictures(n=32)
     turned, quarters = Turned().batch(images.x, images.y, moment)
     assert quarters.unique().tolist() == [0, 1, 2, 3]

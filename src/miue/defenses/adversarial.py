@@ -42,6 +42,6 @@ class AdversarialTraining(Defense):
             radius=self.epsilon,
             step=self.step,
             steps=self.steps,
-            generator=moment.generator,
+            generator=moment.noise,
         )
         return moved, y

@@ -162,5 +162,5 @@ class GaussianNoise(Defense):
 
     def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
         """Add noise and clip to [0, 1]."""
-        noise = torch.randn(x.shape, generator=moment.generator).to(x.device)
+        noise = torch.randn(x.shape, generator=moment.noise, device=x.device)
         return ((x + self.sigma * noise) / 255).clamp(0, 1), y

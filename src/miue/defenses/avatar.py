@@ -74,8 +74,8 @@ class Avatar(Defense):
             )
         if isinstance(self.denoise, nn.Module):
             self.denoise.eval()
-        generator = torch.Generator().manual_seed(seed)
         device = _device(self.denoise, images.device)
+        generator = torch.Generator(device).manual_seed(seed)
 
         def purify(x: Tensor, y: Tensor) -> Tensor:
             return (self.purify(2 * x.to(device) - 1, generator) + 1) / 2
@@ -123,7 +123,7 @@ class Avatar(Defense):
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator).to(like)
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
 def _device(denoise: Callable, otherwise: torch.device) -> torch.device:

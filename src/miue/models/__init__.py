@@ -5,17 +5,15 @@ each of them.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from miue.errors import InputError, choose
 from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
+from miue.precision import halves
 from miue.specs import parse
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 MIN_SIZE = 8
 MAX_WIDTH = 8
 
@@ -128,24 +126,11 @@ def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[
     return network.to(memory_format=torch.channels_last)
 
 
-@cache
-def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively; emulated, it is slower than float32."""
-    info = Path("/proc/cpuinfo")
-    return info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
-def precision(wanted: str, device: torch.device) -> str:
-    """Resolve `wanted` to "float32" or "bfloat16" on `device`; "auto" is bfloat16 where the chip has it."""
-    choose("precision", wanted, PRECISIONS)
-    if wanted != "auto":
-        return wanted
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
-    return "bfloat16" if native else "float32"
-
-
 def forward(model: nn.Module, x: Tensor, precision: str = "float32") -> tuple[Tensor, Tensor]:
-    """Run `model` on `x`, its convolutions in the given precision; logits and features come back as float32."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    """Run `model` on `x`, its convolutions in the given precision; logits and features come back as float32.
+
+    How float32 itself is multiplied is for `miue.precision.arithmetic` to say, around this and the backward pass.
+    """
+    with halves(precision, x.device):
         logits, features = model(x.contiguous(memory_format=torch.channels_last))
     return logits.float(), features.float()

@@ -93,7 +93,7 @@ def em(images: Images, model: str, budget: Budget, options: EM, seed: int, keep:
     keep.hold(mine=mine)
 
     def loss() -> Loss:
-        return mine.on_outputs(network, images, objective)
+        return mine.on_outputs(network, images, objective, options.source.precision)
 
     made = alternate(images, network, loss, budget, options, seed, keep, begin=mine.begin)
     return replace(made, notes=made.notes | mine.notes())

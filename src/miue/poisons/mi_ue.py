@@ -122,7 +122,7 @@ def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int, 
     )
     for done in track(trained, "MI-UE, source epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)
-        loss = on_outputs(network, objective)
+        loss = on_outputs(network, objective, options.source.precision)
         sweep(
             images,
             delta,
@@ -147,7 +147,7 @@ def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int, 
 def _terms(network: torch.nn.Module, poisoned: Images, options: MIUE) -> dict[str, float]:
     """Both terms of the loss on the first pictures, as many as share a loss in a sweep."""
     probe = poisoned.subset(torch.arange(min(len(poisoned), options.sweep_batch)))
-    features, labels = train.features(network, probe), probe.y.cpu()
+    features, labels = train.features(network, probe), probe.y
     return {
         "similarity": float(similarity_term(features, labels, options.temperature)),
         "distance": float(distance_term(features, labels)),

@@ -18,6 +18,7 @@ REM and the other presets were not measured here.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -98,13 +99,14 @@ def robust(images: Images, model: str, budget: Budget, options: Robust, seed: in
     network = source_network(model, images, seed)
     order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
     trainer = Attack(options.source_epsilon, options.source_steps)
-    inner = Attack(options.source_epsilon, options.inner_steps)
+    noise = seeds.stream(seed, "perturbation noise", images.device)
+    inner = partial(Attack(options.source_epsilon, options.inner_steps).against, noise=noise)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
 
     trace: list[dict[str, float]] = []
-    keep.hold(delta=delta, order_of_passes=order, draws=draws, trace=trace)
+    keep.hold(delta=delta, order_of_passes=order, draws=draws, noise=noise, trace=trace)
     trained = train.epochs(
         network,
         poisoned,
@@ -118,7 +120,7 @@ def robust(images: Images, model: str, budget: Budget, options: Robust, seed: in
         sweep(
             images,
             delta,
-            expect(on_outputs(network, objective), options.eot, draws, inner),
+            expect(on_outputs(network, objective, options.source.precision), options.eot, draws, inner),
             batch=options.sweep_batch,
             budget=budget,
             step=options.step,

@@ -126,7 +126,7 @@ def _attack(
         return loss_of_each(logits, labels, options.targeted).mean()
 
     keep.hold(mine=mine, draws=draws)
-    on_pictures = mine.on_outputs(network, images, objective)
+    on_pictures = mine.on_outputs(network, images, objective, options.source.precision)
 
     def augmented(pictures: Tensor, labels: Tensor) -> Tensor:
         recipe = options.source
@@ -164,5 +164,5 @@ def loss_of_each(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:
 @torch.no_grad()
 def _losses(network: Network, poisoned: Images, options: TAP) -> Tensor:
     """The loss (N,) of every picture as it would be published: rounded, and not augmented."""
-    logits = network.head(train.features(network, poisoned).to(poisoned.device))
+    logits = network.head(train.features(network, poisoned))
     return loss_of_each(logits, poisoned.y, options.targeted)

@@ -104,7 +104,7 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
         raise InputError(f"pretext: rotation; pictures of {shown} px have no quarter turns, so they must be square")
     network = _source(images, model, options, seed, keep.part("source"))
     cluster_of, centres = find_clusters(
-        train.features(network, images), options.clusters, seeds.derived(seed, "perturbation")
+        train.features(network, images).cpu(), options.clusters, seeds.derived(seed, "perturbation")
     )
     of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
     loss = on_outputs(network, divergence(centres.to(images.device)))
@@ -121,7 +121,7 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
     delta = blank(images)
     for index in images.chunks():
         put(delta, index, of_cluster[cluster_of[index].to(images.device)])
-    moved = nearest(train.features(network, images.plus(delta)), centres)
+    moved = nearest(train.features(network, images.plus(delta)).cpu(), centres)
     for row in rows:
         reached = moved[cluster_of == row["cluster"]].eq(row["target"])
         row["reached"] = float(reached.float().mean())
