@@ -26,8 +26,8 @@ class Unwritable(OSError):
     """A file cannot be written: the message names the file that was wanted, and says what would help."""
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-WRITING = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WRITING = (*FULL, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 """What the system says of a file that is open already, where it names none."""
 
 
@@ -99,7 +99,7 @@ def check_writable(path: str | Path) -> None:
             if os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent):
                 pass
     except Unwritable as error:
         raise InputError(f"out: {error}") from None
