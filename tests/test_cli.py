@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from miue import cli
-from miue.poisons import Poison
+from miue.poisons import Poison, foreign
 
 
 def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
@@ -83,6 +84,14 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path
         (["run", "cifar10", "-p", "seeds=one"], "seeds: 'one'"),
         (["run", "cifar10", "-p", "methods=clean,magic"], "method: 'magic' does not exist; choose one of clean, mi_ue"),
         (["run", "nothing"], "nothing"),
+        (["train", "--only", "cats"], "--only: a part of what? Name the perturbation with --poison"),
+        (["train", "--ratio", "0.5"], "--ratio: a part of what? Name the perturbation with --poison"),
+        (["train", "--ratio", "nan"], "--ratio: nan; it must lie between 0 and 1"),
+        (["train", "--poison", "."], "poison: . cannot be read (is a directory)"),
+        (["train", "--seed", "-1"], "seed: -1; it must be a whole number, 0 or above"),
+        (["run", "cifar10", "--cell-limit", "nan"], "--cell-limit: nan; it must be above 0"),
+        (["run", "cifar10", "--limit", "0"], "--limit: 0; it must be above 0"),
+        (["sweep", "none.yaml", "--retries", "-1"], "--retries: -1; it must be 0 or above"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(miue, words, message, monkeypatch, tmp_path):
@@ -120,6 +129,69 @@ def test_an_estimator_is_held_against_truth(miue, tmp_path):
     assert code == 2 and "something' cannot be imported" in err
     code, _, err = miue("mi", "check", "guess")
     assert code == 2 and "estimator: 'guess' does not exist; choose one of histogram" in err
+
+
+def test_a_function_of_the_users_own_never_ends_in_a_traceback(miue, tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text("import sys\ndef word(x, y): return 'word'\ndef leave(x, y): sys.exit(3)\nvalue = 3\n")
+    broken = tmp_path / "broken.py"
+    broken.write_text("1 / 0\n")
+    for name, message in (
+        ("os:getcwd", "'os:getcwd' failed: TypeError"),
+        (f"{own}:word", "failed: ValueError: could not convert string to float"),
+        (f"{own}:leave", "failed: SystemExit: 3"),
+        (f"{own}:value", "failed: TypeError: 'int' object is not callable"),
+        (f"{broken}:any", "cannot be imported: ZeroDivisionError"),
+        (":any", "cannot be imported: ValueError"),
+    ):
+        code, _, err = miue("mi", "check", name, "--n", 50, "--repeats", 2)
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_what_a_perturbation_file_can_be_told_about_is_told_by_options():
+    """Messages of `foreign.read` name its arguments; each has an option of `adopt`."""
+    told = " ".join(CliRunner().invoke(cli.app, ["adopt", "--help"], env={"COLUMNS": "200"}).output.split())
+    arguments = inspect.signature(foreign.read).parameters.keys() - {"path", "images"}
+    assert [name for name in arguments if f"--{name.replace('_', '-')}" not in told] == []
+
+
+def test_float_levels_are_adopted_from_the_shell(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "own.safetensors"]
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.float32))
+    code, _, err = miue("adopt", tmp_path / "noise.npy", *data)
+    assert code == 2 and "say which with scale=" in err
+    code, out, _ = miue(
+        "adopt", tmp_path / "noise.npy", *data, "--scale", "levels", "--rows", "classes", "--layout", "nhwc"
+    )
+    assert code == 0 and "at most 4 of 255 grey levels" in out
+
+
+def test_a_class_that_is_too_small_costs_its_part_and_not_the_measurement(miue, picture_folder, tmp_path):
+    for file in sorted((picture_folder / "train" / "cats").iterdir())[3:]:
+        file.unlink()
+    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--set", "epochs=1", "--set", "batch=4"]
+    code, out, _ = miue("mi", *data, "--model", "linear", "--n-slices", 4, "--out", tmp_path / "m.json")
+    assert code == 0 and "ceiling" in out and "given_class   left out: within class number 0" in out
+    record = json.loads((tmp_path / "m.json").read_text())
+    assert set(record["mutual_information"]) == {"mi", "null", "within_class", "ceiling"}
+    assert "too few" in record["left_out"]["given_class"]
+
+
+def test_a_seed_of_any_size_is_one(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "x.safetensors"]
+    code, _, err = miue("poison", "--method", "random", *data, "--seed", 2**64)
+    assert code == 0, err
+
+
+def test_an_unwritable_file_is_refused_before_anything_is_made(miue, tmp_path, monkeypatch):
+    monkeypatch.setattr("miue.data.load", lambda *args: pytest.fail("it was begun"))
+    monkeypatch.setattr("miue.mi.acceptance.check", lambda *args, **options: pytest.fail("it was begun"))
+    monkeypatch.setattr("miue.bench.table", lambda *args, **options: pytest.fail("it was begun"))
+    (tmp_path / "taken").write_text("a file")
+    for words in (["poison"], ["adopt", "x.npy"], ["train"], ["mi"], ["mi", "check", "ksg"], ["bench"]):
+        for out, message in ((tmp_path, "it is a folder"), (tmp_path / "taken" / "x", "taken is a file and no folder")):
+            code, _, err = miue(*words, "--out", out)
+            assert (code, err.count("\n")) == (2, 1) and message in err, words
 
 
 def test_help_gives_units_and_defaults():

@@ -80,6 +80,8 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
     missing = [entry for entry in dict.fromkeys(wanted) if records.find(entry) is None]
     start = time.monotonic()
     for done, entry in enumerate(missing):
+        if records.find(entry) is not None:  # by another process, meanwhile
+            continue
         say(f"entry {done + 1} of {len(missing)}: {entry} ({time.monotonic() - start:.0f} s so far)")
         records.add(asdict(entry) | measure(entry, setting, train, test))
     return pd.DataFrame([records.find(entry) for entry in wanted])
@@ -106,6 +108,7 @@ def measure(entry: Entry, setting: Setting, train: Images, test: Images) -> dict
         **_cost(poison),
         "victim_steps": victim.record["steps"],
         "victim_seconds": victim.record["seconds"],
+        "victim_device": victim.record["device"],
         "data": train.name,
         "content_hash": train.content_hash,
         "n_train": len(train),

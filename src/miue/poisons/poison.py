@@ -163,5 +163,7 @@ class Poison:
             return cls.load(path)
         except FileNotFoundError:
             raise InputError(f"poison: {path} does not exist") from None
+        except OSError as error:
+            raise InputError(f"poison: {path} cannot be read ({(error.strerror or str(error)).lower()})") from None
         except tensors.Damaged as error:
             raise InputError(f"poison: {path} is damaged or no perturbation file of miue ({error})") from None
