@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.pgd import Budget, fit_to_pictures, parse_epsilon, pgd
+from miue.pgd import Budget, fit_to_pictures, pgd
+from miue.specs import parse_epsilon
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from miue.data import check_name
 from miue.entries import CLEAN, NONE
 from miue.errors import InputError, choose
 from miue.mi import ESTIMATORS
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 from miue.precision import PRECISIONS
 
 
@@ -61,7 +61,7 @@ def _seeds(values: list[int]) -> list[int]:
 
 
 def _epsilon(value: str | float) -> str | float:
-    Budget(parse_epsilon(value))
+    Budget(specs.parse_epsilon(value))
     return value
 
 
