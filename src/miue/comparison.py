@@ -28,17 +28,25 @@ class Made(NamedTuple):
 
 
 def entries(
-    methods: Sequence[str], victims: Sequence[str], defended: Sequence[str], seeds: Sequence[int], **common: Any
+    methods: Sequence[str],
+    victims: Sequence[str],
+    defended: Sequence[str],
+    seeds: Sequence[int],
+    victim_seeds: Sequence[int] | None = None,
+    **common: Any,
 ) -> list[Entry]:
     """List a comparison: every method with every victim, and with every defense of the first victim.
 
     Whole seeds come one after the other, so that a comparison that is stopped has as many seeds as there was time for.
-    Fields of the entries that are the same for all (`source`, `epsilon`) are given as `common`.
+    A perturbation meets one victim of its own seed, or one for each of `victim_seeds`. Fields of the entries that are
+    the same for all (`source`, `epsilon`) are given as `common`.
     """
     listed = []
     for seed in seeds:
-        listed += [Entry(method, victim, NONE, seed, **common) for method in methods for victim in victims]
-        listed += [Entry(method, victims[0], defense, seed, **common) for method in methods for defense in defended]
+        for victim_seed in victim_seeds or [seed]:
+            own = common | {"seed": seed, "victim_seed": victim_seed}
+            listed += [Entry(method, victim, **own) for method in methods for victim in victims]
+            listed += [Entry(method, victims[0], defense, **own) for method in methods for defense in defended]
     return listed
 
 
@@ -46,7 +54,7 @@ def made(entry: Entry, setting: Setting, train: Images, test: Images) -> Made:
     """Make the perturbation of an entry and train its victim, or take both from the cache."""
     poison = steps.perturbation(images=train, **entry.perturbation(setting)) if entry.perturbs else None
     pictures = entry.pictures(train, poison)
-    return Made(poison, pictures, steps.victim(pictures, test, **entry.training(setting)))
+    return Made(poison, pictures, steps.victim(pictures, test, **entry.training(setting, len(train))))
 
 
 def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.DataFrame:
@@ -56,9 +64,9 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
         One row for each entry: its fields; `test_accuracy`, `best_epoch`, `train_accuracy` and `disagreement` as
         fractions; `mi`, `null`, `within_class` and `ceiling` in nats, between the victim's features of the clean
         training pictures and of the same pictures as they were published, with `stderr` over slices and
-        `stderr_samples` over pictures; `levels`, `bounded`, `passes` and seconds of the perturbation; seconds of the
-        victim; name, content hash and sizes of the data, and how many pictures were `trained_on`; device, commit and
-        versions.
+        `stderr_samples` over pictures, and `null_stderr`, the larger of the two for the null; `levels`, `bounded`,
+        `passes` made and allowed, and seconds of the perturbation; optimiser steps and seconds of the victim; name,
+        content hash and sizes of the data, and how many pictures were `trained_on`; device, commit and versions.
 
     Raises:
         InputError: an entry asks for what does not exist, or the records are of other pictures, also where they hold
@@ -94,7 +102,9 @@ def measure(entry: Entry, setting: Setting, train: Images, test: Images) -> dict
         **{control: estimate.value for control, estimate in vars(measured).items()},
         "stderr": measured.mi.stderr,
         "stderr_samples": measured.mi.stderr_samples,
+        "null_stderr": max(measured.null.stderr or 0.0, measured.null.stderr_samples or 0.0),
         **_cost(poison),
+        "victim_steps": victim.record["steps"],
         "victim_seconds": victim.record["seconds"],
         "data": train.name,
         "content_hash": train.content_hash,
@@ -109,6 +119,6 @@ def measure(entry: Entry, setting: Setting, train: Images, test: Images) -> dict
 
 def _cost(poison: Poison | None) -> dict[str, Any]:
     if poison is None:
-        return {"levels": 0, "bounded": True, "passes": 0, "perturbation_seconds": 0.0}
-    told = {key: poison.record[key] for key in ("levels", "bounded", "passes")}
+        return {"levels": 0, "bounded": True, "passes": 0, "passes_allowed": 0, "perturbation_seconds": 0.0}
+    told = {key: poison.record[key] for key in ("levels", "bounded", "passes", "passes_allowed")}
     return told | {"perturbation_seconds": poison.record["seconds"]}

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from miue import defenses, models, poisons, recipes
+from miue import defenses, models, poisons, recipes, seeds, specs
 from miue.data import check_name
 from miue.errors import InputError, choose
 from miue.images import Images
@@ -18,12 +18,16 @@ from miue.mi import ESTIMATORS
 from miue.pgd import Budget, parse_epsilon
 from miue.poisons import Poison
 from miue.poisons.poison import drawn
+from miue.train import batches
 
 CLEAN, WITHHELD, NONE = "clean", "withheld", "none"
 """The method that changes nothing, the one that leaves pictures out, and the defense that does nothing."""
 
-VERSION = 2
-"""Of the files of entries: since 2 source, budget and ratio stand in each row, not in the line of the setting."""
+VERSION = 3
+"""Of the files of entries: since 2 source, budget and ratio stand in each row, not in the line of the setting; since 3
+perturbation and victim have streams of their own, so `victim_seed` and `twin` stand there too."""
+READ = (2, VERSION)
+"""Versions that are read; only files of the last one are added to."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Setting:
         preset: effort of the perturbations: "quick", "laptop" or "paper".
         recipe: training of the victims, with changes if wanted: "laptop:epochs=10".
         estimator, n_slices: of the sliced mutual information.
+        passes: over the data that each perturbation may take: "equal", as many as MI-UE takes in the preset; "own",
+            what each method's preset takes; or a number.
     """
 
     data: str = "digits_m"
@@ -45,12 +51,20 @@ class Setting:
     recipe: str = "laptop"
     estimator: str = "ksg"
     n_slices: int = 64
+    passes: int | str = "equal"
+
+    @property
+    def allowed(self) -> float | None:
+        """The passes that a perturbation may take; None for those of each preset."""
+        if self.passes == "own":
+            return None
+        return poisons.options("mi_ue", self.preset).passes if isinstance(self.passes, str) else self.passes
 
     def check(self) -> None:
         """Refuse what does not exist, before anything is computed.
 
         Raises:
-            InputError: an unknown data set, preset, recipe or estimator, or no slices.
+            InputError: an unknown data set, preset, recipe or estimator, no slices, or no passes.
         """
         check_name(self.data)
         for method in poisons.METHODS.values():
@@ -59,6 +73,10 @@ class Setting:
         choose("estimator", self.estimator, ESTIMATORS)
         if self.n_slices < 1:
             raise InputError(f"n_slices: {self.n_slices}; it must be 1 or above")
+        if isinstance(self.passes, str):
+            choose("passes", self.passes, ("equal", "own"))
+        elif not self.passes > 0:
+            raise InputError(f"passes: {self.passes}; it must be a number above 0, 'equal' or 'own'")
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,10 @@ class Entry:
             the clean rest is worth alone.
         victim: one of `miue.models.MODELS`.
         defense: one of `miue.defenses.DEFENSES`, or "none".
-        seed: of the perturbation, of the draw of the perturbed pictures, of the victim and of the slices.
+        seed: of the perturbation, of the draw of the perturbed pictures and of the slices.
+        victim_seed: of the victim, so that one perturbation can meet several; None: the same number as `seed`, though
+            never the same stream (`miue.seeds`).
+        twin: what the victim shares with the surrogate, one of `miue.seeds.TWINS`; "none": it is a stranger.
         source: network whose gradients shape the perturbation.
         epsilon: budget, a fraction of the pixel range, as text: "8/255".
         ratio: share of the pictures that are perturbed (withheld), in [0, 1].
@@ -84,9 +105,16 @@ class Entry:
     source: str = "small_resnet"
     epsilon: str = "8/255"
     ratio: float = 1.0
+    victim_seed: int | None = None
+    twin: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.victim_seed is None:
+            object.__setattr__(self, "victim_seed", self.seed)
 
     def __str__(self) -> str:
-        special = [f.name for f in fields(self) if f.default not in (MISSING, getattr(self, f.name))]
+        usual = {"victim_seed": self.seed}
+        special = [f.name for f in fields(self) if usual.get(f.name, f.default) not in (MISSING, getattr(self, f.name))]
         return ", ".join([f"{self.method} -> {self.victim}", *(f"{name} {getattr(self, name)}" for name in special)])
 
     @property
@@ -99,21 +127,33 @@ class Entry:
 
         Raises:
             InputError: an unknown method, victim, defense, source or option; a seed, budget or ratio out of range;
-                all pictures withheld.
+                all pictures withheld; a twin of a surrogate that is not there or is another network.
         """
         if self.method not in (CLEAN, WITHHELD):
-            poisons.options(self.method, setting.preset)
+            poisons.options(self.method, setting.preset, passes=setting.allowed)
         models.check(self.victim)
         models.check(self.source)
         if self.defense != NONE:
             defenses.build(self.defense)
         Budget(parse_epsilon(self.epsilon))
-        if self.seed < 0:
-            raise InputError(f"seed: {self.seed}; it must be 0 or above")
+        seeds.checked(self.seed)
+        seeds.checked(self.victim_seed, "victim_seed")
+        if choose("twin", self.twin, seeds.TWINS) != "none" and not self._has_surrogate(setting):
+            raise InputError(
+                f"twin: {self.twin!r} for {self.victim} and {self.method} of {self.source}; a twin needs a method with "
+                "a surrogate, and its network"
+            )
         if not 0 <= self.ratio <= 1:
             raise InputError(f"ratio: {self.ratio}; it must lie between 0 and 1")
         if self.method == WITHHELD and self.ratio == 1:
             raise InputError("ratio: 1 with all pictures withheld; nothing is left to train on, so it must be below 1")
+
+    def _has_surrogate(self, setting: Setting) -> bool:
+        """Whether a surrogate of the victim's architecture takes part."""
+        if not self.perturbs or self.victim != self.source:
+            return False
+        outer = poisons.METHODS[specs.parse(self.method)[0]].outer
+        return outer is not None and poisons.options(self.method, setting.preset).passes > 0
 
     def perturbation(self, setting: Setting) -> dict[str, Any]:
         """The arguments of `steps.perturbation` and `steps.find_perturbation`, beside the pictures."""
@@ -123,6 +163,7 @@ class Entry:
             "epsilon": self.epsilon,
             "seed": self.seed,
             "preset": setting.preset,
+            "passes": setting.allowed,
         }
 
     def pictures(self, train: Images, poison: Poison | None) -> Images:
@@ -139,10 +180,22 @@ class Entry:
             return train
         return (poison if self.ratio == 1 else poison.part(train, ratio=self.ratio, seed=self.seed)).apply(train)
 
-    def training(self, setting: Setting) -> dict[str, Any]:
-        """The arguments of `steps.victim` and `steps.find_victim`, beside the pictures."""
-        defense = None if self.defense == NONE else defenses.build(self.defense)
-        return {"model": self.victim, "recipe": setting.recipe, "seed": self.seed, "defense": defense}
+    def training(self, setting: Setting, count: int) -> dict[str, Any]:
+        """The arguments of `steps.victim` and `steps.find_victim`, beside the pictures.
+
+        A victim from whom pictures are withheld takes as many optimiser steps as one that has all `count` of them.
+        """
+        given = {
+            "model": self.victim,
+            "recipe": setting.recipe,
+            "seed": self.victim_seed,
+            "twin": self.twin,
+            "surrogate_seed": None if self.twin == "none" else self.seed,
+            "defense": None if self.defense == NONE else defenses.build(self.defense),
+        }
+        if self.method == WITHHELD:
+            given["batches_per_epoch"] = batches(count, recipes.recipe(setting.recipe))
+        return given
 
 
 class Records:
@@ -161,6 +214,7 @@ class Records:
     def __init__(self, path: str | Path, setting: Setting) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, Any]] = []
+        self._version = VERSION
         head = {"version": VERSION, "setting": asdict(setting)}
         whole = self.path.read_bytes() if self.path.exists() else b""
         if b"\n" not in whole and _line(head).startswith(whole):  # a new file, or its writer was stopped at once
@@ -169,6 +223,7 @@ class Records:
             self._append(head)
             return
         before, self.rows = _parsed(self.path)
+        self._version = json.loads(whole[: whole.find(b"\n")]).get("version", 1)
         os.truncate(self.path, whole.rfind(b"\n") + 1)  # where the writer was stopped within a line
         if before != setting:
             other = [f"{name}={value!r}" for name, value in asdict(before).items() if getattr(setting, name) != value]
@@ -184,7 +239,13 @@ class Records:
         refuse_other(self.rows, self.path, train)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row."""
+        """Keep a row.
+
+        Raises:
+            InputError: the file is of an earlier version.
+        """
+        if self._version != VERSION:
+            raise InputError(f"records: {self.path} is of version {self._version}; measure into another file")
         self._append(row)
         self.rows.append(row)
 
@@ -220,21 +281,38 @@ def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> N
         )
 
 
+def settled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with all fields of an `Entry`, also where it was measured before version 3.
+
+    One seed then went to surrogate and victim alike, so that the victim had its own seed and, where it was of the
+    surrogate's architecture, the surrogate's weights and order. Perturbations took what their presets take.
+    """
+    if "twin" in row:
+        return dict(row)
+    method = poisons.METHODS.get(specs.parse(str(row.get("method")))[0])
+    twin = method is not None and method.outer is not None and row.get("victim") == row.get("source")
+    added = {"victim_seed": row.get("seed"), "twin": "weights+order" if twin else "none"}
+    return {**row, **added, "passes_allowed": row.get("passes")}
+
+
 def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
 def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
-    """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it."""
+    """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it.
+
+    Files of version 2 are read as `settled` says; they were made with the presets' own passes.
+    """
     whole = path.read_text(encoding="utf-8")
     try:
         head, *rows = [json.loads(line) for line in whole[: whole.rfind("\n") + 1].splitlines()]
         version, setting = head.get("version", 1), head["setting"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"records: {path} is damaged or no file of entries ({error})") from None
-    if version != VERSION:
+    if version not in READ:
         raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")
     try:
-        return Setting(**setting), rows
+        return Setting(**({} if version == VERSION else {"passes": "own"}) | setting), [settled(row) for row in rows]
     except TypeError as error:
         raise InputError(f"records: {path} is damaged or no file of entries ({error})") from None

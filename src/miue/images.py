@@ -15,6 +15,7 @@ from miue import memory
 from miue.errors import InputError
 from miue.progress import track
 
+DELTAS = (torch.int8, torch.int16, torch.float16, torch.float32)  # what may be added to pictures, in grey levels
 CHUNK_BYTES = 2**24  # of pixels that are in memory at once, where a set is gone through whole
 
 
@@ -123,10 +124,17 @@ class Images:
         return channels, height, width
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the pictures at `index` ((B,) int64): (B, C, H, W) uint8 and (B,) int64, on `self.device`."""
+        """Read the pictures at `index` ((B,) int64): (B, C, H, W) uint8 and (B,) int64, on `self.device`.
+
+        Where a delta of floating point is added, as a method carries it, they are float32 grey levels in [0, 255].
+        """
         x = self._pixels.read(index, self.device)
         if self._delta is not None:
-            x = (x.to(torch.int16) + self._delta.read(index, self.device)).clamp(0, 255).to(torch.uint8)
+            delta = self._delta.read(index, self.device)
+            if delta.is_floating_point():
+                x = (x + delta.float()).clamp(0, 255)
+            else:
+                x = (x.to(torch.int16) + delta).clamp(0, 255).to(torch.uint8)
         return x, self.y[index.to(self.y.device)].to(self.device, non_blocking=True)
 
     def chunks(self) -> tuple[Tensor, ...]:
@@ -149,14 +157,15 @@ class Images:
         """A view in which `delta` is added to every batch, clipped to 0..255.
 
         Args:
-            delta: (R, C, H, W) int8 or int16 grey levels. It is shared, not copied: a method that is still changing
-                it trains its source network on this view.
+            delta: (R, C, H, W) grey levels: int8 or int16, or float16 or float32 while a method works on them. It is
+                shared, not copied: a method that is still changing it trains its surrogate on this view.
             rows: (N,) int64, the row of `delta` for each picture; by default R = N, in order.
         """
         count = len(delta) if rows is None else len(rows)
-        if (count, *delta.shape[1:]) != (len(self), *self.shape) or delta.dtype not in (torch.int8, torch.int16):
-            wanted = (len(self), *self.shape)
-            raise InputError(f"delta: shape {tuple(delta.shape)}, {delta.dtype}; it must be {wanted} int8 or int16")
+        wanted = (len(self), *self.shape)
+        if (count, *delta.shape[1:]) != wanted or delta.dtype not in DELTAS:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in DELTAS)
+            raise InputError(f"delta: shape {tuple(delta.shape)}, {delta.dtype}; it must be {wanted}, one of {kinds}")
         if self._delta is not None:
             raise InputError(f"delta: {self.name} is perturbed already; add to the clean pictures")
         return self._copy(_delta=_Rows(delta, None if rows is None else rows.cpu()), _fingerprints=None)

@@ -53,7 +53,7 @@ class Budget:
 
 
 def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:
-    """Clip `delta` (int8 levels) so that x + delta stays in 0..255; `x` is uint8 of the same shape."""
+    """Clip `delta` (whole levels) so that x + delta stays in 0..255; `x` is uint8 of the same shape."""
     levels = x.to(torch.int16)
     return torch.clamp(delta.to(torch.int16), -levels, 255 - levels).to(delta.dtype)
 
@@ -108,14 +108,14 @@ def pgd(
             applies, it applies to x + delta, so that delta stays in the picture's own frame.
         x: (B, C, H, W) uint8.
         y: (B,) int64 labels, handed to the objective.
-        delta: (B, C, H, W) int8 pixel levels to start from.
+        delta: (B, C, H, W) grey levels to start from, of any real type.
         budget: the L-infinity limit.
         step: length of a step, as a fraction of the pixel range.
         steps: number of steps.
         ascend: go up instead of down.
 
     Returns:
-        (B, C, H, W) int8 levels, rounded to the nearest; x + delta lies in 0..255 exactly.
+        (B, C, H, W) float32 levels, not rounded, on which x + delta lies in [0, 255] but for float32 rounding.
     """
     pixels = x.float() / 255
     limit = budget.levels / 255
@@ -124,8 +124,7 @@ def pgd(
     def loss(moving: Tensor) -> Tensor:
         return objective(pixels + moving, y)
 
-    moved = sign_steps(loss, delta.float() / 255, low, high, step=step, steps=steps, ascend=ascend)
-    return fit_to_pictures((moved * 255).round().to(torch.int8), x)
+    return 255 * sign_steps(loss, delta.float() / 255, low, high, step=step, steps=steps, ascend=ascend)
 
 
 def attack(

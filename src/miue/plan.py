@@ -174,7 +174,7 @@ def together(plans: Sequence[Plan]) -> tuple[float, float]:
 
 def generation(entry: Entry, setting: Setting, train: Images) -> tuple[float, float]:
     """Seconds that the perturbation of an entry takes, from and to; its method's passes are an upper limit."""
-    options = poisons.options(entry.method, setting.preset)
+    options = poisons.options(entry.method, setting.preset, passes=setting.allowed)
     if not options.passes:
         return 0.0, 0.0
     source = OWN_SOURCE.get(parse(entry.method)[0], entry.source)
@@ -189,8 +189,11 @@ def training(entry: Entry, setting: Setting, pictures: int, train: Images, test:
     """Seconds that the victim of an entry takes, from and to, tests included; without what a defense does before."""
     recipe = recipes.recipe(setting.recipe)
     speed = bench.measure(entry.victim, **_shape(train), precision=recipe.precision, batch=recipe.batch)
+    told = entry.training(setting, len(train))
     each = recipe.batches_per_epoch * recipe.batch if recipe.batches_per_epoch else pictures
-    attacks, forwards = _defending(entry.training(setting)["defense"])
+    if "batches_per_epoch" in told:
+        each = len(train)
+    attacks, forwards = _defending(told["defense"])
     one_epoch = each / speed.training + each * attacks / speed.attack + (each * forwards + len(test)) / speed.testing
     return recipe.epochs * one_epoch / SPREAD, recipe.epochs * one_epoch * SPREAD
 
@@ -217,7 +220,7 @@ def _training(
     entry: Entry, setting: Setting, train: Images, test: Images, pictures: Images | None
 ) -> tuple[bool, float, float]:
     """Whether the victim lies in the cache, and the seconds from and to."""
-    if pictures is not None and steps.find_victim(pictures, test, **entry.training(setting)) is not None:
+    if pictures is not None and steps.find_victim(pictures, test, **entry.training(setting, len(train))) is not None:
         return True, 0.0, 0.0
     count = len(train if pictures is None else pictures)
     return False, *training(entry, setting, count, train, test)
@@ -237,9 +240,11 @@ def _pictures(entry: Entry) -> str:
 
 def _victim(entry: Entry) -> str:
     on = _pictures(entry)
-    seed = {"seed": entry.seed} if on == CLEAN else {}  # else it is the seed of the pictures
+    # The seed of the pictures stands in their name; that of the victim is told where it is another, or they have none.
+    seed = {} if on != CLEAN and entry.victim_seed == entry.seed else {"victim seed": entry.victim_seed}
+    twin = {} if entry.twin == "none" else {"twin": entry.twin}
     behind = {} if entry.defense == NONE else {"defense": entry.defense}
-    return _name(f"{entry.victim} on {on}", **seed, **behind)
+    return _name(f"{entry.victim} on {on}", **seed, **twin, **behind)
 
 
 def _name(first: str, **facts: Any) -> str:

@@ -7,16 +7,18 @@ decided by a hash of its name and the seed, the same on every machine and in eve
 
 import hashlib
 import operator
-from typing import SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
 import torch
 
-from miue.errors import InputError
+from miue.errors import InputError, choose
 
 ROLES = (
     "perturbation",
     "pgd order",
+    "generator weights",
     "surrogate weights",
+    "surrogate projection",
     "surrogate order",
     "surrogate augmentation",
     "surrogate defense",
@@ -32,9 +34,13 @@ ROLES = (
     "critic",
     "ties",
 )
-"""What a seed decides: delta's own draws; the order of the pictures in pgd passes; weights, order of the pictures,
-flips and crops, and the defense, of a surrogate and of a victim; which part of a set is perturbed; the split of a
-probe of detection; and of an estimate of information the directions, shuffles, subsamples, critics and tie-breaks."""
+"""What a seed decides: delta's own draws; the order of the images in pgd passes; the weights of a network that
+generates delta, and of a projection behind a surrogate; weights, order of the images, flips and crops, and the defense,
+of a surrogate and of a victim; which part of a set is perturbed; the split of a probe of detection; and of an estimate
+of information the directions, shuffles, subsamples, critics and tie-breaks."""
+
+TWINS = ("none", "weights", "weights+order")
+"""What a victim shares with the surrogate: nothing; its first weights; these and the order of the images."""
 
 
 def checked(seed: object, argument: str = "seed") -> int:
@@ -67,3 +73,38 @@ def derived(seed: int, role: str) -> int:
 def stream(seed: int, role: str, device: torch.device | str = "cpu") -> torch.Generator:
     """The random numbers that `seed` decides for `role`, on `device`; see `derived` for the errors."""
     return torch.Generator(device).manual_seed(derived(seed, role))
+
+
+class Training(NamedTuple):
+    """The seeds of one network's training: of weights, order of the images, flips and crops, and defense."""
+
+    weights: int
+    order: int
+    augmentation: int
+    defense: int
+
+
+def surrogate(seed: int) -> Training:
+    """The seeds of the network whose gradients shape a perturbation; see `derived` for the errors."""
+    return Training(*(derived(seed, f"surrogate {what}") for what in Training._fields))
+
+
+def victim(seed: int, twin: str = "none", surrogate_seed: int | None = None) -> Training:
+    """The seeds of a victim: its own, or in part those of a surrogate.
+
+    Args:
+        seed: of the victim.
+        twin: one of `TWINS`. A protector does not know the victim's start, so anything but "none" is a white box.
+        surrogate_seed: of the perturbation whose surrogate the victim is a twin of.
+
+    Raises:
+        InputError: a wrong seed, an unknown twin, or a twin without `surrogate_seed`.
+    """
+    own = Training(*(derived(seed, f"victim {what}") for what in Training._fields))
+    if choose("twin", twin, TWINS) == "none":
+        return own
+    if surrogate_seed is None:
+        raise InputError(f"surrogate_seed: missing; a victim with twin={twin!r} needs the seed of the perturbation")
+    shared = surrogate(surrogate_seed)
+    own = own._replace(weights=shared.weights)
+    return own if twin == "weights" else own._replace(order=shared.order)

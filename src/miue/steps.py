@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from miue import poisons, store, tensors, train
+from miue import poisons, seeds, store, tensors, train
 from miue.checkpoint import Checkpoint
 from miue.defenses import Defense
 from miue.errors import InputError
@@ -76,10 +76,12 @@ def perturbation(
     epsilon: float | str = 8 / 255,
     seed: int = 0,
     preset: str = "laptop",
+    passes: float | None = None,
     **changes: Any,
 ) -> Poison:
     """`miue.poisons.generate`, cached; arguments and errors are the same."""
-    how: dict[str, Any] = {"model": model, "epsilon": epsilon, "seed": seed, "preset": preset, **changes}
+    how: dict[str, Any] = {"model": model, "epsilon": epsilon, "seed": seed, "preset": preset}
+    how |= {"passes": passes, **changes}
     parts = _of_perturbation(method, images, **how)
     device = train.default_device()
 
@@ -101,10 +103,11 @@ def _of_perturbation(
     epsilon: float | str = 8 / 255,
     seed: int = 0,
     preset: str = "laptop",
+    passes: float | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """Everything that determines a perturbation."""
-    chosen = poisons.options(method, preset, **changes)
+    chosen = poisons.options(method, preset, passes=passes, **changes)
     name, _ = parse(method)
     return {
         "method": name,
@@ -126,6 +129,8 @@ def victim(
     model: str = "small_resnet",
     recipe: str = "laptop",
     seed: int = 0,
+    twin: str = "none",
+    surrogate_seed: int | None = None,
     defense: Defense | None = None,
     start: Victim | None = None,
     **changes: Any,
@@ -137,27 +142,33 @@ def victim(
         test: clean test pictures.
         model: one of `miue.models.MODELS`, with options if wanted: "resnet18:width=0.25".
         recipe: one of `miue.train.RECIPES`.
-        seed: of the weights, the order and the augmentation.
+        seed: of the victim: its weights, the order of the pictures, the augmentation, the defense.
+        twin: what it shares with a surrogate of the same architecture, one of `miue.seeds.TWINS`: "none", "weights"
+            (those that it starts from) or "weights+order".
+        surrogate_seed: that of the perturbation, for a twin.
         defense: what is done to the training pictures, made by `miue.defenses.build`.
         start: a victim of the same model to start from, with all its weights, or those of its features where the
             classes are others.
         **changes: fields of the recipe to override.
 
     Raises:
-        InputError: unknown model, recipe or field; `start` is another model.
+        InputError: unknown model, recipe or field; `start` is another model; a twin without a seed.
     """
     chosen = train.recipe(recipe, **changes)
     device = train.default_device()
-    parts = _of_victim(images, test, model, recipe, seed, defense, start, **changes)
+    streams = seeds.victim(seed, twin, surrogate_seed)
+    parts = _of_victim(images, test, model, recipe, seed, twin, surrogate_seed, defense, start, **changes)
 
     def make(keep: Checkpoint) -> Victim:
         channels, size, _ = images.shape
-        network = build(model, len(images.classes), channels=channels, size=size, seed=seed)
+        network = build(model, len(images.classes), channels=channels, size=size, seed=streams.weights)
         if start is not None:
             network.load_state_dict(_weights(start, network), strict=False)
         rows: list[dict[str, Any]] = []
         keep.hold(history=rows)
-        trained = train.epochs(network, images, chosen, seed=seed, test=test, device=device, defense=defense, keep=keep)
+        trained = train.epochs(
+            network, images, chosen, seed=streams, test=test, device=device, defense=defense, keep=keep
+        )
         for done in track(trained, f"victim {model}, epochs", chosen.epochs):
             rows.append(asdict(done))
         record = {
@@ -166,6 +177,9 @@ def victim(
             "options": asdict(chosen),
             "precision": precision(chosen.precision, device),
             "seed": seed,
+            "twin": twin,
+            "surrogate_seed": surrogate_seed,
+            "steps": chosen.epochs * train.batches(len(images), chosen),
             "defense": _described(defense),
             "start": None if start is None else {k: start.record[k] for k in ("recipe", "seed", "train")},
             "train": images.record(),
@@ -189,6 +203,8 @@ def _of_victim(
     model: str = "small_resnet",
     recipe: str = "laptop",
     seed: int = 0,
+    twin: str = "none",
+    surrogate_seed: int | None = None,
     defense: Defense | None = None,
     start: Victim | None = None,
     **changes: Any,
@@ -199,7 +215,7 @@ def _of_victim(
     return {
         "model": model,
         "options": asdict(train.recipe(recipe, **changes)),
-        "seed": seed,
+        "streams": seeds.victim(seed, twin, surrogate_seed),
         "images": images.content_hash,
         "test": test.content_hash,
         "defense": _described(defense),

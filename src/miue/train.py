@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from miue import recipes
+from miue import recipes, seeds
 from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError
@@ -55,7 +55,7 @@ class Moment:
         losses: cross-entropy (B,) of pictures (B, C, H, W), float in [0, 1], with labels (B,), under the network as it
             stands, in evaluation mode; differentiable in the pictures.
         n_classes: number of classes.
-        generator: on the CPU; all randomness comes from it.
+        generator: on the CPU, of the defense alone; all randomness comes from it.
         done: share of the training that is over, in [0, 1).
     """
 
@@ -80,16 +80,21 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def batches(count: int, recipe: Recipe) -> int:
+    """Batches, that is optimiser steps, of an epoch over `count` pictures; a lone last picture makes none."""
+    whole = -(-count // recipe.batch) - (count % recipe.batch == 1)  # batch norm cannot train on one
+    return whole if recipe.batches_per_epoch is None else recipe.batches_per_epoch
+
+
 class _Orders:
     """Endless permutations of the pictures, cut into batches and these into epochs; a lone last picture is left out.
 
     Where an epoch has a number of batches of its own, the rest of a permutation waits for the next epoch.
     """
 
-    def __init__(self, count: int, size: int, per_epoch: int | None, generator: torch.Generator) -> None:
+    def __init__(self, count: int, size: int, per_epoch: int, generator: torch.Generator) -> None:
         self.count, self.size, self.generator = count, size, generator
-        whole = -(-count // size) - (count % size == 1)  # batch norm cannot train on one
-        self.per_epoch = whole if per_epoch is None else per_epoch
+        self.per_epoch = per_epoch
         self.waiting: list[Tensor] = []
 
     def next(self) -> list[Tensor]:
@@ -119,7 +124,7 @@ def epochs(
     images: Images,
     recipe: Recipe,
     *,
-    seed: int = 0,
+    seed: int | seeds.Training = 0,
     test: Images | None = None,
     device: torch.device | str | None = None,
     defense: Defense | None = None,
@@ -131,7 +136,7 @@ def epochs(
         model: returns (logits, features); it is moved to `device`.
         images: the training pictures; a view made by `Images.plus` is read afresh in each batch.
         recipe: how to train.
-        seed: of the order of the pictures and of the augmentation.
+        seed: of a victim; or, of any other network, the seeds of its order, augmentation and defense.
         test: clean pictures to measure after every epoch.
         device: where to train; by default the GPU where there is one.
         defense: what is done to the training pictures before and while they are trained on.
@@ -145,11 +150,12 @@ def epochs(
     if len(images) < 2:
         raise InputError(f"images: {len(images)} picture; training needs at least 2")
     device = torch.device(device or default_device())
+    streams = seed if isinstance(seed, seeds.Training) else seeds.victim(seed)
     if defense is not None:
-        images = defense.prepare(images, seed)
+        images = defense.prepare(images, streams.defense)
     images, model = images.on(device), model.to(device)
     number = precision(recipe.precision, device)
-    generator = torch.Generator().manual_seed(seed)
+    ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:])
     optimizer = torch.optim.SGD(
         model.parameters(),
         recipe.lr,
@@ -164,10 +170,11 @@ def epochs(
         model.train(mode)
         return F.cross_entropy(logits, labels, reduction="none")
 
-    orders = _Orders(len(images), recipe.batch, recipe.batches_per_epoch, generator)
+    orders = _Orders(len(images), recipe.batch, batches(len(images), recipe), ordering)
     scheduler, by_batch = _scheduler(optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
-    keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, order=generator, waiting=orders.waiting)
+    keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, waiting=orders.waiting)
+    keep.hold(order=ordering, augmentation=augmenting, defense=defending)
     before = keep.restore()
     skip(before)
     for epoch in range(before + 1, recipe.epochs + 1):
@@ -176,12 +183,12 @@ def epochs(
         loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
         for place, index in enumerate(order):
             x, y = images.batch(index)
-            x = flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=generator)
+            x = flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=augmenting)
             if defense is None:
                 pictures, targets = x.float() / 255, y
             else:
                 done = (epoch - 1 + place / len(order)) / recipe.epochs
-                pictures, targets = defense.batch(x, y, Moment(losses, len(images.classes), generator, done))
+                pictures, targets = defense.batch(x, y, Moment(losses, len(images.classes), defending, done))
             logits, _ = forward(model, pictures, number)
             loss = F.cross_entropy(logits, targets)
             optimizer.zero_grad()
@@ -238,7 +245,8 @@ def fit(
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     if isinstance(model, str):
         channels, size, _ = images.shape
-        model = build(model, len(images.classes), channels=channels, size=size, seed=seed)
+        weights = seeds.derived(seed, "victim weights")
+        model = build(model, len(images.classes), channels=channels, size=size, seed=weights)
     for epoch in epochs(model, images, chosen, seed=seed, test=test, device=device, defense=defense):
         on_epoch(epoch)
     return model.eval()

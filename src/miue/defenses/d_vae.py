@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miue import seeds
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
 from miue.errors import require_positive
@@ -94,13 +95,13 @@ class DVAE(Defense):
     def train(self, images: Images, stage: Stage, seed: int, label: str) -> "Disentangler":
         """Train a network on `images` and return it in evaluation mode; `label` stands beside the progress."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seeds.derived(seed, "victim weights"))
             network = Disentangler(images.shape, len(images.classes), self.width, self.latent)
         network = network.to(images.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), self.lr)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
-        order = torch.Generator().manual_seed(seed)
-        noise = torch.Generator(images.device).manual_seed(seed)
+        order = seeds.stream(seed, "victim order")
+        noise = seeds.stream(seed, "victim augmentation", images.device)
         for epoch in track(range(self.epochs), label):
             for index in torch.randperm(len(images), generator=order).split(self.fit_batch):
                 x, y = images.batch(index)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from miue import train
+from miue import seeds, train
 from miue.defenses.linear import fit_linear
 from miue.errors import InputError
 from miue.images import Images
@@ -97,7 +97,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
 
 def _members(images: Images, seed: int) -> list[Tensor]:
     """The places of each class's pictures, in random order; classes without pictures are left out."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "probe")
     order = torch.randperm(len(images), generator=generator)
     labels = images.y.cpu()[order]
     return [order[labels == label] for label in labels.unique()]

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from miue import train
+from miue import seeds, train
 from miue.images import Images
 
 
@@ -34,7 +34,7 @@ def fit_linear(images: Images, recipe: train.Recipe, *, seed: int, bias: bool, s
     """Train a linear network on `images`; `standardise` maps pixels to (x - 0.5) / 0.25, else they enter as is."""
     centre, scale = (0.5, 0.25) if standardise else (0.0, 1.0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seeds.derived(seed, "victim weights"))
         network = Linear(math.prod(images.shape), len(images.classes), centre=centre, scale=scale, bias=bias)
     train.fit(images, network, recipe, seed=seed)
     return network

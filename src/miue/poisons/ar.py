@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from miue import seeds
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
@@ -63,7 +64,7 @@ PRESETS = {name: AR() for name in ("quick", "laptop", "paper")}
 
 def ar(images: Images, model: str, budget: Budget, options: AR, seed: int, keep: Checkpoint) -> Made:
     """Draw autoregressive noise; the notes tell how many weights were rejected and what share was clipped."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "perturbation")
     channels, height, width = images.shape
     shape = (height + options.crop, width + options.crop)
     taps, rejected = stable_taps(len(images.classes) * channels, shape, options, generator)

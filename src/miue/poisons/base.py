@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from miue import memory
+from miue import memory, seeds
 from miue.checkpoint import Checkpoint
 from miue.images import Images
 from miue.models import Network, build, forward
@@ -23,10 +23,17 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes)
 
 @dataclass(frozen=True)
 class Made:
-    """What a method returns: delta, (N, C, H, W) int8 (or int16) levels, and JSON notes on how it went."""
+    """What a method returns.
+
+    Args:
+        delta: (N, C, H, W) levels: int8 or int16, or floating point, which `make` rounds.
+        notes: JSON on how it went.
+        passes: over the data that were made, where they are fewer than the options allow.
+    """
 
     delta: Tensor
     notes: dict[str, Any]
+    passes: float | None = None
 
 
 class Options(Protocol):
@@ -37,6 +44,11 @@ class Options(Protocol):
         """What generation costs at most: forward-and-backward passes over the data."""
 
 
+ROUNDINGS = ("once", "each_pass")
+"""When delta is rounded to whole grey levels: at the end, or, as earlier versions did, after each pgd pass as well,
+which loses what a pass moves by less than half a level."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A method: the function that makes delta, and its presets (named instances of its options).
@@ -44,33 +56,50 @@ class Method:
     Args:
         make: called with pictures, source model, budget, options, seed, and the checkpoint in which it keeps its state.
         presets: "quick", "laptop" and "paper".
+        outer: the option whose number the passes rise with, "source.epochs" or a field of its own; None where no pass
+            goes through a surrogate.
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
     """
 
     make: Callable[..., Made]
     presets: Mapping[str, Any]
+    outer: str | None = None
     bounded: bool = True
 
 
 def source_network(model: str, images: Images, seed: int) -> Network:
-    """Build the network whose gradients shape delta, on the images' device."""
+    """Build the network whose gradients shape delta, on the images' device; `seed` is that of the perturbation."""
     channels, size, _ = images.shape
-    return build(model, len(images.classes), channels=channels, size=size, seed=seed).to(images.device)
+    weights = seeds.surrogate(seed).weights
+    return build(model, len(images.classes), channels=channels, size=size, seed=weights).to(images.device)
 
 
 def blank(images: Images, dtype: torch.dtype = torch.int8) -> Tensor:
-    """Make a delta of zeros, (N, C, H, W): on the images' device, or in a file where it would not fit."""
+    """Make a delta of zeros, (N, C, H, W): on the images' device, or in a file where it would not fit.
+
+    A method that takes many small steps carries it as float16: at 8 levels that is exact to 1/256 of a level.
+    """
     return memory.zeros((len(images), *images.shape), dtype, images.device)
 
 
 def put(delta: Tensor, index: Tensor, levels: Tensor) -> None:
-    """Write `levels`, (B, C, H, W) of whole numbers, into the rows `index` of `delta`, wherever that lies."""
+    """Write `levels`, (B, C, H, W), into the rows `index` of `delta`, wherever that lies; whole ones into integers."""
     delta[index.to(delta.device)] = levels.to(delta)
 
 
-def uniform(images: Images, budget: Budget, generator: torch.Generator) -> Tensor:
-    """Draw a delta, (N, C, H, W) int8: every whole level of the budget is as likely; `generator` is on the CPU."""
-    delta, most = blank(images), budget.levels
+def whole(images: Images, delta: Tensor) -> Tensor:
+    """Round a delta of floating point, (N, C, H, W), to whole levels, int8; one of integers comes back as it is."""
+    if not delta.is_floating_point():
+        return delta
+    rounded = blank(images)
+    for index in images.chunks():
+        put(rounded, index, delta[index.to(delta.device)].round())
+    return rounded
+
+
+def uniform(images: Images, budget: Budget, generator: torch.Generator, dtype: torch.dtype = torch.int8) -> Tensor:
+    """Draw a delta, (N, C, H, W): every whole level of the budget is as likely; `generator` is on the CPU."""
+    delta, most = blank(images, dtype), budget.levels
     for index in images.chunks():
         shape = (len(index), *images.shape)
         put(delta, index, torch.randint(-most, most + 1, shape, generator=generator, dtype=torch.int8))
@@ -114,25 +143,28 @@ def sweep(
     budget: Budget,
     step: float,
     steps: int,
-    generator: torch.Generator,
+    order: torch.Generator,
+    rounding: str = "once",
     ascend: bool = False,
     begin: Callable[[Tensor], object] = lambda rows: None,
     keep: Checkpoint | None = None,
 ) -> None:
-    """Improve `delta` in place, once for every picture, by descent on `loss` (ascent, if so asked).
+    """Improve `delta` (float16 levels) in place, once for every picture, by descent on `loss` (ascent, if so asked).
 
-    Before the steps of each batch, `begin` is told the rows of `images` in it, for a loss that has to know them. A long
-    sweep has a checkpoint of its own, `keep`, and goes on at the batch where it was stopped.
+    `rounding` is one of `ROUNDINGS`. Before the steps of each batch, `begin` is told the rows of `images` in it, for a
+    loss that has to know them. A long sweep has a checkpoint of its own, `keep`, and goes on at the batch where it was
+    stopped.
     """
-    order = balanced_batches(images.y, batch, generator)
+    batches = balanced_batches(images.y, batch, order)
     keep = Checkpoint() if keep is None else keep
-    keep.hold(delta=delta, generator=generator)
-    for number in range(keep.restore(), len(order)):
-        index = order[number]
+    keep.hold(delta=delta, generator=order)
+    for number in range(keep.restore(), len(batches)):
+        index = batches[number]
         x, y = images.batch(index)
         start = delta[index.to(delta.device)].to(x.device)
         begin(index)
-        put(delta, index, pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend))
+        moved = pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)
+        put(delta, index, moved.round() if rounding == "each_pass" else moved)
         tell(pictures=steps * len(y))
         keep.save(number + 1)
 
@@ -147,24 +179,33 @@ def make(
     seed: int,
     keep: Checkpoint | None = None,
 ) -> Poison:
-    """Run `method` on `images` in the order of their ids, so that the order they come in does not matter."""
+    """Run `method` on `images` in the order of their ids, so that the order they come in does not matter.
+
+    Raises:
+        RuntimeError: nothing is left of delta once it is rounded to whole levels.
+    """
     about = images.record()  # before the pictures are ordered, so that they are hashed once
     ordered = images.subset(torch.argsort(images.ids)).on(images.device)
     keep = Checkpoint() if keep is None else keep
     made = method.make(ordered, model, budget, options, seed, keep)
-    largest = 0
+    delta, largest = whole(ordered, made.delta), 0
     for index in ordered.chunks():
         x, _ = ordered.batch(index)
-        levels = made.delta[index.to(made.delta.device)].to(x.device)
+        levels = delta[index.to(delta.device)].to(x.device)
         if method.bounded and int(levels.abs().max()) > budget.levels:
             raise AssertionError(f"{name} left its budget of {budget.levels} levels")
         fitted = fit_to_pictures(levels, x)
         largest = max(largest, int(fitted.abs().max()))
-        put(made.delta, index, fitted)
+        put(delta, index, fitted)
+    if not largest:
+        raise RuntimeError(
+            f"{name}: delta is 0 everywhere once it is rounded to whole grey levels; it needs longer steps, or more"
+        )
     record = {
         "method": name,
         "options": asdict(options),
-        "passes": options.passes,
+        "passes": options.passes if made.passes is None else made.passes,
+        "passes_allowed": options.passes,
         "model": model,
         "bounded": method.bounded,
         "epsilon": budget.epsilon if method.bounded else None,
@@ -175,4 +216,4 @@ def make(
         "notes": made.notes,
         **provenance(images.device),
     }
-    return Poison(made.delta.cpu(), ordered.ids, ordered.fingerprints, record)
+    return Poison(delta.cpu(), ordered.ids, ordered.fingerprints, record)

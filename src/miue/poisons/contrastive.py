@@ -81,19 +81,20 @@ def train_round(
     temperature: float,
     crop: int,
     jitter: float,
-    generator: torch.Generator,
+    order: torch.Generator,
+    augmentation: torch.Generator,
 ) -> float:
     """Train on `nt_xent` for one pass over a random `share` of the pictures; returns the mean loss of its batches."""
     network.train()
     count = -(-len(images) // batch)
-    order = torch.randperm(len(images), generator=generator).tensor_split(count)[: max(1, round(share * count))]
+    batches = torch.randperm(len(images), generator=order).tensor_split(count)[: max(1, round(share * count))]
     total = torch.zeros((), device=images.device)
-    for index in order:
+    for index in batches:
         x, _ = images.batch(index)
-        views = two_views(x.float() / 255, crop=crop, jitter=jitter, generator=generator)
+        views = two_views(x.float() / 255, crop=crop, jitter=jitter, generator=augmentation)
         loss = nt_xent(forward(network, views)[0], temperature)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
-    return float(total) / len(order)
+    return float(total) / len(batches)

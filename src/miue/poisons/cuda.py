@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miue import seeds
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
@@ -56,7 +57,7 @@ PRESETS = {name: CUDA() for name in ("quick", "laptop", "paper")}
 
 def cuda(images: Images, model: str, budget: Budget, options: CUDA, seed: int, keep: Checkpoint) -> Made:
     """Convolve every picture with the filter of its class; delta is what that changes."""
-    filters = draw_filters(len(images.classes), options, torch.Generator().manual_seed(seed)).to(images.device)
+    filters = draw_filters(len(images.classes), options, seeds.stream(seed, "perturbation")).to(images.device)
     delta = blank(images, torch.int16)
     for index in track(torch.arange(len(images)).split(BATCH), "CUDA"):
         x, y = images.batch(index)

@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from miue import train
+from miue import seeds, train
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, choose, require_positive
 from miue.images import Images
 from miue.pgd import Budget, sign_steps
-from miue.poisons.base import Loss, Made, balanced_batches, blank, put, source_network, sweep
+from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, blank, put, source_network, sweep
 from miue.poisons.mine import Mine
 from miue.progress import track
 
@@ -45,6 +45,7 @@ class EM:
         scope: "sample", a delta for each picture, or "class", one for all pictures of a class.
         mine: weight of the estimate of `miue.poisons.mine` in what the steps lower; 0 leaves it out. Which weight the
             paper takes is not known to us; 0.1 is where to begin.
+        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
     source: train.Recipe
@@ -54,9 +55,11 @@ class EM:
     stop_accuracy: float = 0.99
     scope: str = "sample"
     mine: float = 0.0
+    rounding: str = "once"
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "step", "sweep_batch", "stop_accuracy")
+        choose("rounding", self.rounding, ROUNDINGS)
         choose("scope", self.scope, ("sample", "class"))
         if self.mine < 0 or (self.mine and self.scope == "class"):
             raise InputError(f"mine: {self.mine} with scope {self.scope!r}; it must be 0 or above, and 0 for classes")
@@ -90,7 +93,7 @@ def em(images: Images, model: str, budget: Budget, options: EM, seed: int, keep:
         return mine.on_outputs(network, images, objective)
 
     made = alternate(images, network, loss, budget, options, seed, keep, begin=mine.begin)
-    return Made(made.delta, made.notes | mine.notes())
+    return replace(made, notes=made.notes | mine.notes())
 
 
 def alternate(
@@ -107,18 +110,24 @@ def alternate(
 
     `begin` is handed to `sweep`. The notes hold one row per round and why the rounds ended.
     """
-    delta = blank(images)
+    delta = blank(images, torch.float16)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
-    generator = torch.Generator().manual_seed(seed)
+    order = seeds.stream(seed, "pgd order")
+    batches = options.source.batches_per_epoch
+    trained_on = 1.0 if batches is None else min(1.0, batches * options.source.batch / len(images))
+    each_round = trained_on + (options.passes / options.source.epochs - 1)
 
     rounds: list[dict[str, Any]] = []
-    keep.hold(delta=delta, of_class=of_class, sweeps=generator, rounds=rounds)
-    trained = train.epochs(network, poisoned, options.source, seed=seed, device=images.device, keep=keep)
+    keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
+    streams = seeds.surrogate(seed)
+    trained = train.epochs(network, poisoned, options.source, seed=streams, device=images.device, keep=keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.source.epochs):
         if options.scope == "class":
-            of_class.copy_(_sweep_classes(images, of_class.clone(), loss(), options, budget, generator))
-            levels = (255 * of_class).round().to(torch.int8)
+            of_class.copy_(_sweep_classes(images, of_class.clone(), loss(), options, budget, order))
+            levels = 255 * of_class
+            if options.rounding == "each_pass":
+                levels = levels.round()
             for index in images.chunks():
                 put(delta, index, levels[images.y[index.to(images.y.device)]])
         else:
@@ -130,18 +139,20 @@ def alternate(
                 budget=budget,
                 step=options.step,
                 steps=options.steps,
-                generator=generator,
+                order=order,
+                rounding=options.rounding,
                 begin=begin,
             )
         fitted = train.accuracy(network, poisoned)
         rounds.append({"round": done.epoch, "source_loss": done.loss, "accuracy_on_perturbed": fitted})
         if fitted > options.stop_accuracy:
-            return Made(delta, {"rounds": rounds, "stopped_by": "accuracy"})
-    return Made(delta, {"rounds": rounds, "stopped_by": "number of rounds"})
+            break
+    stopped_by = "accuracy" if rounds[-1]["accuracy_on_perturbed"] > options.stop_accuracy else "number of rounds"
+    return Made(delta, {"rounds": rounds, "stopped_by": stopped_by}, passes=len(rounds) * each_round)
 
 
 def _sweep_classes(
-    images: Images, of_class: Tensor, loss: Loss, options: EM, budget: Budget, generator: torch.Generator
+    images: Images, of_class: Tensor, loss: Loss, options: EM, budget: Budget, order: torch.Generator
 ) -> Tensor:
     """Move the deltas of all classes by one step on every batch.
 
@@ -149,7 +160,7 @@ def _sweep_classes(
     along the sign of its gradient on the batch; the published code averages the signs of its pictures.
     """
     limit = budget.levels / 255
-    for index in balanced_batches(images.y, options.sweep_batch, generator):
+    for index in balanced_batches(images.y, options.sweep_batch, order):
         on_batch = _of_classes(loss, *images.batch(index))
         of_class = sign_steps(on_batch, of_class, -limit, limit, step=options.step, steps=1)
     return of_class

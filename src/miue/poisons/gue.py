@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from miue import seeds
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
@@ -162,7 +163,7 @@ class _Game:
         self.options, self.limit = options, budget.levels / 255
         self.classifier = source_network(model, images, seed).train()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seeds.derived(seed, "generator weights"))
             self.generator = UNet(images.shape[0], options.width).to(images.device)
         self.parameters = [*self.classifier.parameters(), *self.generator.parameters()]
         groups = [
@@ -215,11 +216,11 @@ def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, kee
     if len(images) < 2:
         raise InputError(f"images: {len(images)} picture; GUE needs at least 2")
     game = _Game(images, model, budget, options, seed)
-    draws = torch.Generator().manual_seed(seed)
+    order = seeds.stream(seed, "pgd order")
     trace: list[dict[str, float]] = []
-    keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, draws=draws, trace=trace)
+    keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, order=order, trace=trace)
     for epoch in track(range(keep.restore() + 1, options.epochs + 1), "GUE, epochs"):
-        rows = [game.play(*images.batch(index)) for index in balanced_batches(images.y, options.batch, draws)]
+        rows = [game.play(*images.batch(index)) for index in balanced_batches(images.y, options.batch, order)]
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         if not math.isfinite(sum(means.values())):
             rates = f"generator {options.lr}, classifier {options.classifier_lr}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from miue import seeds
 from miue.checkpoint import Checkpoint
 from miue.errors import require_positive
 from miue.images import Images
@@ -57,7 +58,7 @@ PRESETS = {name: LSP() for name in ("quick", "laptop", "paper")}
 
 def lsp(images: Images, model: str, budget: Budget, options: LSP, seed: int, keep: Checkpoint) -> Made:
     """Draw linearly separable patches; the notes tell the side of the squares and what share was clipped."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "perturbation")
     channels, height, width = images.shape
     patch = patch_side(options.patch, images.shape, len(images.classes))
     grid = (channels, math.ceil(height / patch), math.ceil(width / patch))

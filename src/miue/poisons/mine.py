@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miue import train
+from miue import seeds, train
 from miue.images import Images
 from miue.mi.critic import Critic, bound, loss
 from miue.models import Network
@@ -37,7 +37,7 @@ class Mine:
 
     def __init__(self, weight: float, network: Network, seed: int) -> None:
         width, device = network.head.in_features, network.head.weight.device
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeds.stream(seed, "critic")
         self.weight = weight
         self.critic = Critic(1, width, width, HIDDEN, LAYERS, generator, device)
         self._optimiser = torch.optim.AdamW(self.critic.parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)

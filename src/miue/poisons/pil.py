@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from miue import train
+from miue import seeds, train
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
@@ -84,8 +84,9 @@ class Linear(nn.Module):
 
 def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int, keep: Checkpoint) -> Made:
     """Generate perturbations; the notes tell how the classifier was fitted, and the loss before and after the steps."""
-    linear = Linear(images.shape, len(images.classes), seed)
-    trained = train.epochs(linear, images, options.source, seed=seed, device=images.device)
+    streams = seeds.surrogate(seed)
+    linear = Linear(images.shape, len(images.classes), streams.weights)
+    trained = train.epochs(linear, images, options.source, seed=streams, device=images.device)
     *_, last = track(trained, "PIL, linear source", options.source.epochs)
     delta = blank(images)
     before = after = 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miue import memory, tensors
+from miue import memory, seeds, tensors
 from miue.errors import InputError, choose
 from miue.images import Images, pieces, printable
 
@@ -28,7 +28,7 @@ def drawn(ids: Tensor, eligible: Tensor, ratio: float, seed: int = 0) -> Tensor:
     if not 0 <= ratio <= 1:
         raise InputError(f"ratio: {ratio}; it must lie between 0 and 1")
     order = torch.argsort(ids)
-    order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(seed))]
+    order = order[torch.randperm(len(order), generator=seeds.stream(seed, "part"))]
     order = order[eligible[order]]
     chosen = torch.zeros(len(ids), dtype=torch.bool)
     chosen[order[: round(ratio * len(order))]] = True

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from miue import train
+from miue import seeds, train
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, require_positive
 from miue.images import Images
@@ -79,7 +79,7 @@ def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, kee
     With a noisy source, its accuracy on the perturbed pictures, which ends the rounds, is that under noise.
     """
     network = source_network(model, images, seed)
-    draws = torch.Generator().manual_seed(seed)
+    draws = seeds.stream(seed, "perturbation")
     noisy = NoisyWeights(network, options.sigma, draws)
     keep.hold(draws=draws)
 
@@ -118,7 +118,7 @@ class NoisyWeights(nn.Module):
 @torch.no_grad()
 def noisy_accuracies(network: nn.Module, images: Images, *, sigma: float, draws: int, seed: int = 0) -> list[float]:
     """Accuracies on `images` of `draws` copies of `network` with N(0, sigma^2) noise on every weight, ascending."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "perturbation")
     found = []
     for _ in range(draws):
         noisy = copy.deepcopy(network)

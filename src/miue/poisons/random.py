@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from miue import seeds
 from miue.checkpoint import Checkpoint
 from miue.errors import choose
 from miue.images import Images
@@ -35,7 +36,7 @@ PRESETS = {name: Random() for name in ("quick", "laptop", "paper")}
 
 def random(images: Images, model: str, budget: Budget, options: Random, seed: int, keep: Checkpoint) -> Made:
     """Draw noise for every pixel independently; no source network takes part."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "perturbation")
     if options.kind == "uniform":
         return Made(uniform(images, budget, generator), {})
     delta = blank(images)

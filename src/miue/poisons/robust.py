@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import train
+from miue import seeds, train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import InputError, choose, require_positive
 from miue.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made, blank, on_outputs, source_network, sweep
+from miue.poisons.base import ROUNDINGS, Made, blank, on_outputs, source_network, sweep
 from miue.poisons.hardening import Attack, expect
 from miue.progress import track
 from miue.recipes import Recipe
@@ -46,6 +46,7 @@ class Robust:
         source_epsilon: radius of both attacks, as a fraction of the pixel range.
         source_steps: steps of the attack in the source's training.
         sweep_batch: pictures in a batch of the sweep.
+        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
     source: Recipe
@@ -56,9 +57,11 @@ class Robust:
     source_epsilon: float = 4 / 255
     source_steps: int = 10
     sweep_batch: int = 128
+    rounding: str = "once"
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "step", "eot", "source_epsilon", "source_steps", "sweep_batch")
+        choose("rounding", self.rounding, ROUNDINGS)
         if self.inner_steps < 0:
             raise InputError(f"inner_steps: {self.inner_steps}; it must be 0 or above")
 
@@ -91,10 +94,10 @@ SEM_PRESETS = {
 
 def robust(images: Images, model: str, budget: Budget, options: Robust, seed: int, keep: Checkpoint) -> Made:
     """Generate REM or SEM noise; the notes hold one row per source epoch: loss and accuracy under attack."""
-    delta = blank(images)
+    delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
     network = source_network(model, images, seed)
-    generator = torch.Generator().manual_seed(seed)
+    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
     trainer = Attack(options.source_epsilon, options.source_steps)
     inner = Attack(options.source_epsilon, options.inner_steps)
 
@@ -102,20 +105,27 @@ def robust(images: Images, model: str, budget: Budget, options: Robust, seed: in
         return F.cross_entropy(logits, labels)
 
     trace: list[dict[str, float]] = []
-    keep.hold(delta=delta, sweeps=generator, trace=trace)
+    keep.hold(delta=delta, order_of_passes=order, draws=draws, trace=trace)
     trained = train.epochs(
-        network, poisoned, options.source, seed=seed, device=images.device, defense=trainer, keep=keep
+        network,
+        poisoned,
+        options.source,
+        seed=seeds.surrogate(seed),
+        device=images.device,
+        defense=trainer,
+        keep=keep,
     )
     for done in track(trained, "Robust noise, source epochs", options.source.epochs):
         sweep(
             images,
             delta,
-            expect(on_outputs(network, objective), options.eot, generator, inner),
+            expect(on_outputs(network, objective), options.eot, draws, inner),
             batch=options.sweep_batch,
             budget=budget,
             step=options.step,
             steps=options.steps,
-            generator=generator,
+            order=order,
+            rounding=options.rounding,
         )
         trace.append({"epoch": done.epoch, "source_loss": done.loss, "source_accuracy": done.train_accuracy})
     return Made(delta, {"epochs": trace})

@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import train
+from miue import seeds, train
 from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import InputError, choose, require_positive
 from miue.images import Images, pieces
 from miue.models import Network
 from miue.pgd import Budget
-from miue.poisons.base import Made, blank, put, source_network, sweep, uniform
+from miue.poisons.base import ROUNDINGS, Made, blank, put, source_network, sweep, uniform, whole
 from miue.poisons.mine import Mine
 from miue.progress import track
 
@@ -45,6 +45,7 @@ class TAP:
         sweep_batch: pictures in a batch of the sweep.
         mine: weight of the estimate of `miue.poisons.mine` in what the steps lower; 0 leaves it out. Which weight the
             paper takes is not known to us; 0.1 is where to begin.
+        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
     source: train.Recipe
@@ -54,9 +55,11 @@ class TAP:
     targeted: bool = True
     sweep_batch: int = 256
     mine: float = 0.0
+    rounding: str = "once"
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "step", "restarts", "sweep_batch")
+        choose("rounding", self.rounding, ROUNDINGS)
         if self.mine < 0:
             raise InputError(f"mine: {self.mine}; it must be 0 or above")
 
@@ -82,17 +85,19 @@ def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int, kee
     curve: list[dict[str, float]] = []
     learned = keep.part("source")
     learned.hold(curve=curve)
-    trained = train.epochs(network, images, options.source, seed=seed, device=images.device, keep=learned)
+    streams = seeds.surrogate(seed)
+    trained = train.epochs(network, images, options.source, seed=streams, device=images.device, keep=learned)
     for done in track(trained, "TAP, source epochs", options.source.epochs):
         curve.append({"epoch": done.epoch, "source_loss": done.loss, "source_accuracy": done.train_accuracy})
-    generator = torch.Generator().manual_seed(seed)
+    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
     best = blank(images)
     lowest = torch.full((len(images),), torch.inf, device=images.device)
     rows: list[dict[str, float]] = []
-    keep.hold(best=best, lowest=lowest, generator=generator, rows=rows)
+    keep.hold(best=best, lowest=lowest, order=order, draws=draws, rows=rows)
     for restart in track(range(keep.restore() + 1, options.restarts + 1), "TAP, restarts"):
         mine = Mine(options.mine, network, seed)
-        delta = _attack(network, images, budget, options, mine, generator, keep.part(f"restart-{restart}"))
+        part = keep.part(f"restart-{restart}")
+        delta = whole(images, _attack(network, images, budget, options, mine, order, draws, part))
         losses = _losses(network, images.plus(delta), options)
         better = losses < lowest
         for index in pieces(better.nonzero()[:, 0], images.shape):
@@ -111,21 +116,22 @@ def _attack(
     budget: Budget,
     options: TAP,
     mine: Mine,
-    generator: torch.Generator,
+    order: torch.Generator,
+    draws: torch.Generator,
     keep: Checkpoint,
 ) -> Tensor:
     """One restart: move uniform noise down the loss of the augmented pictures."""
-    delta = uniform(images, budget, generator)
+    delta = uniform(images, budget, draws, torch.float16)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return loss_of_each(logits, labels, options.targeted).mean()
 
-    keep.hold(mine=mine)
+    keep.hold(mine=mine, draws=draws)
     on_pictures = mine.on_outputs(network, images, objective)
 
     def augmented(pictures: Tensor, labels: Tensor) -> Tensor:
         recipe = options.source
-        return on_pictures(flip_crop(pictures, padding=recipe.crop, flip=recipe.flip, generator=generator), labels)
+        return on_pictures(flip_crop(pictures, padding=recipe.crop, flip=recipe.flip, generator=draws), labels)
 
     sweep(
         images,
@@ -135,7 +141,8 @@ def _attack(
         budget=budget,
         step=options.step,
         steps=options.steps,
-        generator=generator,
+        order=order,
+        rounding=options.rounding,
         begin=mine.begin,
         keep=keep,
     )

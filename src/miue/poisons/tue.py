@@ -26,11 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miue import seeds
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import InputError, choose, require_positive
 from miue.images import Images
 from miue.pgd import Budget, pgd
-from miue.poisons.base import Loss, Made, balanced_batches, on_outputs, put, source_network, uniform
+from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, on_outputs, put, source_network, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
 from miue.progress import track
 
@@ -49,6 +50,7 @@ class TUE:
         separability: weight of the CSD, 0 or above.
         temperature: of the contrastive loss.
         lr, weight_decay: of Adam, which trains the source.
+        rounding: one of `miue.poisons.base.ROUNDINGS`.
         crop, jitter: how much two views of a picture differ, `miue.poisons.contrastive.two_views`.
     """
 
@@ -64,9 +66,11 @@ class TUE:
     weight_decay: float = 1e-6
     crop: int = 4
     jitter: float = 0.4
+    rounding: str = "once"
 
     def __post_init__(self) -> None:
         require_positive(self, "rounds", "share", "steps", "step", "temperature", "lr")
+        choose("rounding", self.rounding, ROUNDINGS)
         if self.share > 1:
             raise InputError(f"share: {self.share}; it must be at most 1")
         if self.batch < 4:
@@ -120,18 +124,22 @@ def class_separability(delta: Tensor, labels: Tensor) -> Tensor:
 
 def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int, keep: Checkpoint) -> Made:
     """Generate a TUE perturbation; the notes hold one row per round, with the CSD of one batch from all classes."""
-    generator = torch.Generator().manual_seed(seed)
-    delta = uniform(images, budget, generator)
+    streams = seeds.surrogate(seed)
+    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
+    learning = tuple(torch.Generator().manual_seed(own) for own in (streams.order, streams.augmentation))
+    delta = uniform(images, budget, draws, torch.float16)
     poisoned = images.plus(delta)
-    probe = balanced_batches(images.y, options.batch, generator)[0].to(images.device)
-    network = Projecting(source_network(model, images, seed), seed).to(images.device)
+    probe = balanced_batches(images.y, options.batch, order)[0].to(images.device)
+    projection = seeds.derived(seed, "surrogate projection")
+    network = Projecting(source_network(model, images, seed), projection).to(images.device)
     optimizer = torch.optim.Adam(network.parameters(), options.lr, weight_decay=options.weight_decay)
 
     def contrast(projections: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return nt_xent(projections, options.temperature)
 
     trace: list[dict[str, float]] = []
-    keep.hold(delta=delta, network=network, optimizer=optimizer, generator=generator, trace=trace)
+    keep.hold(delta=delta, network=network, optimizer=optimizer, order=order, draws=draws, trace=trace)
+    keep.hold(source_order=learning[0], source_augmentation=learning[1])
     for number in track(range(keep.restore() + 1, options.rounds + 1), "TUE, rounds"):
         row: dict[str, float] = {"round": number}
         if options.contrastive:
@@ -144,9 +152,10 @@ def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int, kee
                 temperature=options.temperature,
                 crop=options.crop,
                 jitter=options.jitter,
-                generator=generator,
+                order=learning[0],
+                augmentation=learning[1],
             )
-        _sweep(images, delta, on_outputs(network, contrast), budget, options, generator)
+        _sweep(images, delta, on_outputs(network, contrast), budget, options, order, draws)
         some = delta[probe.to(delta.device)].to(images.device)
         row["separability"] = float(class_separability(some.float(), images.y[probe]))
         trace.append(row)
@@ -155,22 +164,29 @@ def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int, kee
 
 
 def _sweep(
-    images: Images, delta: Tensor, contrast: Loss, budget: Budget, options: TUE, generator: torch.Generator
+    images: Images,
+    delta: Tensor,
+    contrast: Loss,
+    budget: Budget,
+    options: TUE,
+    order: torch.Generator,
+    draws: torch.Generator,
 ) -> None:
     """Improve `delta` in place, once for every picture, by descent on both losses.
 
     Not `miue.poisons.base.sweep`, because the CSD is a function of delta and not of the perturbed picture.
     """
-    for index in balanced_batches(images.y, options.batch, generator):
+    for index in balanced_batches(images.y, options.batch, order):
         x, y = images.batch(index)
         clean = x.float() / 255
 
         def loss(pictures: Tensor, labels: Tensor, clean: Tensor = clean) -> Tensor:
             total = options.separability * class_separability(pictures - clean, labels)
             if options.contrastive:
-                views = two_views(pictures, crop=options.crop, jitter=options.jitter, generator=generator)
+                views = two_views(pictures, crop=options.crop, jitter=options.jitter, generator=draws)
                 total = total + options.contrastive * contrast(views, labels)
             return total
 
         start = delta[index.to(delta.device)].to(x.device)
-        put(delta, index, pgd(loss, x, y, start, budget=budget, step=options.step, steps=options.steps))
+        moved = pgd(loss, x, y, start, budget=budget, step=options.step, steps=options.steps)
+        put(delta, index, moved.round() if options.rounding == "each_pass" else moved)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from miue import train
+from miue import seeds, train
 from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError, choose, require_positive
@@ -101,10 +101,12 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
     if len(images) < options.clusters:
         raise InputError(f"clusters: {options.clusters}; there are only {len(images)} pictures")
     network = _source(images, model, options, seed, keep.part("source"))
-    cluster_of, centres = find_clusters(train.features(network, images), options.clusters, seed)
+    cluster_of, centres = find_clusters(
+        train.features(network, images), options.clusters, seeds.derived(seed, "perturbation")
+    )
     of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
     loss = on_outputs(network, divergence(centres.to(images.device)))
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "generator weights")
     rows: list[dict[str, Any]] = []
     keep.hold(of_cluster=of_cluster, generator=generator, rows=rows)
     for cluster in track(range(keep.restore(), options.clusters), "UC, clusters"):
@@ -128,11 +130,12 @@ def _source(images: Images, model: str, options: UC, seed: int, keep: Checkpoint
     """Build the source network and train it on the clean pictures, as far as `options.pretext` wants that."""
     channels, size, _ = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
-    network = build(model, outputs, channels=channels, size=size, seed=seed).to(images.device)
+    streams = seeds.surrogate(seed)
+    network = build(model, outputs, channels=channels, size=size, seed=streams.weights).to(images.device)
     if options.pretext != "untrained":
         turned = Turned() if options.pretext == "rotation" else None
         trained = train.epochs(
-            network, images, options.source, seed=seed, device=images.device, defense=turned, keep=keep
+            network, images, options.source, seed=streams, device=images.device, defense=turned, keep=keep
         )
         for _ in track(trained, "UC, source epochs", options.source.epochs):
             pass
