@@ -1,6 +1,6 @@
 """Which entries are evidence: a victim that never learned is none, nor is information whose null reads some."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -52,15 +52,15 @@ def believed(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> p
     return table.assign(**{name: table[name].where(kept) for name in values})
 
 
-def mark(learned: bool, informed: pd.Series) -> str:
-    """Write what of a group of entries cannot be judged; "" where all can."""
-    if not learned:
+def mark(group: pd.DataFrame) -> str:
+    """Write what cannot be judged of rows of `judged` that share `learned`; "" where all can."""
+    if not group["learned"].iloc[0]:
         return CANNOT
-    left = int((~informed).sum())
-    part = "" if left == len(informed) else f" of {left} in {len(informed)}"
+    left = int((~group["informed"]).sum())
+    part = "" if left == len(group) else f" of {left} in {len(group)}"
     return f"information{part} {CANNOT}" if left else ""
 
 
-def marks(groups: Any) -> pd.Series:
-    """`mark` of each group of a table of `judged`, a pandas GroupBy whose groups share `learned`, in their order."""
-    return pd.Series([mark(own["learned"].iloc[0], own["informed"]) for _, own in groups], dtype=object)
+def marks(groups: Iterable[tuple[Any, pd.DataFrame]]) -> pd.Series:
+    """`mark` of each group, as a pandas GroupBy hands them over, in their order."""
+    return pd.Series([mark(group) for _, group in groups], dtype=object)

@@ -42,7 +42,9 @@ def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         "entries": len(table),
         "seeds": _listed(table["seed"]),
         "seeds of the victims": _listed(table["victim_seed"]),
-        "passes that a method may take": f"{setting.passes}",
+        "passes that a method may take": f"{setting.passes}: {setting.allowed or 'as its preset has it'}",
+        "optimiser steps of a victim": _listed(table.get("victim_steps", pd.Series()).dropna().astype(int))
+        or "not kept",
         "sources and their preset": f"{_listed(table['source'])}; {setting.preset}",
         "victims and their recipe": f"{_listed(table['victim'])}; {setting.recipe}",
         "budgets": _listed(table["epsilon"]),
@@ -160,8 +162,10 @@ def contrary(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         against the undefended victim.
     """
     table = judged(table)
-    cells = table[table["learned"]].groupby(["method", "victim", "defense"], sort=False).agg(
-        accuracy=("test_accuracy", "mean"), n=("n_test", "sum")
+    cells = (
+        table[table["learned"]]
+        .groupby(["method", "victim", "defense"], sort=False)
+        .agg(accuracy=("test_accuracy", "mean"), n=("n_test", "sum"))
     )
     cells["variance"] = cells["accuracy"] * (1 - cells["accuracy"]) / cells["n"]
     cells = cells.reset_index()

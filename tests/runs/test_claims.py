@@ -204,17 +204,17 @@ def test_information_whose_null_reads_some_is_no_evidence():
 
 
 def test_an_order_is_judged_in_the_mean_over_the_victims_of_each_seed():
-    mi_ue = [entry("mi_ue", accuracy, victim_seed=victim) for victim, accuracy in enumerate((0.4, 0.1))]
-    em = [entry("em", 0.3, victim_seed=victim) for victim in range(2)]
+    mi_ue = [entry("mi_ue", accuracy, victim_seed=victim, twin="none") for victim, accuracy in enumerate((0.4, 0.1))]
+    em = [entry("em", 0.3, victim_seed=victim, twin="none") for victim in range(2)]
     found = verdict(evidence.lowest, of_resnet(*mi_ue, *em))
     assert found.verdict == "holds at our scale" and "1 of 1 seed" in found.numbers
-    alone = [entry("em", 0.1, victim_seed=9)]  # a victim that MI-UE did not meet
+    alone = [entry("em", 0.1, victim_seed=9, twin="none")]  # a victim that MI-UE did not meet
     assert verdict(evidence.lowest, of_resnet(*mi_ue, *em, *alone)).numbers == found.numbers
 
 
 def test_a_twin_is_not_held_against_a_stranger_and_weighs_less():
-    twins = [entry("mi_ue", 0.1, twin="weights"), entry("em", 0.2, twin="weights")]
-    strangers = [entry("mi_ue", 0.3, twin="none"), entry("em", 0.2, twin="none")]
+    twins = [entry(m, value, twin="weights", victim_seed=0) for m, value in (("mi_ue", 0.1), ("em", 0.2))]
+    strangers = [entry(m, value, twin="none", victim_seed=0) for m, value in (("mi_ue", 0.3), ("em", 0.2))]
     found = verdict(evidence.lowest, of_resnet(*twins, *strangers))
     assert found.verdict == "not confirmed at our scale" and "10.0 %" in found.against
     assert found.against.endswith("victims begin as the surrogate did)")

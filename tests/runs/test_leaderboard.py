@@ -20,6 +20,7 @@ PAPER = {
     "ratio": 1.0,
     "preset": "paper",
     "recipe": "paper",
+    "allowed": "own",
 }
 
 
@@ -119,9 +120,10 @@ def test_a_twin_of_the_surrogate_and_another_victim_have_entries_of_their_own():
 
 
 def test_records_of_before_are_read_as_twins_where_victim_and_source_are_one_network():
-    old = record(entry("em", 0.2, seed=3), entry("em", 0.2, victim="mlp2"), entry("clean", 0.9, seed=3))
-    found = leaderboard.entries({"a": old})
-    assert found["twin"].tolist() == ["weights+order", "none", "none"] and found["victim_seed"].tolist() == [3, 0, 3]
+    rows = [entry("em", 0.2, seed=3), entry("em", 0.2, victim="mlp2"), entry("clean", 0.9, seed=3), entry("ar", 0.9)]
+    found = leaderboard.entries({"a": record(*rows)})
+    assert found["twin"].tolist() == ["weights+order", *3 * ["none"]] and found["victim_seed"].tolist() == [3, 0, 3, 0]
+    assert found["source"].tolist() == ["linear", "linear", "none", "none"]  # a method without a surrogate has none
     assert found["allowed"].unique().tolist() == ["own"]
 
 
@@ -212,6 +214,9 @@ def test_the_papers_number_stands_beside_its_own_method_victim_and_classes_only(
         ({"recipe": "paper:epochs=20"}, False),
         ({"recipe": "standard"}, False),
         ({"source": "small_resnet"}, False),
+        ({"allowed": "equal"}, True),
+        ({"allowed": "equal", "method": "em"}, False),
+        ({"allowed": "equal", "method": "ar", "source": NONE}, True),
         ({"data": "folder imagenette224, 224 px", "n_train": 9469}, False),
         ({"data": "folder imagenet100, 224 px", "n_classes": 100, "n_train": 127_000}, True),
         ({"data": "folder imagenet100, 64 px", "n_classes": 100, "n_train": 127_000}, False),

@@ -14,7 +14,7 @@ from miue.runs.evidence import Finding, Judge
 from miue.runs.leaderboard import SCALES, SETTING
 
 UNTESTED = "untested here"
-NO_EVIDENCE = "clean training of the victim ends within five points of guessing, or shuffled pairs seem to share something"
+NO_EVIDENCE = "clean training ends within five points of guessing, or what is shuffled seems to share something"
 
 
 @dataclass(frozen=True)

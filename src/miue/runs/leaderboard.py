@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from miue.entries import CLEAN, NONE, WITHHELD
+from miue.entries import CLEAN, NONE, WITHHELD, settled
 from miue.errors import InputError
 from miue.judging import believed, judged, marks
 from miue.pgd import Budget, parse_epsilon
@@ -107,27 +107,28 @@ def _entries(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _from_runs(metrics: Mapping[str, Any], estimator: str) -> Iterator[dict[str, Any]]:
     """The entries of a record that holds accuracies as `runs` and information apart from them."""
     measured = {
-        (one["method"], one["seed"]): {name: one[name]["value"] for name in ("mi", "null")}
-        | {"null_stderr": one["null"].get("stderr")}
+        _met(one): {name: one[name]["value"] for name in ("mi", "null")}
+        | {"null_stderr": max(one["null"].get(name) or 0.0 for name in ("stderr", "stderr_samples"))}
         for one in metrics.get("mutual_information", [])
         if one.get("estimator", estimator) == estimator
     }
     for row in metrics.get("runs", []):
-        yield row | measured.get((row["method"], row["seed"]), {})
+        yield row | measured.get(_met(row), {})
+
+
+def _met(row: Mapping[str, Any]) -> tuple:
+    """What tells apart the victims of a record that has one network."""
+    return row["method"], row["seed"], row.get("victim_seed")
 
 
 def _settled(row: dict[str, Any]) -> dict[str, Any]:
     """An entry with its budget as the groups know it, and no field that does not matter to it."""
     row |= {"budget": _budget(row), "seconds": row.get("perturbation_seconds"), "ratio": float(row["ratio"])}
-    row = {"null_stderr": row.get("stderr"), "victim_seed": row["seed"], "twin": _twin(row)} | row
-    if row["budget"] == NONE:
-        row |= {"source": NONE, "twin": NONE}
+    row = {"null_stderr": row.get("stderr")} | settled(row)
+    method = METHODS.get(row["method"].partition(":")[0])
+    if row["budget"] == NONE or (method and method.outer is None):  # no surrogate takes part
+        row |= {"source": NONE}
     return {name: row.get(name) for name in [*ROW, *SEEDS, *MEASURED]}
-
-
-def _twin(row: Mapping[str, Any]) -> str:
-    """What victim and surrogate had in common before one could be told from the other: all that is random."""
-    return "weights+order" if row["victim"] == row["source"] else NONE
 
 
 def _budget(row: Mapping[str, Any]) -> str:
