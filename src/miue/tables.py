@@ -42,9 +42,8 @@ def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         "entries": len(table),
         "seeds": _listed(table["seed"]),
         "seeds of the victims": _listed(table["victim_seed"]),
-        "passes that a method may take": f"{setting.passes}: {setting.allowed or 'as its preset has it'}",
-        "optimiser steps of a victim": _listed(table.get("victim_steps", pd.Series()).dropna().astype(int))
-        or "not kept",
+        "passes that a method may take": setting.allowed or "as many as its preset has",
+        "optimiser steps of a victim": _listed(table["victim_steps"]) if "victim_steps" in table else "not kept",
         "sources and their preset": f"{_listed(table['source'])}; {setting.preset}",
         "victims and their recipe": f"{_listed(table['victim'])}; {setting.recipe}",
         "budgets": _listed(table["epsilon"]),

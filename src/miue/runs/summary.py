@@ -16,7 +16,7 @@ SCALES = {
     leaderboard.UNKNOWN: "",
 }
 OUTDATED = "made with twins and integer rounding; to be replaced"
-"""What a page says of itself that was made when victims could be twins of the surrogate, and each pass rounded delta."""
+"""What a page says that was made when victims could be twins of the surrogate, and each pass rounded delta."""
 
 VERSIONS = {"miue": "miue", "torch": "PyTorch", "python": "Python"}
 

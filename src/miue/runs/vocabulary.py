@@ -61,7 +61,10 @@ def _seeds(values: list[int]) -> list[int]:
 
 
 def _passes(value: int | str) -> int | str:
-    return _at_least(1, "passes", value) if isinstance(value, int) else choose("passes", value, ["equal", "own"])
+    if isinstance(value, str):
+        return choose("passes", value, ["equal", "own"])
+    _at_least(1, "passes", value)
+    return value
 
 
 def _epsilon(value: str | float) -> str | float:
