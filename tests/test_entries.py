@@ -2,6 +2,9 @@
 
 import errno
 import json
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -67,7 +70,7 @@ def test_an_entry_names_what_is_special_about_it():
         (Entry("em", "linear", "prayer"), "defense: 'prayer' does not exist"),
         (Entry("em", "linear", epsilon="300/255"), "epsilon"),
         (Entry("em", "linear", ratio=1.5), "ratio: 1.5; it must lie between 0 and 1"),
-        (Entry("em", "linear", seed=-1), "seed: -1; it must be 0 or above"),
+        (Entry("em", "linear", seed=-1), "seed: -1; it must be a whole number, 0 or above"),
         (Entry("withheld", "linear"), "ratio: 1 with all pictures withheld"),
     ],
 )
@@ -142,9 +145,9 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
     old = {"setting": asdict(SETTING) | {"source": "small_resnet", "epsilon": "8/255"}}
     file.write_text(json.dumps(old) + "\n")
     for opened in (read, lambda path: Records(path, SETTING)):
-        with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 2"):
+        with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 3"):
             opened(file)
-    other = {"version": 2, "setting": {"pictures": "digits_m"}}
+    other = {"version": 3, "setting": {"pictures": "digits_m"}}
     for text in ("no json\n", "no json", "[]\n", json.dumps({"method": "clean"}) + "\n", json.dumps(other) + "\n"):
         file.write_text(text)
         with pytest.raises(InputError, match="is damaged or no file of entries"):
@@ -152,3 +155,63 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
         assert file.read_text() == text
     with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
         read(file.with_name("none.jsonl"))
+
+
+WRITER = """
+import sys, time
+from dataclasses import asdict
+from miue.entries import Entry, Records, Setting
+
+path, method, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
+setting = Setting(preset="quick", recipe="quick:epochs=1", n_slices=4)
+records = Records(path, setting)
+time.sleep(max(0.0, start - time.time()))
+for seed in range(60):
+    Records(path, setting)  # as one that is opened while the other appends
+    records.add(asdict(Entry(method, "linear", seed=seed)) | {"long": "x" * 20_000})
+records.add(asdict(Entry("clean", "linear")))
+"""
+
+
+def test_two_processes_that_append_at_the_same_time_lose_nothing(file):
+    start = str(time.time() + 15)
+    both = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(file), method, start], stderr=subprocess.PIPE, text=True)
+        for method in ("em", "lsp")
+    ]
+    told = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    _, table = read(file)
+    seeds = {method: sorted(rows["seed"]) for method, rows in table.groupby("method")}
+    assert seeds == {"em": [*range(60)], "lsp": [*range(60)], "clean": [0]}
+
+
+def test_what_another_process_measured_meanwhile_is_found_and_stays_the_only_row(file):
+    here, there = Records(file, SETTING), Records(file, SETTING)
+    entry = Entry("em", "linear")
+    there.add(asdict(entry) | {"test_accuracy": 0.5})
+    assert here.find(entry)["test_accuracy"] == 0.5
+    later = replace(entry, seed=1)
+    there.add(asdict(later) | {"test_accuracy": 0.6})
+    here.add(asdict(later) | {"test_accuracy": 0.7})
+    assert here.find(later)["test_accuracy"] == 0.6
+    assert read(file)[1]["test_accuracy"].tolist() == [0.5, 0.6]
+
+
+def test_a_line_that_this_very_process_could_not_finish_is_cut_by_its_next(file):
+    records = Records(file, SETTING)
+    with open(file, "ab") as full:
+        full.write(b'{"method": "lsp", "vic')
+    records.add(asdict(Entry("em", "linear")))
+    assert read(file)[1]["method"].tolist() == ["em"]
+
+
+def test_a_file_of_entries_that_cannot_be_one_is_refused_in_one_line(tmp_path, file):
+    with pytest.raises(InputError, match="is a folder; give a file"):
+        Records(tmp_path, SETTING)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(InputError, match=r"r\.jsonl cannot be written; give a file in a folder that can"):
+        Records(tmp_path / "taken" / "r.jsonl", SETTING)
+    file.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(InputError, match="is damaged or no file of entries"):
+        read(file)

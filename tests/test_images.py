@@ -120,7 +120,7 @@ def test_what_is_no_labelled_picture_is_refused(changes, message):
 
 
 def test_delta_of_another_shape_or_type_is_refused(images):
-    for delta in (torch.zeros(images.x.shape), torch.zeros(2, 3, 8, 8, dtype=torch.int8)):
+    for delta in (torch.zeros(images.x.shape, dtype=torch.float64), torch.zeros(2, 3, 8, 8, dtype=torch.int8)):
         with pytest.raises(InputError, match="delta: shape"):
             images.plus(delta)
 

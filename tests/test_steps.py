@@ -2,8 +2,10 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import defenses, poisons, steps, train
+from miue import defenses, models, poisons, steps, train
+from miue.defenses import Avatar
 from miue.errors import InputError
+from miue.files import cache_dir
 from miue.steps import Victim, perturbation, victim
 
 SHORT = {"epochs": 2, "batch": 16, "precision": "float32"}
@@ -81,3 +83,92 @@ def test_a_start_gives_its_weights_and_only_its_features_to_other_classes(images
     assert torch.allclose(conv, first.model.body[0].weight, atol=1e-6) and other.model.head.weight.shape == (3, 64)
     with pytest.raises(InputError, match="start: a small_resnet; it must be a linear, as the victim is"):
         victim(images, test, model="linear", start=first, **still)
+
+
+CELL = """
+from dataclasses import dataclass
+import torch
+from miue.defenses import Defense
+from miue.poisons.base import Made, blank
+from miue.poisons.random import Random
+
+@dataclass(frozen=True)
+class Dimmed(Defense):
+    def batch(self, x, y, moment):
+        return x.float() / 255 * {factor}, y
+
+def body(channels, size, width):
+    layer = torch.nn.Linear(channels * size**2, 3)
+    layer.weight.data *= {factor}
+    return torch.nn.Sequential(torch.nn.Flatten(), layer), 3
+
+def method(images, model, budget, options, seed, keep):
+    return Made(blank(images) + int(4 * {factor}), {{}})
+"""
+
+
+def cell(factor, module):
+    """What a notebook's cell, or a module of another package, defines."""
+    scope = {"__name__": module}
+    exec(CELL.format(factor=factor), scope)
+    return scope
+
+
+@pytest.mark.parametrize("module", ["__main__", "lab.train", "builtins"])
+def test_an_edited_defense_network_or_method_of_somebody_else_is_never_yesterdays(images, module, monkeypatch, capsys):
+    def results(factor):
+        own = cell(factor, module)
+        monkeypatch.setitem(models.MODELS, "own", own["body"])
+        monkeypatch.setitem(poisons.METHODS, "own", poisons.Method(own["method"], poisons.METHODS["random"].presets))
+        how = {"recipe": "quick", **SHORT}
+        made = perturbation("own", images, preset="quick").delta.sum()
+        plain = victim(images, images, model="own", **how)
+        behind = victim(images, images, model="linear", defense=own["Dimmed"](), **how)
+        return [float(made), plain.history[0].loss, behind.history[0].loss]
+
+    first = results(0.5)
+    assert capsys.readouterr().err.count("made anew and not kept") == 3
+    assert all(one != other for one, other in zip(first, results(1.0), strict=True))
+    assert first == results(0.5)
+    assert not list(cache_dir().rglob("*.safetensors"))
+    own = cell(0.5, module)["Dimmed"]()
+    assert steps.find_victim(images, images, model="linear", recipe="quick", defense=own, **SHORT) is None
+
+
+def test_two_avatars_whose_models_share_a_name_have_victims_of_their_own(images):
+    one, other = (Avatar(lambda x, step, f=f: f * x, depth=500, steps=1, eta=0.0) for f in (0.0, 1.0))
+    assert one.record() == other.record()
+    how = {"model": "linear", "recipe": "quick", **SHORT}
+    losses = [victim(images, images, defense=avatar, **how).history[0].loss for avatar in (one, other)]
+    assert losses[0] != losses[1] and not list(cache_dir().rglob("*.safetensors"))
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_another_number_of_threads_counts_only_where_that_is_asked_for(images, threads, monkeypatch, capsys):
+    how = {"model": "linear", "recipe": "quick", **SHORT}
+    threads(1)
+    made = perturbation("random", images), victim(images, images, **how)
+    threads(2)
+    assert steps.find_perturbation("random", images) is None and steps.find_victim(images, images, **how) is None
+    monkeypatch.setenv("MIUE_ANY_THREADS", "1")
+    found = perturbation("random", images), victim(images, images, **how)
+    assert [one.record for one in found] == [one.record for one in made]
+    assert all(one.record["device"].endswith(", 1 threads") for one in found)
+    assert "perturbation random: from the cache, where 1 threads made it" in capsys.readouterr().err
+    assert len(list(cache_dir().rglob("*.safetensors"))) == 2
+    monkeypatch.setenv("MIUE_ANY_THREADS", "0")
+    assert victim(images, images, **how).record["device"].endswith(", 2 threads")
+    monkeypatch.setenv("MIUE_ANY_THREADS", "1")
+    assert victim(images, images, **how).record["device"].endswith(", 2 threads")  # its own comes first
+
+
+def test_whether_threads_count_is_said_as_0_or_1(images, monkeypatch):
+    monkeypatch.setenv("MIUE_ANY_THREADS", "yes")
+    with pytest.raises(InputError, match="MIUE_ANY_THREADS: 'yes' does not exist; choose one of 0, 1"):
+        perturbation("random", images)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from miue import store, tensors
+from miue import poisons, store, tensors
+from miue.defenses import Avatar
 from miue.errors import InputError
 from miue.files import atomic, cache_dir
 
@@ -193,6 +195,43 @@ def test_the_hash_of_a_method_covers_what_it_stands_on():
         waiting += store._source(name)[1] - covered
     assert {"miue.losses", "miue.pgd", "miue.train", "miue.models", "miue.images", "miue.augment"} <= covered
     assert not any(name.startswith(("miue.runs", "miue.plots", "miue.cli", "miue.poisons.em")) for name in covered)
+
+
+def test_what_trains_a_victim_is_all_that_its_hash_covers():
+    covered, waiting = set(), ["miue.train"]
+    while waiting:
+        name = waiting.pop()
+        covered.add(name.removeprefix("miue."))
+        waiting += store._source(name)[1] - store.PLUMBING - {f"miue.{name}" for name in covered}
+    networks = {"models", "models.plain", "models.vision", "specs"}
+    assert covered - {"seeds"} == {"train", "recipes", "augment", "images", "memory", "checkpoint"} | networks
+
+
+def test_code_from_elsewhere_has_no_hash_and_is_named():
+    for module in ("__main__", "lab.train", "train", "miue.none"):
+        with pytest.raises(ValueError, match=f"{module} is no module of this package"):
+            store.code_hash(module)
+    own, theirs = poisons.METHODS["em"], Text("no option")
+    assert store.foreign_code(own.make, own.presets["quick"], Text, Avatar()) == ["test_store.Text"]
+    assert store.foreign_code(theirs) == ["test_store.Text"]
+    assert store.foreign_code(Avatar(torch.nn.Identity())) == ["torch.nn.modules.linear.Identity"]
+    assert store.foreign_code(Avatar(torch.relu)) and store.foreign_code(Avatar([torch.zeros(1)])) == ["torch.Tensor"]
+
+
+def test_only_a_checkout_of_this_project_has_a_commit(tmp_path, monkeypatch):
+    def commit(package, project):
+        folder = tmp_path / project
+        (folder / package).mkdir(parents=True)
+        (folder / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "one"]):
+            subprocess.run(["git", *words], cwd=folder, check=True)
+        monkeypatch.setattr(store, "PACKAGE", folder / package)
+        return store._commit.__wrapped__()
+
+    assert commit("lib/python3.11/site-packages/miue", "thesis") is None
+    assert commit("src/miue", "other") is None
+    assert len(commit("src/miue", "miue")) == 12
 
 
 def test_provenance_is_json_and_complete():

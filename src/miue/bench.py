@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from miue import store
 from miue.errors import InputError
 from miue.files import cache_dir
-from miue.models import build, forward
+from miue.models import build, builder, forward
 from miue.models import precision as resolve
 from miue.poisons.base import on_outputs
 from miue.progress import say
@@ -58,6 +58,8 @@ def measure(
 ) -> Speed:
     """Measure how fast a network is here, about two seconds of work; found in the cache the next time.
 
+    The speed of a network whose code is not of this package is measured each time.
+
     A machine that is busy with something else is slower, and that is kept: then measure `again` when it is free.
 
     Args:
@@ -76,7 +78,8 @@ def measure(
     device = default_device()
     number = resolve(precision, device)
     path = _place(model, size, channels, n_classes, number, batch, device)
-    if not again and (kept := _kept(path)):
+    foreign = store.foreign_code(builder(model))
+    if not (again or foreign) and (kept := _kept(path)):
         return kept
     passes = _Passes(model, size, channels, n_classes, number, device)
     fitting = _fitting_batch(passes.training, batch)
@@ -89,7 +92,8 @@ def measure(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         device=store.device_name(device),
     )
-    store.write_json(path, asdict(found))
+    if not foreign:
+        store.write_json(path, asdict(found))
     return found
 
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 from miue import defenses, models, poisons, recipes, seeds, specs
 from miue.data import check_name
 from miue.errors import InputError, choose
+from miue.files import locked, writing
 from miue.images import Images
 from miue.mi import ESTIMATORS
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 from miue.poisons import Poison
 from miue.poisons.poison import drawn
+from miue.specs import parse_epsilon
 from miue.train import batches
 
 CLEAN, WITHHELD, NONE = "clean", "withheld", "none"
@@ -202,35 +205,42 @@ class Records:
     """A file of measured entries, one JSON object in a line behind a line that holds the setting.
 
     Lines are appended and reach the disk one by one, so a stop at any moment loses at most the entry at work.
+    Several processes may measure into one file; a hidden lock beside it keeps their lines apart.
 
     Args:
         path: the file; it is made where there is none.
         setting: what the entries have in common.
 
     Raises:
-        InputError: the file holds entries of another setting, or is none of entries (see `read`).
+        InputError: the file holds entries of another setting, is none of entries (see `read`), or cannot be written.
     """
 
     def __init__(self, path: str | Path, setting: Setting) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, Any]] = []
         self._version = VERSION
+        self._read = 0  # bytes of the file that `rows` covers
         head = {"version": VERSION, "setting": asdict(setting)}
-        whole = self.path.read_bytes() if self.path.exists() else b""
-        if b"\n" not in whole and _line(head).startswith(whole):  # a new file, or its writer was stopped at once
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.unlink(missing_ok=True)
-            self._append(head)
-            return
-        before, self.rows = _parsed(self.path)
-        self._version = json.loads(whole[: whole.find(b"\n")]).get("version", 1)
-        os.truncate(self.path, whole.rfind(b"\n") + 1)  # where the writer was stopped within a line
-        if before != setting:
-            other = [f"{name}={value!r}" for name, value in asdict(before).items() if getattr(setting, name) != value]
-            raise InputError(f"records: {path} was made with {', '.join(other)}; give these values or another file")
+        with self._alone():
+            whole = self.path.read_bytes() if self.path.exists() else b""
+            if b"\n" not in whole and _line(head).startswith(whole):  # a new file, or its writer was stopped at once
+                self.path.unlink(missing_ok=True)
+                self._append(head)
+                return
+            before, self.rows = _parsed(self.path)
+            if before != setting:
+                pairs = asdict(before).items()
+                other = [f"{name}={value!r}" for name, value in pairs if getattr(setting, name) != value]
+                raise InputError(
+                    f"records: {self.path} was made with {', '.join(other)}; give these values or another file"
+                )
+            self._version = json.loads(whole[: whole.find(b"\n")]).get("version", 1)
+            self._read = whole.rfind(b"\n") + 1
+            self._cut()
 
     def find(self, entry: Entry) -> dict[str, Any] | None:
-        """The row of `entry`, if it has been measured."""
+        """The row of `entry`, if it has been measured, be it by another process meanwhile."""
+        self._refresh()
         wanted = asdict(entry)
         return next((row for row in self.rows if wanted.items() <= row.items()), None)
 
@@ -239,21 +249,55 @@ class Records:
         refuse_other(self.rows, self.path, train)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row.
+        """Keep a row, unless another process has kept one of the same entry meanwhile: that stays the only one.
 
         Raises:
             InputError: the file is of an earlier version.
         """
         if self._version != VERSION:
             raise InputError(f"records: {self.path} is of version {self._version}; measure into another file")
-        self._append(row)
-        self.rows.append(row)
+        with self._alone():
+            self._refresh()
+            names = [f.name for f in fields(Entry)]
+            if any(all(name in row and row[name] == other.get(name) for name in names) for other in self.rows):
+                return
+            self._cut()
+            self._append(row)
+            self.rows.append(row)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the file against other processes that write to it."""
+        busy = f"records: another process writes to {self.path}; waiting for it"
+        refused = f"records: {self.path} cannot be written; give a file in a folder that can"
+        if self.path.is_dir():
+            raise InputError(f"records: {self.path} is a folder; give a file")
+        with locked(self.path.with_name(f".{self.path.name}.lock"), busy, refused):
+            yield
+
+    def _refresh(self) -> None:
+        """Read the whole lines that have come since the last look."""
+        if not self.path.exists() or self.path.stat().st_size <= self._read:
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self.rows += [settled(json.loads(line)) for line in new.splitlines()]
+        self._read += len(new)
+
+    def _cut(self) -> None:
+        """Take away a last line within which its writer was stopped; who holds the lock knows that nobody writes it."""
+        if self.path.stat().st_size > self._read:
+            os.truncate(self.path, self._read)
 
     def _append(self, value: dict[str, Any]) -> None:
-        with open(self.path, "ab") as file:
-            file.write(_line(value))
+        line = _line(value)
+        with writing(self.path), open(self.path, "ab") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        self._read += len(line)
 
 
 def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
@@ -304,8 +348,8 @@ def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
 
     Files of version 2 are read as `settled` says; they were made with the presets' own passes.
     """
-    whole = path.read_text(encoding="utf-8")
     try:
+        whole = path.read_text(encoding="utf-8")
         head, *rows = [json.loads(line) for line in whole[: whole.rfind("\n") + 1].splitlines()]
         version, setting = head.get("version", 1), head["setting"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,11 +1,12 @@
 """Where things are kept, and how a file comes to be: complete, or not at all."""
 
+import errno
 import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,23 +22,91 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "miue"
 
 
+class Unwritable(OSError):
+    """A file cannot be written: the message names the file that was wanted, and says what would help."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+WRITING = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+"""What the system says of a file that is open already, where it names none."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let errors of the system about `path`, and about what lies hidden in its folder for it, speak of `path`.
+
+    Raises:
+        Unwritable: in place of them; its `errno` is theirs.
+    """
+    try:
+        yield
+    except OSError as error:
+        about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        ours = about in (path, *path.parents) or (about is not None and about.name.startswith(f".{path.name}."))
+        if isinstance(error, Unwritable) or not (ours or (about is None and error.errno in WRITING)):
+            raise
+        told = Unwritable(f"{path} cannot be written: {_reason(error, path)}")
+        told.errno = error.errno
+        raise told from None
+
+
+def _reason(error: OSError, path: Path) -> str:
+    in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
+    if in_the_way:
+        return f"{in_the_way} is a file and no folder"
+    if path.is_dir():
+        return "it is a folder; give the name of a file"
+    if error.errno in FULL:
+        return f"the disk of {path.parent} is full; free some space, or give a file on another"
+    if error.errno == errno.ENAMETOOLONG:
+        return "its name is too long"
+    return f"{(error.strerror or str(error)).lower()} in {path.parent}; give a file in a folder that can be written"
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any exception it vanishes.
 
     Readers therefore see the old file or the whole new one, never a part, also after Ctrl-C.
+
+    Raises:
+        Unwritable: the folder, which is made if need be, or the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            part.chmod(0o644)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse a file that could not be written once the work for it is done; nothing is left on the disk.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(path)
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        yield part
-        part.chmod(0o644)
-        os.replace(part, path)
+        with writing(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+                pass
+    except Unwritable as error:
+        raise InputError(f"out: {error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def clear_parts(path: Path) -> None:
@@ -73,7 +142,7 @@ def locked(lock: str | Path, busy: str, refused: str) -> Iterator[None]:
             say(busy)
             held.acquire()
     except OSError as error:
-        raise InputError(f"{refused} ({error})") from None
+        raise InputError(f"{refused} ({(error.strerror or str(error)).lower()})") from None
     try:
         yield
     finally:

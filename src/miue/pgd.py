@@ -12,21 +12,6 @@ from miue.errors import InputError
 MAX_LEVELS = 127
 
 
-def parse_epsilon(value: float | str) -> float:
-    """Read a fraction of the pixel range: 0.031 or "8/255".
-
-    Raises:
-        InputError: not a number.
-    """
-    try:
-        numerator, _, denominator = str(value).partition("/")
-        return float(numerator) / float(denominator or 1)
-    except (ValueError, ZeroDivisionError):
-        raise InputError(
-            f"epsilon: {value!r} is no fraction of the pixel range; write it like 8/255 or 0.031"
-        ) from None
-
-
 @dataclass(frozen=True)
 class Budget:
     """An L-infinity budget: how far each pixel may move.

@@ -4,9 +4,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from miue.errors import InputError
-from miue.pgd import parse_epsilon
 
 WORDS = {"true": True, "false": False, "none": None}
+
+
+def parse_epsilon(value: float | str) -> float:
+    """Read a fraction of the pixel range: 0.031 or "8/255".
+
+    Raises:
+        InputError: not a number.
+    """
+    try:
+        numerator, _, denominator = str(value).partition("/")
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(
+            f"epsilon: {value!r} is no fraction of the pixel range; write it like 8/255 or 0.031"
+        ) from None
 
 
 def value(text: str) -> Any:

@@ -12,11 +12,11 @@ from miue.checkpoint import Checkpoint
 from miue.defenses import Defense
 from miue.errors import InputError
 from miue.images import Images
-from miue.models import Network, build, precision
-from miue.pgd import Budget, parse_epsilon
+from miue.models import Network, build, builder, precision
+from miue.pgd import Budget
 from miue.poisons import METHODS, Poison
 from miue.progress import track
-from miue.specs import parse
+from miue.specs import parse, parse_epsilon
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class Victim:
         return cls(model.eval(), [train.Epoch(**row) for row in header["history"]], header["record"])
 
 
-def _environment(device: torch.device) -> dict[str, str]:
-    return {"torch": torch.__version__, "device": store.device_name(device)}
+def _environment(device: torch.device) -> dict[str, Any]:
+    name, threads = store.machine(device)
+    return {"torch": torch.__version__, "device": name, "threads": threads}
 
 
 def perturbation(
@@ -109,6 +110,9 @@ def _of_perturbation(
     """Everything that determines a perturbation."""
     chosen = poisons.options(method, preset, passes=passes, **changes)
     name, _ = parse(method)
+    make = METHODS[name].make
+    if foreign := store.foreign_code(make, chosen, builder(model)):
+        return {"foreign": foreign}
     return {
         "method": name,
         "options": asdict(chosen),
@@ -117,7 +121,7 @@ def _of_perturbation(
         "seed": seed,
         "images": images.content_hash,
         "ids": store.key(ids=images.ids.tolist()),
-        "code": [store.code_hash(METHODS[name].make.__module__), store.code_hash("miue.poisons.base")],
+        "code": [store.code_hash(make.__module__), store.code_hash("miue.poisons.base")],
         **_environment(train.default_device()),
     }
 
@@ -212,6 +216,8 @@ def _of_victim(
     """Everything that determines a victim."""
     if start is not None and start.model.spec["name"] != model:
         raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
+    if foreign := store.foreign_code(builder(model), *([] if defense is None else [defense])):
+        return {"foreign": foreign}
     return {
         "model": model,
         "options": asdict(train.recipe(recipe, **changes)),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import train
+from miue import seeds, train
 from miue.errors import InputError
 from miue.mi.critic import bound
 from miue.poisons import generate, options
@@ -23,7 +23,7 @@ def first_source(method, images):
     """The source as it stands in the (first) sweep: both methods have trained it on clean pictures until then."""
     network = source_network("small_resnet", images, 0)
     recipe = options(method, "quick", **SETTINGS[method]).source
-    for _ in train.epochs(network, images, recipe, seed=0, device="cpu"):
+    for _ in train.epochs(network, images, recipe, seed=seeds.surrogate(0), device="cpu"):
         pass
     return network
 

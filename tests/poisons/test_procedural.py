@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from samples import pictures
 
-from miue import Images
+from miue import Images, seeds
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.pgd import Budget
@@ -33,8 +33,7 @@ def made(module, images, budget=WIDE, **changes):
 def test_ar_recursion_holds_inside_every_perturbation():
     images = grey()
     delta = made(ar, images).delta.double()
-    generator = torch.Generator().manual_seed(0)
-    taps, _ = ar.stable_taps(4 * 3, (20, 20), ar.AR(), generator)
+    taps, _ = ar.stable_taps(4 * 3, (20, 20), ar.AR(), seeds.stream(0, "perturbation"))
     filters = taps.view(4, 3, 3, 3).double()
     rounding = 0.5 * (1 + filters.abs().sum((2, 3)))[images.y]
     filters[:, :, 2, 2] = -1
@@ -214,7 +213,7 @@ def test_cuda_filter_is_the_same_within_a_class_and_for_all_channels():
 
 def test_cuda_is_a_convolution_divided_by_the_largest_value():
     images = pictures(size=12)
-    filters = cuda.draw_filters(4, cuda.CUDA(), torch.Generator().manual_seed(0))
+    filters = cuda.draw_filters(4, cuda.CUDA(), seeds.stream(0, "perturbation"))
     answer = images.x.int() + made(cuda, images).delta
     for x, y, ours in zip(images.x.double(), images.y, answer, strict=True):
         blurred = F.conv2d(x[:, None], filters[y][None, None].double(), padding=1)[:, 0]

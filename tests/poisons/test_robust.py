@@ -111,11 +111,11 @@ def test_gradients_pass_the_attack_as_if_it_were_added(batch):
 @pytest.mark.parametrize("inner_steps", [3, 0], ids=["rem", "sem"])
 def test_delta_lowers_the_loss_of_attacked_pictures_that_it_has_not_seen(images, batch, inner_steps):
     x, y = batch
-    delta = torch.zeros(images.x.shape, dtype=torch.int8)
+    delta = torch.zeros(images.x.shape, dtype=torch.float16)
     inner = Attack(4 / 255, inner_steps)
     budget = Budget(8 / 255)
     seen = expect(loss, 2, seeded(1), inner)
-    sweep(images, delta, seen, batch=24, budget=budget, step=2 / 255, steps=6, generator=seeded(2))
+    sweep(images, delta, seen, batch=24, budget=budget, step=2 / 255, steps=6, order=seeded(2))
     before, after = (expect(loss, 4, seeded(3), Attack(4 / 255, steps=4))(x + d / 255, y) for d in (0, delta))
     assert after < 0.8 * before
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import train
+from miue import seeds, train
 from miue.augment import flip_crop
 from miue.errors import InputError
 from miue.pgd import Budget
@@ -28,7 +28,7 @@ def clean_source(images, seed=0, **settings):
     """The network that made the perturbation: trained on clean pictures alone."""
     recipe = options("tap", "quick", **{k: v for k, v in (SETTINGS | settings).items() if k != "epsilon"}).source
     network = source_network(MODEL, images, seed)
-    for _ in train.epochs(network, images, recipe, seed=seed, device="cpu"):
+    for _ in train.epochs(network, images, recipe, seed=seeds.surrogate(seed), device="cpu"):
         pass
     return network
 

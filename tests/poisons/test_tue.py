@@ -89,9 +89,11 @@ def source():
     images = Images(colours, torch.arange(32) % 4)
     network = Projecting(build("small_resnet", 4, size=8), seed=0)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    draws = torch.Generator().manual_seed(0)
-    settings = {"batch": 32, "share": 1.0, "temperature": 0.5, "generator": draws} | VIEWS
-    losses = [train_round(network, images, optimizer, **settings) for _ in range(30)]
+    order, augmentation = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    settings = {"batch": 32, "share": 1.0, "temperature": 0.5} | VIEWS
+    losses = [
+        train_round(network, images, optimizer, order=order, augmentation=augmentation, **settings) for _ in range(30)
+    ]
     return network.eval().requires_grad_(False), losses, images
 
 

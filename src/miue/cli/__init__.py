@@ -1,6 +1,6 @@
 """The command line: perturb, train, measure, run experiments, build the book.
 
-Exit codes: 0 done, 1 failed while running, 2 refused: what was given does not fit.
+Exit codes: 0 done, 1 failed while running, 2 refused: what was given does not fit, 130 interrupted.
 """
 
 import sys
@@ -39,6 +39,12 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             print("miue: interrupted; finished steps are kept in the cache", file=sys.stderr)
         raise
-    except (OSError, FloatingPointError, RuntimeError) as error:
-        print(f"miue: {error}", file=sys.stderr)
+    except (OSError, FloatingPointError, RuntimeError, MemoryError) as error:
+        print(f"miue: {_told(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error) or type(error).__name__

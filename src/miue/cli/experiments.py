@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from miue import limits
+from miue.cli.options import CellLimit, Table, at_least
 from miue.errors import InputError
 from miue.files import atomic
 from miue.models import MODELS
@@ -24,8 +25,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be made and how long it would take; make nothing.")
     ] = False,
-    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = limits.CELL,
-    limit: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = limits.RUN,
+    cell_limit: CellLimit = limits.CELL,
+    limit: Annotated[
+        float, typer.Option(help="Seconds that the whole run may take.", callback=at_least("--limit", 0, above=True))
+    ] = limits.RUN,
 ) -> None:
     """Execute an experiment template with checked parameters."""
     from miue import runs
@@ -92,7 +95,7 @@ def bench(
     precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "float32",
     batch: Annotated[int, typer.Option(help="Pictures in a batch.")] = 128,
     again: Annotated[bool, typer.Option(help="Measure although a result is kept.")] = False,
-    out: Annotated[Path | None, typer.Option(help="File for the table (.csv).")] = None,
+    out: Table = None,
 ) -> None:
     """Measure networks on this machine, in pictures per second; estimates of time rest on it."""
     from miue import bench as benchmark

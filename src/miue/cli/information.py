@@ -3,7 +3,6 @@
 import importlib
 import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,15 +16,17 @@ from miue.cli.options import (
     NTrain,
     PoisonFile,
     RecipeName,
+    Record,
     Root,
     Seed,
     Size,
+    Table,
     report,
     trained,
 )
 from miue.errors import InputError, choose
 from miue.files import atomic
-from miue.mi import ESTIMATORS, acceptance, conditional_mi, with_controls
+from miue.mi import ESTIMATORS, Estimate, acceptance, conditional_mi, with_controls
 from miue.store import provenance
 
 app = typer.Typer(
@@ -49,13 +50,13 @@ def mi(
     set_: Changes = None,
     estimator: Annotated[str, typer.Option(help=f"Estimator: {', '.join(ESTIMATORS)}.")] = "ksg",
     n_slices: Annotated[int, typer.Option(help="Random directions.", min=1)] = 512,
-    out: Annotated[Path | None, typer.Option(help="File for the record (.json).")] = None,
+    out: Record = None,
 ) -> None:
     """Measure what clean and perturbed training pictures share in the features of a victim trained on the latter.
 
     Beside the sliced mutual information stand its permutation null, its shuffle within classes and its ceiling, and
     what is left of it given the class. `miue mi check ESTIMATOR` holds an estimator against distributions whose truth
-    is known.
+    is known. Where a class has too few pictures for the estimator, the last is left out.
     """
     if context.invoked_subcommand:
         return
@@ -64,12 +65,18 @@ def mi(
     clean, perturbed = train.features(victim.model, images), train.features(victim.model, shown)
     settings: dict[str, Any] = {"n_slices": n_slices, "seed": seed}
     measured = vars(with_controls(clean, perturbed, images.y, estimator=estimator, **settings))
-    measured["given_class"] = conditional_mi(clean, perturbed, images.y, estimator, **settings)
+    left_out = {}
+    try:
+        measured["given_class"] = conditional_mi(clean, perturbed, images.y, estimator, **settings)
+    except InputError as error:  # a class is too small, or its features collapsed
+        left_out["given_class"] = str(error)
     for name, estimate in measured.items():
         samples = "" if estimate.stderr_samples is None else f", {estimate.stderr_samples:.4f} over samples"
         typer.echo(f"{name:13s} {estimate.value:8.4f} nats (standard error {estimate.stderr:.4f} over slices{samples})")
+    for name, reason in left_out.items():
+        typer.echo(f"{name:13s} left out: {reason}")
     records = {name: estimate.record() for name, estimate in measured.items()}
-    report(out, record | {"mutual_information": records, **provenance()})
+    report(out, record | {"mutual_information": records, "left_out": left_out, **provenance()})
 
 
 @app.command()
@@ -82,7 +89,7 @@ def check(
     repeats: Annotated[int, typer.Option(help="Independent draws.")] = 8,
     n_slices: Annotated[int, typer.Option(help="Pairs of directions where the truth is sliced.", min=2)] = 512,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="File for the table (.csv).")] = None,
+    out: Table = None,
 ) -> None:
     """Hold an estimator, of this package or your own, against distributions whose truth is known."""
     chosen = _function(estimator) if ":" in estimator else estimator
@@ -96,10 +103,25 @@ def check(
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """Import the caller's own estimator from MODULE:FUNCTION or FILE.py:FUNCTION."""
+    """Import the caller's own estimator from MODULE:FUNCTION or FILE.py:FUNCTION; whatever it raises is one line."""
     place, _, function = name.rpartition(":")
     try:
-        found = runpy.run_path(place) if place.endswith(".py") else vars(importlib.import_module(place))
-        return found[function]
-    except (ImportError, OSError, KeyError) as error:
-        raise InputError(f"estimator: {name!r} cannot be imported ({error}); write MODULE:FUNCTION") from None
+        scope = runpy.run_path(place) if place.endswith(".py") else vars(importlib.import_module(place))
+        own = scope[function]
+    except (Exception, SystemExit) as error:
+        reason = f"{_line(error)}; write MODULE:FUNCTION or FILE.py:FUNCTION"
+        raise InputError(f"estimator: {name!r} cannot be imported: {reason}") from None
+
+    def measured(x: Any, y: Any) -> Estimate | float:
+        try:
+            value = own(x, y)
+            return value if isinstance(value, Estimate) else float(value)
+        except (Exception, SystemExit) as error:
+            reason = f"{_line(error)}; it must take two arrays and return a number"
+            raise InputError(f"estimator: {name!r} failed: {reason}") from None
+
+    return measured
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,15 +1,39 @@
 """What commands share: their common options, loading pictures, training the victim that options describe."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from miue import data, defenses, recipes, specs, steps
+from miue import data, defenses, recipes, seeds, specs, steps
+from miue.errors import InputError
+from miue.files import check_writable
 from miue.images import Images
 from miue.models import MODELS, check
 from miue.poisons import Poison
 from miue.store import write_json
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before any work is done for it."""
+    if path is not None:
+        check_writable(path)
+    return path
+
+
+def at_least(option: str, least: float, *, above: bool = False) -> Callable[[float | None], float | None]:
+    """A check of a number, where one is given: NaN is refused too, which typer's own bounds let pass."""
+
+    def checked(value: float | None) -> float | None:
+        if value is not None and not (value > least if above else value >= least):
+            raise InputError(
+                f"{option}: {value:g}; it must be {f'above {least:g}' if above else f'{least:g} or above'}"
+            )
+        return value
+
+    return checked
+
 
 Data = Annotated[str, typer.Option(help=f"Data set: {', '.join(data.DATASETS)}.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of downloads and unpacked sets (default: $MIUE_DATA, data/).")]
@@ -19,7 +43,14 @@ Size = Annotated[int | None, typer.Option(help="Height and width in pixels; fold
 Model = Annotated[str, typer.Option(help=f"Network, with options as in resnet18:width=0.25: {', '.join(MODELS)}.")]
 PoisonFile = Annotated[Path | None, typer.Option(help="Perturbation file to add to the training pictures.")]
 RecipeName = Annotated[str, typer.Option(help=f"Training recipe: {', '.join(recipes.RECIPES)}.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random in this step.")]
+Seed = Annotated[
+    int, typer.Option(help="Seed of everything random in this step.", callback=lambda seed: seeds.checked(seed))
+]
+Record = Annotated[Path | None, typer.Option(help="File for the record (.json).", callback=writable)]
+Table = Annotated[Path | None, typer.Option(help="File for the table (.csv).", callback=writable)]
+CellLimit = Annotated[
+    float, typer.Option(help="Seconds that one cell may take.", callback=at_least("--cell-limit", 0, above=True))
+]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Override one field, as NAME=VALUE; repeatable.")]
 DefenseName = Annotated[
     str | None, typer.Option(help=f"Defense, with options as in iss:kind=jpeg: {', '.join(defenses.DEFENSES)}.")

@@ -15,21 +15,26 @@ from miue.cli.options import (
     NTrain,
     PoisonFile,
     RecipeName,
+    Record,
     Root,
     Seed,
     Size,
     load,
     report,
     trained,
+    writable,
 )
+from miue.errors import InputError
 from miue.models import check
-from miue.pgd import Budget, parse_epsilon
-from miue.poisons import METHODS, foreign
-from miue.specs import parse
+from miue.pgd import Budget
+from miue.poisons import METHODS, arrays, foreign
+from miue.specs import parse, parse_epsilon
+
+OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=writable)]
 
 
 def poison(
-    out: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
+    out: OutFile,
     method: Annotated[
         str, typer.Option(help=f"Method, with options as in em:scope=class: {', '.join(METHODS)}.")
     ] = "mi_ue",
@@ -62,7 +67,7 @@ def poison(
 
 def adopt(
     file: Annotated[Path, typer.Argument(help="File of another program: .npy, .pt, .pth or .safetensors.")],
-    out: Annotated[Path, typer.Option(help="File to write (.safetensors).")],
+    out: OutFile,
     data: Data = "cifar10",
     root: Root = None,
     n_train: NTrain = None,
@@ -70,6 +75,12 @@ def adopt(
     kind: Annotated[str, typer.Option(help="What the file holds: perturbation, or pictures that are perturbed.")] = (
         "perturbation"
     ),
+    scale: Annotated[
+        str,
+        typer.Option(help=f"What its values are, {', '.join(arrays.SCALES)}: fractions of the pixel range, or levels."),
+    ] = "auto",
+    layout: Annotated[str, typer.Option(help=f"Order of its axes: {', '.join(arrays.LAYOUTS)}.")] = "auto",
+    rows: Annotated[str, typer.Option(help=f"What a row is for: {', '.join(foreign.ROWS)}.")] = "auto",
     labels: Annotated[Path | None, typer.Option(help="File of labels in the order of FILE (default: in FILE).")] = None,
     key: Annotated[str | None, typer.Option(help="Name of the array, where FILE holds several.")] = None,
     epsilon: Annotated[str | None, typer.Option(help="Budget that it is said to keep; needed for pictures.")] = None,
@@ -77,7 +88,18 @@ def adopt(
 ) -> None:
     """Turn a perturbation made elsewhere into a file that `miue train --poison` takes, its order checked."""
     images, _ = load(data, root, n_train, None, size)
-    made = foreign.read(file, images, kind=kind, labels=labels, key=key, epsilon=epsilon, trust_order=trust_order)
+    made = foreign.read(
+        file,
+        images,
+        kind=kind,
+        labels=labels,
+        key=key,
+        scale=scale,
+        layout=layout,
+        rows=rows,
+        epsilon=epsilon,
+        trust_order=trust_order,
+    )
     made.save(out)
     largest = made.record["levels"]
     typer.echo(f"perturbation: {out}, {len(images)} pictures, at most {largest} of 255 grey levels")
@@ -97,9 +119,14 @@ def train(
     ratio: Annotated[float, typer.Option(help="Share of the pictures that are perturbed, 0 to 1.")] = 1.0,
     only: Annotated[list[str] | None, typer.Option(help="Perturb this class only; repeatable.")] = None,
     set_: Changes = None,
-    out: Annotated[Path | None, typer.Option(help="File for the record (.json).")] = None,
+    out: Record = None,
 ) -> None:
     """Train a victim on (perturbed) pictures and measure it on clean test pictures."""
+    if not 0 <= ratio <= 1:
+        raise InputError(f"--ratio: {ratio:g}; it must lie between 0 and 1")
+    if poison is None and (only or ratio != 1):
+        given = "--only" if only else "--ratio"
+        raise InputError(f"{given}: a part of what? Name the perturbation with --poison, or leave {given} out")
     victim, _, _, _, record = trained(
         data, root, n_train, n_test, size, poison, model, recipe, seed, set_, defense, ratio, only
     )

@@ -7,6 +7,7 @@ import pandas as pd
 import typer
 
 from miue import limits
+from miue.cli.options import CellLimit, at_least
 from miue.plan import Plan, between, together
 from miue.progress import duration
 from miue.store import device_name
@@ -33,9 +34,16 @@ def sweep(
     slots: Annotated[
         int | None, typer.Option(help="For local: runs side by side (default: one for each GPU, or for 4 cores).")
     ] = None,
-    retries: Annotated[int, typer.Option(help="How often a run is started again after its process was killed.")] = 1,
-    cell_limit: Annotated[float, typer.Option(help="Seconds that one cell may take.")] = limits.CELL,
-    limit: Annotated[float, typer.Option(help="Seconds that one run may take.")] = limits.RUN,
+    retries: Annotated[
+        int,
+        typer.Option(
+            help="How often a run is started again after its process was killed.", callback=at_least("--retries", 0)
+        ),
+    ] = 1,
+    cell_limit: CellLimit = limits.CELL,
+    limit: Annotated[
+        float, typer.Option(help="Seconds that one run may take.", callback=at_least("--limit", 0, above=True))
+    ] = limits.RUN,
 ) -> None:
     """Run a template for every combination of parameters that a file describes; what is done is skipped."""
     from miue import sweeps

@@ -92,6 +92,11 @@ def check(spec: str) -> str:
     return spec
 
 
+def builder(spec: str) -> Builder:
+    """Return the function that makes the body of the network `spec`; see `check` for the errors."""
+    return MODELS[_read(spec)[0]]
+
+
 def build(spec: str, n_classes: int, *, channels: int = 3, size: int = 32, seed: int = 0) -> Network:
     """Make a network with freshly drawn weights.
 

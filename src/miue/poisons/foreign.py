@@ -16,9 +16,10 @@ from torch import Tensor
 from miue import memory
 from miue.errors import InputError, choose
 from miue.images import Images
-from miue.pgd import MAX_LEVELS, Budget, fit_to_pictures, parse_epsilon
+from miue.pgd import MAX_LEVELS, Budget, fit_to_pictures
 from miue.poisons.arrays import LABELS, LAYOUTS, SCALES, Levels, channels_first, load, pick, whole_levels
 from miue.poisons.poison import Poison
+from miue.specs import parse_epsilon
 from miue.store import provenance
 
 KINDS = ("perturbation", "pictures")

@@ -5,8 +5,11 @@ stopped. Needs the packages of the book; imported by `execution` when a run star
 """
 
 import logging
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,13 @@ from papermill.exceptions import PapermillExecutionError
 
 START_SECONDS = 120.0
 """A kernel may take this long to answer: a loaded machine needs more than papermill's 60 s."""
+
+
+LONGEST = 100
+"""Bytes of a socket's path: the systems allow 104 (macOS) or 108 (Linux), the end of it included."""
+
+SOCKETS = "kernel"
+"""How the sockets' files begin; a number of one digit follows a hyphen."""
 
 
 class CellError(RuntimeError):
@@ -38,8 +48,7 @@ def execute(
     """Execute the notebook `source` into `target`, whose folder is the kernel's working directory.
 
     Args:
-        source: an `.ipynb` file in a private, short-lived folder, which takes the kernel's sockets too. (A
-            notebook passed as an object would be embedded whole in the metadata.)
+        source: an `.ipynb` file. (A notebook passed as an object would be embedded whole in the metadata.)
         target: where the executed notebook is kept up to date, cell by cell.
         parameters: plain values; papermill writes them as literals into a cell of their own.
         env: environment variables of the kernel, beside those of this process.
@@ -61,20 +70,21 @@ def execute(
     # The one error is reported by us; nbclient and papermill would print it twice more.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
-        papermill.execute_notebook(
-            _verbatim(source),
-            _verbatim(target),
-            parameters=parameters,
-            cwd=str(target.parent),
-            kernel_name="python3",
-            language="python",
-            kernel_manager_class=_manager(env, source.parent),
-            progress_bar=False,
-            start_timeout=START_SECONDS,
-            iopub_timeout=60,
-            timeout_func=lambda cell: max(0.01, min(timeout, deadline - time.monotonic())),
-            on_cell_execute=start,
-        )
+        with _sockets() as sockets:
+            papermill.execute_notebook(
+                _verbatim(source),
+                _verbatim(target),
+                parameters=parameters,
+                cwd=str(target.parent),
+                kernel_name="python3",
+                language="python",
+                kernel_manager_class=_manager(env, sockets),
+                progress_bar=False,
+                start_timeout=START_SECONDS,
+                iopub_timeout=60,
+                timeout_func=lambda cell: max(0.01, min(timeout, deadline - time.monotonic())),
+                on_cell_execute=start,
+            )
     except PapermillExecutionError as error:
         details = "\n".join(error.traceback)
         raise CellError(f"cell {current}: {error.ename}: {error.evalue}\n{details}") from None
@@ -91,19 +101,36 @@ def _verbatim(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _manager(env: Mapping[str, str], sockets: Path) -> type[AsyncKernelManager]:
+@contextmanager
+def _sockets() -> Iterator[Path | None]:
+    """A private, short-lived folder whose path is short enough for sockets; None where no place has room for one."""
+    places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"]
+    for place in filter(None, places):
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="miue-", dir=place)  # for this user alone
+        except OSError:
+            continue
+        with folder as name:
+            if len(os.fsencode(f"{name}/{SOCKETS}-0")) <= LONGEST:
+                yield Path(name)
+                return
+    yield None
+
+
+def _manager(env: Mapping[str, str], sockets: Path | None) -> type[AsyncKernelManager]:
     """A manager of kernels of the running interpreter, reached through sockets in a private folder.
 
     The kernel specification named python3 that is found on a machine may belong to another environment
     (`$JUPYTER_PATH`, the user's own folder), one without this package or with another version of it. And
-    TCP ports, the default, collide between runs that start at the same time.
+    TCP ports, the default, collide between runs that start at the same time; they serve where there is no folder.
     """
     spec = KernelSpec(**get_kernel_dict())
     spec.env = {name: value.replace("$", "$$") for name, value in env.items()}  # no $NAME is filled in
 
     class Manager(AsyncKernelManager):
         kernel_spec = property(lambda self: spec)
-        transport = "ipc"
-        ip = str(sockets / "kernel")
+        if sockets is not None:
+            transport = "ipc"
+            ip = str(sockets / SOCKETS)
 
     return Manager

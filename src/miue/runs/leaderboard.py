@@ -9,9 +9,10 @@ import pandas as pd
 from miue.entries import CLEAN, NONE, WITHHELD, settled
 from miue.errors import InputError
 from miue.judging import believed, judged, marks
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 from miue.poisons import METHODS
 from miue.runs import reference
+from miue.specs import parse_epsilon
 
 SCALES = ("quick", "laptop", "paper")
 RANKS = {"quick": 0, "laptop": 1, "standard": 2, "adversarial": 2, "paper": 2}

@@ -106,13 +106,19 @@ def read_markdown(path: Path) -> Any:
     """Return the notebook that a MyST Markdown file holds; its outputs are empty.
 
     Raises:
-        InputError: jupytext is not installed.
+        InputError: it is no such file, or jupytext is not installed.
     """
     try:
         import jupytext
     except ImportError:
         raise InputError("jupytext: not installed; runs need the packages of miue[book]") from None
-    return jupytext.read(path, fmt={"extension": ".md", "format_name": "myst"})
+    try:
+        return jupytext.read(path, fmt={"extension": ".md", "format_name": "myst"})
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no UTF-8; and whatever the readers of Markdown and YAML make of others
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"template {path.name}: it cannot be read as MyST Markdown in UTF-8 ({reason})") from None
 
 
 def _find(template: str | Path) -> Path:

@@ -12,7 +12,7 @@ from miue.entries import CLEAN, NONE
 from miue.errors import InputError, choose
 from miue.mi import ESTIMATORS
 from miue.models import PRECISIONS
-from miue.pgd import Budget, parse_epsilon
+from miue.pgd import Budget
 
 
 def _one_of(argument: str, known: Iterable[str]) -> Callable[[str], str]:
@@ -68,7 +68,7 @@ def _passes(value: int | str) -> int | str:
 
 
 def _epsilon(value: str | float) -> str | float:
-    Budget(parse_epsilon(value))
+    Budget(specs.parse_epsilon(value))
     return value
 
 
