@@ -282,12 +282,14 @@ def gaps(table: pd.DataFrame, value: str = "mi", axis: Axes | None = None) -> Fi
     """Draw the accuracy gap to clean training against the gap of a measure of information, one mark a method.
 
     Args:
-        table: one row a method: columns `method`, `accuracy_gap` in [-1, 1] and `value`_gap, in nats for "mi".
+        table: one row a method: columns `method`, `accuracy_gap` in [-1, 1] and `value`_gap, in nats for "mi"; NaN
+            where it cannot be judged, and then it is left out.
         value: which measure.
         axis: where to draw; None for a figure of its own.
     """
     axis = axis or plt.subplots(figsize=(6, 4))[1]
     colours = _colours(table["method"])
+    table = table.dropna(subset=["accuracy_gap", f"{value}_gap"])
     near = 0.035 * (table["accuracy_gap"].max() - table["accuracy_gap"].min())
     label_at = -np.inf
     marks = zip(table["method"], table[f"{value}_gap"], table["accuracy_gap"], strict=True)
