@@ -12,8 +12,9 @@ import torch
 from samples import pictures
 
 from miue import poisons
-from miue.entries import Entry, Records, Setting, read
+from miue.entries import Entry, Setting
 from miue.errors import InputError
+from miue.records import Records, read
 
 SETTING = Setting(preset="quick", recipe="quick:epochs=1", n_slices=4)
 
@@ -161,7 +162,8 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
 WRITER = """
 import sys, time
 from dataclasses import asdict
-from miue.entries import Entry, Records, Setting
+from miue.entries import Entry, Setting
+from miue.records import Records
 
 path, method, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
 setting = Setting(preset="quick", recipe="quick:epochs=1", n_slices=4)

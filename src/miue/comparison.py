@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from miue import data, steps, store
-from miue.entries import CLEAN, NONE, WITHHELD, Entry, Records, Setting, read
+from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting
 from miue.images import Images
 from miue.mi import with_controls
 from miue.poisons import Poison
 from miue.progress import say
+from miue.records import Records, read
 from miue.statistics import prediction_disagreement
 from miue.train import features
 
