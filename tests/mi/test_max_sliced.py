@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from miue import seeds
 from miue.errors import InputError
 from miue.mi import mi_ksg
 from miue.mi.max_sliced import max_sliced_mi
@@ -70,7 +71,7 @@ def test_the_restart_is_chosen_on_the_searching_half():
     """Replacing every sample of the measuring half changes the value and neither directions nor search."""
     x, y, *_ = canonical([0.8, 0.3], 600)
     found = max_sliced_mi(x, y, standardise=False, **QUICK)
-    measuring = torch.randperm(600, generator=torch.Generator().manual_seed(0))[300:]
+    measuring = torch.randperm(600, generator=seeds.stream(0, "directions"))[300:]
     x[measuring] = np.random.default_rng(3).standard_normal((300, 2))
     other = max_sliced_mi(x, y, standardise=False, **QUICK)
     np.testing.assert_array_equal(other.searched, found.searched)
@@ -110,7 +111,7 @@ F, G = np.random.default_rng(0).standard_normal((2, 250, 3))
         (lambda: max_sliced_mi(F, G, "kde", k_dim=2), "estimator: 'kde' does not exist; choose one of ksg"),
         (lambda: max_sliced_mi(F, G, objective="dv"), "objective: 'dv' does not exist"),
         (lambda: max_sliced_mi(F, G, restarts=0), "restarts: 0"),
-        (lambda: max_sliced_mi(F, G, steps=0), "steps: 0; it must be above 0"),
+        (lambda: max_sliced_mi(F, G, steps=0), "steps: 0; it must be a whole number, 1 or above"),
         (lambda: max_sliced_mi(F, G, k_dim=4), "k_dim: 4; choose 1 to the number of live columns, 3"),
         (lambda: max_sliced_mi(F, G[:-1]), "x, y: 250 and 249 rows"),
         (lambda: max_sliced_mi(F[:180], G[:180]), "x: 180 samples are too few; .*at least 200"),

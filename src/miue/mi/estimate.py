@@ -24,8 +24,6 @@ Core = Callable[[Tensor, Tensor], np.ndarray]
 MIN_SUBSAMPLE = 100  # a block of fewer points says little about the spread of a larger one
 
 
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A mutual information, or the mean of it over slices, in nats; negative values are kept as they are.
@@ -112,7 +110,7 @@ def measure(
     vectors: bool = False,
     scale: str = "values",
     noise: float = 0.0,
-    jointly: bool = False,
+    ties: str = "apart",
 ) -> Estimate:
     """Check and scale the samples, run `core` on all of them and on disjoint subsamples, and summarise.
 
@@ -123,21 +121,23 @@ def measure(
         subsamples, seed: see `disjoint_blocks`.
         scale: "values" or "scores", see `scaled`.
         noise: of `ties_broken`, in units of the scaled variables.
-        jointly: see `warn_of_ties`.
+        ties: which of them to warn of: "apart", those of x and those of y; "jointly", as well from the first in both at
+            once; "none".
 
     Raises:
         InputError: shapes that do not match, fewer than `n_min` samples, NaN or infinity, a constant variable, values
             that have no common scale.
 
     Warns:
-        DataWarning: ties in more than 1 % of a row, or in x and y at once.
+        DataWarning: see `ties`.
     """
     subsamples, seed = whole("subsamples", subsamples, 0), seeds.checked(seed)
     x, y = as_rows("x", x, n_min, vectors), as_rows("y", y, n_min, vectors)
     if x.shape[:2] != y.shape[:2]:
         raise InputError(f"x, y: shapes {tuple(x.shape)} and {tuple(y.shape)} differ; pass pairs of samples")
     y = y.to(x.device)
-    warn_of_ties(estimator, x, y, jointly=jointly)
+    if ties != "none":
+        warn_of_ties(estimator, x, y, jointly=ties == "jointly")
     x, y = ties_broken([scaled("x", x, scale), scaled("y", y, scale)], noise, seed)
     values = core(x, y)
     blocks = disjoint_blocks(x.shape[1], subsamples, seed)

@@ -147,7 +147,7 @@ def _ksg(
         vectors=vectors,
         scale=scale,
         noise=noise,
-        jointly=True,
+        ties="jointly",
     )
 
 

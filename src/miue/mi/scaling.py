@@ -89,7 +89,9 @@ def ties_broken(variables: list[Tensor], noise: float, seed: int) -> list[Tensor
     Drawn on the CPU, the same for all slices, so that neither device nor chunk changes a result.
     """
     if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= noise < 1:
-        raise InputError(f"noise: {noise!r}; choose 0 for none, or a standard deviation far below 1 ({NOISE:g} is usual)")
+        raise InputError(
+            f"noise: {noise!r}; choose 0 for none, or a part of the standard deviation ({NOISE:g} is usual)"
+        )
     if noise == 0:
         return variables
     generator = seeds.stream(seed, "ties")
@@ -103,7 +105,7 @@ def warn_of_ties(estimator: str, *variables: Tensor, jointly: bool = False) -> N
     Args:
         estimator: its name.
         *variables: x and y, or x alone.
-        jointly: warn as well from the first sample that equals another in x and y at once.
+        jointly: else warn from the first sample on that equals another in x and y at once.
     """
     shares = [_share_tied(rows) for rows in variables]
     if max(shares) > TIES_WORTH_A_WARNING:

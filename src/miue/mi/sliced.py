@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from miue import seeds
@@ -83,7 +82,7 @@ def sliced_mi(
         subsamples: number of disjoint subsamples for `stderr_samples`, measured with the first 64 slices; 0 for none;
             None for 10, or for 0 with a neural estimator, which takes that error from its held-out samples.
         max_bytes: memory for a chunk of slices, beside x and y themselves. Chunking does not change the result.
-        **options: passed to the estimator: `k`, `variant`, `scale`, `noise` and `search` for ksg, `bins` for histogram, ...
+        **options: passed to the estimator: `k`, `scale`, `noise`, `variant`, `search` for ksg, `bins` for histogram...
 
     Returns:
         An `Estimate`, its values float64. Constant columns ("dead units") are dropped before slicing;

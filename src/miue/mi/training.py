@@ -268,7 +268,7 @@ def groups(samples: int, wanted: int) -> tuple[int, int]:
 
 
 def over_rows(work: Callable[[slice], R], rows: int, at_once: int, device: torch.device) -> list[R]:
-    """Call `work` for slices of `rows`: on an accelerator `at_once` of them together, on the CPU one by one, each in one thread.
+    """Call `work` for slices of `rows`: on an accelerator `at_once` together, on the CPU singly, each in one thread.
 
     A processor gains nothing from training several rows together, loses much by sharing such small products out among
     its cores, and alone rows are the same to the last bit. So they run side by side, torch's number of threads of them.
