@@ -84,7 +84,8 @@ def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples:
 
     (Gao, Kannan, Oh and Viswanath, NeurIPS 2017, as in their code; their algorithm 1 has log(n_x + 1) with "at most
     eps_i", which is low for small k). Where eps_i is 0 the point has a probability of its own, and it is the log ratio
-    of the three frequencies. So two discrete variables get their plug-in value, which exceeds neither entropy.
+    of the three frequencies. So two discrete variables of which each pair occurs more than k times get their plug-in
+    value, which exceeds neither entropy.
 
     Args:
         x: (n,) or (slices, n) numbers.

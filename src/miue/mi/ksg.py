@@ -14,7 +14,7 @@ from miue import seeds
 from miue.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
-from miue.mi.scaling import NOISE
+from miue.mi.scaling import NOISE, checked_noise
 
 SEARCHES = ("auto", "tree", "brute")
 BRUTE_UP_TO = 10_000  # samples: all n^2 distances take longer on an accelerator than a tree does on the CPU beyond
@@ -125,6 +125,7 @@ def _ksg(
     if whole("variant", variant, 1) > 2:
         raise InputError(f"variant: {variant}; choose 1 (KSG-1) or 2 (KSG-2)")
     choose("search", search, SEARCHES)
+    noise = checked_noise(noise)
 
     def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
         n = rows_x.shape[1]
@@ -141,7 +142,7 @@ def _ksg(
         x,
         y,
         n_min=k + 1,
-        settings={"k": k, "variant": int(variant), "scale": scale, "noise": float(noise), "seed": seeds.checked(seed)},
+        settings={"k": k, "variant": int(variant), "scale": scale, "noise": noise, "seed": seeds.checked(seed)},
         subsamples=subsamples,
         seed=seed,
         vectors=vectors,

@@ -13,7 +13,7 @@ from miue.arrays import whole
 from miue.errors import InputError
 from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
 from miue.mi.ksg import count_within
-from miue.mi.scaling import NOISE, as_rows, scaled, ties_broken, warn_of_ties
+from miue.mi.scaling import NOISE, as_rows, checked_noise, scaled, ties_broken, warn_of_ties
 
 
 def mi_ross(
@@ -55,7 +55,7 @@ def mi_ross(
         DataWarning: ties in more than 1 % of a row.
     """
     k, subsamples = whole("k", k, 1, " (5 is usual)"), whole("subsamples", subsamples, 0)
-    seed = seeds.checked(seed)
+    seed, noise = seeds.checked(seed), checked_noise(noise)
     rows = as_rows("x", x, k + 1).cpu()
     members = class_members(labels, rows.shape[1])
     smallest = min(len(own) for own in members)
@@ -73,7 +73,7 @@ def mi_ross(
         within = np.split(np.arange(len(place)), np.cumsum([len(own) for own in block])[:-1])
         parts.append(_values(rows[:, place].numpy(), within, k))
     per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
-    settings = {"k": k, "scale": scale, "noise": float(noise), "seed": seed, "classes": len(members)}
+    settings = {"k": k, "scale": scale, "noise": noise, "seed": seed, "classes": len(members)}
     return summarise("ross", values, per_subsample, rows.shape[1], settings)
 
 

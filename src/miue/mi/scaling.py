@@ -83,15 +83,24 @@ def scores(rows: Tensor) -> Tensor:
     return torch.special.ndtri((low + high).double() / (2 * rows.shape[-1]))
 
 
-def ties_broken(variables: list[Tensor], noise: float, seed: int) -> list[Tensor]:
-    """Add normal noise of standard deviation `noise` to scaled (slices, n) or (slices, n, d) rows.
+def checked_noise(noise: object) -> float:
+    """Return `noise` as a float.
 
-    Drawn on the CPU, the same for all slices, so that neither device nor chunk changes a result.
+    Raises:
+        InputError: it is no number from 0 to below 1.
     """
     if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= noise < 1:
         raise InputError(
             f"noise: {noise!r}; choose 0 for none, or a part of the standard deviation ({NOISE:g} is usual)"
         )
+    return float(noise)
+
+
+def ties_broken(variables: list[Tensor], noise: float, seed: int) -> list[Tensor]:
+    """Add normal noise of standard deviation `noise` to scaled (slices, n) or (slices, n, d) rows.
+
+    Drawn on the CPU, the same for all slices, so that neither device nor chunk changes a result.
+    """
     if noise == 0:
         return variables
     generator = seeds.stream(seed, "ties")
