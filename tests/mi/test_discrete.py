@@ -21,7 +21,12 @@ def test_by_hand():
     assert mi_discrete(u, v, correction="none").value == pytest.approx(plug_in)
     assert mi_discrete(u, v).value == pytest.approx(plug_in)  # three pairs, two and two labels: no correction
     of_v = math.log(4) - 0.75 * math.log(3)
-    expected = {"min": of_v, "max": math.log(2), "mean": (of_v + math.log(2)) / 2, "sqrt": math.sqrt(of_v * math.log(2))}
+    expected = {
+        "min": of_v,
+        "max": math.log(2),
+        "mean": (of_v + math.log(2)) / 2,
+        "sqrt": math.sqrt(of_v * math.log(2)),
+    }
     for by, mean in expected.items():
         assert normalised_mi(u, v, by) == pytest.approx(plug_in / mean)
 

@@ -1,8 +1,8 @@
 """One scale for all variables: standardised values or normal scores, with ties broken, seen and told."""
 
 import warnings
-from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -89,7 +89,7 @@ def checked_noise(noise: object) -> float:
     Raises:
         InputError: it is no number from 0 to below 1.
     """
-    if not isinstance(noise, Real) or isinstance(noise, bool) or not 0 <= noise < 1:
+    if not isinstance(noise, int | float | np.number) or isinstance(noise, bool) or not 0 <= noise < 1:
         raise InputError(
             f"noise: {noise!r}; choose 0 for none, or a part of the standard deviation ({NOISE:g} is usual)"
         )
