@@ -104,7 +104,7 @@ def _plain(name: str, values: Array) -> Tensor | np.ndarray:
         if values.is_complex():
             raise InputError(f"{name}: complex numbers are not supported; pass real ones")
         return values.detach()
-    if np.ma.is_masked(values):
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise InputError(f"{name}: {int(np.ma.count_masked(values))} values are masked; remove or fill them first")
     if hasattr(values, "isna") and (missing := int(np.sum(np.asarray(values.isna())))):
         raise InputError(f"{name}: {missing} values are missing (NA or NaN); remove or fill them first")

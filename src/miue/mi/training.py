@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miue import seeds
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width, choose
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 
@@ -127,7 +128,7 @@ class Neural(Options):
             FloatingPointError: the training diverged.
         """
         d_x, d_y = x.shape[2], y.shape[2]
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeds.stream(seed, "critic")
         parts = self.split(x.shape[1], generator)
         drawn = generator.get_state()
 
@@ -260,12 +261,12 @@ def groups(samples: int, wanted: int) -> tuple[int, int]:
 
 
 def over_rows(work: Callable[[slice], R], rows: int, at_once: int, device: torch.device) -> list[R]:
-    """Call `work` for slices of `rows`: on CUDA `at_once` of them together, on the CPU one by one, each in one thread.
+    """Call `work` for slices of `rows`: on an accelerator `at_once` together, on the CPU singly, each in one thread.
 
     A processor gains nothing from training several rows together, loses much by sharing such small products out among
     its cores, and alone rows are the same to the last bit. So they run side by side, torch's number of threads of them.
     """
-    if device.type == "cuda":
+    if device.type != "cpu":
         return [work(slice(i, i + at_once)) for i in range(0, rows, at_once)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
