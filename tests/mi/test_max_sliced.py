@@ -115,7 +115,7 @@ F, G = np.random.default_rng(0).standard_normal((2, 250, 3))
         (lambda: max_sliced_mi(F, G, "kde", k_dim=2), "estimator: 'kde' does not exist; choose one of ksg"),
         (lambda: max_sliced_mi(F, G, objective="dv"), "objective: 'dv' does not exist"),
         (lambda: max_sliced_mi(F, G, restarts=0), "restarts: 0"),
-        (lambda: max_sliced_mi(F, G, steps=0), "steps: 0; it must be a whole number from 1"),
+        (lambda: max_sliced_mi(F, G, steps=0), "steps: 0; it must be a whole number, 1 or above"),
         (lambda: max_sliced_mi(F, G, k_dim=4), "k_dim: 4; choose 1 to the number of live columns, 3"),
         (lambda: max_sliced_mi(F, G[:-1]), "x, y: 250 and 249 rows"),
         (lambda: max_sliced_mi(F[:180], G[:180]), "x: 180 samples are too few; .*at least 200"),
