@@ -243,7 +243,7 @@ Z = features_with(SPECTRA)
         (lambda: noise_bound(Z, LABELS, 0.0), "noise_std: 0.0 must be"),
         (lambda: noise_bound(Z, LABELS, math.nan), "noise_std: nan must be"),
         (lambda: noise_bound(Z, LABELS[:-1], 1.0), "labels: 599 labels for 600 samples"),
-        (lambda: noise_bound(Z / 0, LABELS, 1.0), "features: some values are NaN or infinite"),
+        (lambda: noise_bound(Z / 0, LABELS, 1.0), "features: [0-9]+ values are NaN or infinite"),
         (lambda: noise_bound(Z[None], LABELS, 1.0), r"features: shape \(1, 600, 3\)"),
         (lambda: noise_bound(Z[:4], torch.tensor([0, 0, 0, 1]), 1.0), "labels: a class has one sample only"),
         (lambda: noise_bound(Z, LABELS, 1.0, covariance="oas"), "covariance: 'oas' does not exist"),

@@ -9,7 +9,7 @@ import torch
 
 from miue import seeds
 from miue.errors import InputError
-from miue.mi import mi_ksg, mi_ksg_joint
+from miue.mi import mi_ksg
 from miue.mi.max_sliced import max_sliced_mi
 
 QUICK = {"restarts": 3, "steps": 120, "subsamples": 0}
@@ -80,15 +80,11 @@ def test_the_restart_is_chosen_on_the_searching_half():
 
 
 def test_frames():
-    x, y, mix_x, mix_y = canonical([0.8, 0.7, 0.0], 1600)
+    x, y, *_ = canonical([0.8, 0.7, 0.0], 2400)
     found = max_sliced_mi(x, y, k_dim=2, restarts=3, steps=100, subsamples=0)
     assert found.theta.shape == found.phi.shape == (2, 3)
     np.testing.assert_allclose(found.theta @ found.theta.T, np.eye(2), atol=1e-5)
-    # On the measuring half, the estimate along the planes that are known to share most: 800 samples of a joint ksg.
-    measuring = torch.randperm(1600, generator=seeds.stream(0, "directions"))[800:]
-    z, w = (v[measuring] @ np.linalg.inv(mix)[:, :2] for v, mix in ((x, mix_x), (y, mix_y)))
-    best = mi_ksg_joint(z, w, subsamples=0).value
-    assert found.mi.value == pytest.approx(best, abs=0.05) and best == pytest.approx(nats(0.8, 0.7), abs=0.2)
+    assert found.mi.value == pytest.approx(nats(0.8, 0.7), abs=0.15)
     assert nats(0.8) + 0.1 < found.mi.value
 
 

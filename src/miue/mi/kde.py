@@ -139,7 +139,7 @@ def _on_grid(axes: list[Tensor], h: float, max_bytes: int) -> Tensor:
         )
     others = others.masked_fill(far, 1.0)
     log_density = others.log() - math.log(n - 1) - len(axes) * math.log(math.sqrt(2 * math.pi) * h)
-    for s in far.any(dim=1).nonzero()[:, 0].tolist():
+    for s in far.any(dim=1).nonzero()[:, 0].cpu().tolist():
         log_density[s, far[s]] = _of_all_pairs([axis[s : s + 1] for axis in axes], h, max_bytes, far[s])[0]
     return log_density
 

@@ -36,7 +36,7 @@ def as_rows(name: str, values: Array, n_min: int, vectors: bool = False) -> Tens
     low, high = rows.amin(dim=1), rows.amax(dim=1)
     constant = high - low <= CONSTANT * torch.maximum(low.abs(), high.abs())
     if constant.any():
-        which = constant.nonzero()[0].tolist()
+        which = constant.nonzero()[0].cpu().tolist()
         value = float(rows[which[0], 0, *which[1:]])
         raise InputError(f"{name}: {_variable(which)} is constant ({value:g}); drop it before measuring")
     return rows
@@ -58,7 +58,7 @@ def scaled(name: str, rows: Tensor, scale: str = "values") -> Tensor:
     differ = ordered.diff(dim=1) > ROUNDING * torch.maximum(ordered[:, 1:].abs(), ordered[:, :-1].abs())
     lost = (differ & (standardised(ordered, dim=1).diff(dim=1) < NOISE)).double().mean(dim=1)
     if (lost > LOST_AT_MOST).any():
-        which = (lost > LOST_AT_MOST).nonzero()[0].tolist()
+        which = (lost > LOST_AT_MOST).nonzero()[0].cpu().tolist()
         raise InputError(
             f"{name}: {_variable(which)} spreads over so many powers of ten that {float(lost[*which]):.0%} of the "
             f'samples lie within {NOISE:g} standard deviations of another; choose scale="scores" where there is a '
