@@ -4,10 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from samples import pictures
 
-from miue import cli
+from miue import cli, train
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +52,16 @@ def miue(monkeypatch, capsys):
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A pretend GPU, on which the package works by default; its traffic is counted."""
+    import pretend  # registers a device with PyTorch, which only these tests need
+
+    monkeypatch.setattr(torch, "Generator", pretend.Generator)
+    asked = train.default_device
+    for module in [module for module in sys.modules.values() if getattr(module, "default_device", None) is asked]:
+        monkeypatch.setattr(module, "default_device", lambda: pretend.DEVICE)
+    with pretend.running() as traffic:
+        yield traffic

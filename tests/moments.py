@@ -17,4 +17,4 @@ def moment(images, seed=0, done=0.0):
     def losses(pictures, labels):
         return F.cross_entropy(F.linear(4 * (pictures - 0.5).flatten(1), weights), labels, reduction="none")
 
-    return Moment(losses, n_classes, torch.Generator().manual_seed(seed), done)
+    return Moment(losses, n_classes, *(torch.Generator().manual_seed(seed + own) for own in (0, 1)), done)

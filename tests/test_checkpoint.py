@@ -139,3 +139,30 @@ def test_the_seconds_of_before_count(tmp_path, monkeypatch):
     now[0] = 1005.0
     later.part("source").restore()
     assert later.seconds == 65.0
+
+
+def test_momentum_comes_back_in_the_memory_format_of_its_weights(tmp_path):
+    def begin():
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return network, torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+
+    def strides(network, optimizer):
+        return [optimizer.state[weight]["momentum_buffer"].stride() for weight in network.parameters()]
+
+    network, optimizer = begin()
+    network(torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)).sum().backward()
+    optimizer.step()
+    one, other = Checkpoint(tmp_path), Checkpoint(tmp_path)
+    one.hold(optimizer=optimizer)
+    one.save(1)
+    again, restored = begin()
+    other.hold(optimizer=restored)
+    other.restore()
+    assert strides(again, restored) == strides(network, optimizer) == [weight.stride() for weight in again.parameters()]
+
+
+def test_two_objects_of_one_name_are_refused():
+    keep = Checkpoint()
+    keep.hold(noise=[])
+    with pytest.raises(KeyError, match="two objects are held as .'noise'."):
+        keep.hold(noise=[])

@@ -109,6 +109,11 @@ def test_a_perturbation_that_several_victims_share_is_counted_once():
     assert about["sources and their preset"] == "small_resnet, mlp2; laptop"
 
 
+def test_budgets_are_told_with_their_levels():
+    about = tables.about(table(row("em", 0.3, epsilon="0.031"), row("em", 0.4, epsilon="8/255")), Setting())["this run"]
+    assert about["budgets"] == "0.031 (7 levels), 8/255 (8 levels)"
+
+
 def test_metrics_are_json_without_what_is_missing():
     rows = [row("em", 0.3) | {"stderr_samples": 0.1}, row("lsp", 0.4)]
     found = json.loads(json.dumps(tables.metrics(table(*rows), Setting(), extra=1), allow_nan=False))

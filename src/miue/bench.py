@@ -15,8 +15,9 @@ from miue import store
 from miue.errors import InputError
 from miue.files import cache_dir
 from miue.models import build, builder, forward
-from miue.models import precision as resolve
 from miue.poisons.base import on_outputs
+from miue.precision import arithmetic
+from miue.precision import precision as resolve
 from miue.progress import say
 from miue.train import default_device
 
@@ -66,7 +67,7 @@ def measure(
         model: one of `miue.models.MODELS`, with options if wanted: "resnet18:width=0.25".
         size: height and width of the pictures in pixels.
         channels, n_classes: of the pictures.
-        precision: of training and testing: "float32", "bfloat16" or "auto".
+        precision: of training and testing, one of `miue.precision.PRECISIONS`.
         batch: pictures in a batch, at least 2.
         again: measure although a result is kept.
 
@@ -144,20 +145,23 @@ class _Passes:
 
     def training(self, count: int) -> None:
         pictures, labels = self.batch(count)
-        logits, _ = forward(self.network.train(), pictures, self.precision)
-        self.network.zero_grad()
-        F.cross_entropy(logits, labels).backward()
+        with arithmetic(self.precision):
+            logits, _ = forward(self.network.train(), pictures, self.precision)
+            self.network.zero_grad()
+            F.cross_entropy(logits, labels).backward()
         self._wait()
 
     def attack(self, count: int) -> None:
         pictures, labels = self.batch(count)
-        torch.autograd.grad(self.loss(pictures.requires_grad_(), labels), pictures)
+        with arithmetic("float32"):
+            torch.autograd.grad(self.loss(pictures.requires_grad_(), labels), pictures)
         self._wait()
 
     @torch.no_grad()
     def testing(self, count: int) -> None:
         pictures, _ = self.batch(count)
-        forward(self.network.eval(), pictures, self.precision)
+        with arithmetic(self.precision):
+            forward(self.network.eval(), pictures, self.precision)
         self._wait()
 
     def _wait(self) -> None:

@@ -7,11 +7,13 @@ A computation names the live objects that it changes, asks how far it had come, 
         ...
         keep.save(step)
 
-What is restored is exact, so on a CPU the end is bit for bit that of a computation that was never stopped.
+What is restored is exact, and lies where and as the live objects lie: on their device, in the memory format of the
+weights. So on a CPU the end is bit for bit that of a computation that was never stopped.
 """
 
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +70,9 @@ class Checkpoint:
         return Checkpoint(self._folder, f"{self._name}-{name}", self._clock)
 
     def hold(self, **live: Live) -> None:
-        """Name objects that the computation changes: they are saved and restored in place."""
+        """Name objects that the computation changes: they are saved and restored in place, each under its own name."""
+        if twice := self._held.keys() & live.keys():
+            raise KeyError(f"two objects are held as {sorted(twice)}")
         self._held |= live
 
     @property
@@ -143,7 +147,44 @@ def _put(live: Live, state: Any) -> None:
     elif isinstance(live, list):
         live[:] = state
     else:
-        live.load_state_dict(state)
+        own = live.state_dict()
+        live.load_state_dict(_placed(state, own, next(_leaves(own), None)))
+        if isinstance(live, torch.optim.Optimizer):
+            _lay_out(live)
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+
+
+def _placed(value: Any, own: Any, otherwise: Tensor | None) -> Any:
+    """Move the tensors of a restored state to where those of the live one lie, or its first where it has no such yet.
+
+    Where the live state has no tensor at all, as that of a new optimizer, they stay on the CPU, and whoever takes them
+    knows where they belong.
+    """
+    if isinstance(value, Tensor):
+        like = own if isinstance(own, Tensor) else otherwise
+        return value if like is None else value.to(like.device)
+    if isinstance(value, dict):
+        inside = own if isinstance(own, dict) else {}
+        return {key: _placed(item, inside.get(key), otherwise) for key, item in value.items()}
+    if isinstance(value, list):
+        whole = isinstance(own, list | tuple) and len(own) == len(value)
+        return [_placed(item, own[at] if whole else None, otherwise) for at, item in enumerate(value)]
+    return value
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer keeps for each weight (momentum) the strides of that weight, which no file knows."""
+    for weight, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                kept[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _packed(value: Any, stored: dict[str, Tensor]) -> Any:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from miue.errors import InputError
 from miue.models import Network, forward
+from miue.precision import arithmetic
 from miue.specs import parse
 
 
@@ -62,7 +63,7 @@ def activations(model: Network, pictures: Tensor, precision: str = "float32") ->
     Args:
         model: a network that `miue.models.build` made; its mode and its hooks are left as they were.
         pictures: (B, C, H, W), float in [0, 1], on the model's device; split large sets into batches.
-        precision: "float32" or "bfloat16".
+        precision: one of `miue.precision.PRECISIONS`, resolved.
 
     Returns:
         float32 tensors (B, d) by the names of `layers`, in that order: maps averaged over space; for `vit` averaged
@@ -83,7 +84,8 @@ def activations(model: Network, pictures: Tensor, precision: str = "float32") ->
     mode = model.training
     model.eval()
     try:
-        forward(model, pictures, precision)
+        with arithmetic(precision):
+            forward(model, pictures, precision)
     finally:
         model.train(mode)
         for hook in hooks:

@@ -3,38 +3,46 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from miue.errors import InputError
+from miue.errors import Options, Range
+from miue.specs import parse_epsilon
 
 MAX_LEVELS = 127
+_EPSILON = Range((1 - 5e-7) / 255, (MAX_LEVELS + 5e-7) / 255, text=" between 1/255 (1 level) and 127/255 (127 levels)")
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Options):
     """An L-infinity budget: how far each pixel may move.
 
     Args:
         epsilon: fraction of the pixel range, at least 1/255 and at most 127/255.
 
     Raises:
-        InputError: epsilon is out of range or not finite.
+        InputError: epsilon is out of range or no number.
     """
 
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.epsilon) and 1 <= self.levels <= MAX_LEVELS):
-            raise InputError(
-                f"epsilon: {self.epsilon:g} is out of range; it must lie between 1/255 (0.0040) and 127/255 (0.4980)"
-            )
+    epsilon: Annotated[float, _EPSILON]
 
     @property
     def levels(self) -> int:
         """The budget in whole grey levels: floor(255 epsilon + 1e-6)."""
-        return math.floor(255 * self.epsilon + 1e-6) if math.isfinite(self.epsilon) else 0
+        return math.floor(255 * self.epsilon + 1e-6)
+
+
+def in_levels(epsilon: float | str) -> str:
+    """Write a budget with the whole grey levels that it takes: "8/255 (8 levels)", but "0.031 (7 levels)".
+
+    Raises:
+        InputError: epsilon is no number or out of range.
+    """
+    levels = Budget(parse_epsilon(epsilon)).levels
+    written = epsilon if isinstance(epsilon, str) else f"{epsilon:g}"
+    return f"{written} ({levels} level{'s' if levels > 1 else ''})"
 
 
 def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +72,7 @@ def sign_steps(
         ascend: go up instead of down.
 
     Returns:
-        A tensor of the same shape, detached.
+        A tensor of the same shape, detached; NaN where the gradient of the last step was not finite.
     """
     signed = step if ascend else -step
     low, high = (torch.as_tensor(side, dtype=moving.dtype, device=moving.device) for side in (low, high))
@@ -72,7 +80,7 @@ def sign_steps(
         moving.requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(moving), moving)
         moving = torch.clamp(moving.detach() + signed * gradient.sign(), low, high)
-    return moving.detach()
+    return torch.where(gradient.isfinite(), moving, torch.nan) if steps else moving.detach()
 
 
 def pgd(
@@ -128,7 +136,7 @@ def attack(
         pictures: (B, C, H, W) float in [0, 1].
         radius: L-infinity distance that they may move, as a fraction of the pixel range.
         step, steps: length and number of sign-gradient steps; with none, only the random start is left.
-        generator: on the CPU; with it, the start is drawn uniformly within the radius.
+        generator: on the pictures' device; with it, the start is drawn uniformly within the radius.
 
     Returns:
         Pictures of the same shape in [0, 1], detached.
@@ -137,6 +145,6 @@ def attack(
     low, high = (pictures - radius).clamp(min=0), (pictures + radius).clamp(max=1)
     start = pictures
     if generator is not None:
-        noise = torch.rand(pictures.shape, generator=generator).to(pictures.device)
+        noise = torch.rand(pictures.shape, generator=generator, device=pictures.device)
         start = torch.clamp(pictures + radius * (2 * noise - 1), low, high)
     return sign_steps(objective, start.clone(), low, high, step=step, steps=steps, ascend=True)

@@ -15,6 +15,7 @@ from miue.errors import InputError, choose
 
 ROLES = (
     "perturbation",
+    "perturbation noise",
     "pgd order",
     "generator weights",
     "surrogate weights",
@@ -22,10 +23,12 @@ ROLES = (
     "surrogate order",
     "surrogate augmentation",
     "surrogate defense",
+    "surrogate noise",
     "victim weights",
     "victim order",
     "victim augmentation",
     "victim defense",
+    "victim noise",
     "part",
     "probe",
     "directions",
@@ -34,10 +37,13 @@ ROLES = (
     "critic",
     "ties",
 )
-"""What a seed decides: delta's own draws; the order of the images in pgd passes; the weights of a network that
-generates delta, and of a projection behind a surrogate; weights, order of the images, flips and crops, and the defense,
-of a surrogate and of a victim; which part of a set is perturbed; the split of a probe of detection; and of an estimate
-of information the directions, shuffles, subsamples, critics and tie-breaks."""
+"""What a seed decides: delta's own draws; noise that it has to withstand; the order of the images in pgd passes; the
+weights of a network that generates delta, and of a projection behind a surrogate; weights, order of the images, flips
+and crops, the defense, and its noise, of a surrogate and of a victim; which part of a set is perturbed; the split of a
+probe of detection; and of an estimate of information the directions, shuffles, subsamples, critics and tie-breaks.
+
+Roles that end in "noise" draw on the device that works, since there is too much of it to be carried there: another kind
+of device draws other numbers. All others draw on the CPU, the same for every device."""
 
 TWINS = ("none", "weights", "weights+order")
 """What a victim shares with the surrogate: nothing; its first weights; these and the order of the images."""
@@ -76,12 +82,13 @@ def stream(seed: int, role: str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 class Training(NamedTuple):
-    """The seeds of one network's training: of weights, order of the images, flips and crops, and defense."""
+    """The seeds of one network's training: weights, order of the images, flips and crops, defense, and its noise."""
 
     weights: int
     order: int
     augmentation: int
     defense: int
+    noise: int
 
 
 def surrogate(seed: int) -> Training:

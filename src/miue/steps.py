@@ -12,9 +12,10 @@ from miue.checkpoint import Checkpoint
 from miue.defenses import Defense
 from miue.errors import InputError
 from miue.images import Images
-from miue.models import Network, build, builder, precision
+from miue.models import Network, build, builder
 from miue.pgd import Budget
 from miue.poisons import METHODS, Poison
+from miue.precision import precision
 from miue.progress import track
 from miue.specs import parse, parse_epsilon
 
@@ -51,7 +52,7 @@ class Victim:
 
     @classmethod
     def load(cls, path: str | Path) -> "Victim":
-        """Read what `save` wrote.
+        """Read what `save` wrote; the network comes to the GPU where there is one.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -61,7 +62,8 @@ class Victim:
         spec = header["spec"]
         model = build(spec.pop("name"), spec.pop("n_classes"), **spec)
         model.load_state_dict(state)
-        return cls(model.eval(), [train.Epoch(**row) for row in header["history"]], header["record"])
+        history = [train.Epoch(**row) for row in header["history"]]
+        return cls(model.to(train.default_device()).eval(), history, header["record"])
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def victim(
     parts = _of_victim(images, test, model, recipe, seed, twin, surrogate_seed, defense, start, **changes)
 
     def make(keep: Checkpoint) -> Victim:
-        channels, size, _ = images.shape
+        channels, *size = images.shape
         network = build(model, len(images.classes), channels=channels, size=size, seed=streams.weights)
         if start is not None:
             network.load_state_dict(_weights(start, network), strict=False)
@@ -191,7 +193,7 @@ def victim(
             "seconds": keep.seconds,
             **store.provenance(device),
         }
-        return Victim(network.cpu().eval(), [train.Epoch(**row) for row in rows], record)
+        return Victim(network.eval(), [train.Epoch(**row) for row in rows], record)
 
     return store.cached(Victim, make, f"victim {model}", **parts)
 

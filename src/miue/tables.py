@@ -12,6 +12,7 @@ from miue import store
 from miue.comparison import CLEAN, NONE, Setting
 from miue.judging import VICTIM, believed, judged, marks
 from miue.names import title
+from miue.pgd import in_levels
 from miue.statistics import RankCorrelation, rank_correlation
 
 PERCENT = ("test_accuracy", "lowest", "highest", "best_epoch", "train_accuracy", "disagreement")
@@ -46,7 +47,7 @@ def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         "optimiser steps of a victim": _listed(table["victim_steps"]) if "victim_steps" in table else "not kept",
         "sources and their preset": f"{_listed(table['source'])}; {setting.preset}",
         "victims and their recipe": f"{_listed(table['victim'])}; {setting.recipe}",
-        "budgets": _listed(table["epsilon"]),
+        "budgets": _listed(table["epsilon"].map(in_levels)),
         "sliced mutual information": f"{setting.estimator}, {setting.n_slices} directions",
         "hardware": _listed(table["device"]),
         "made from commits": _listed(table["commit"].dropna()),

@@ -14,7 +14,8 @@ from miue.augment import flip_crop
 from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.images import Images
-from miue.models import build, forward, precision
+from miue.models import build, forward
+from miue.precision import LOSS_SCALE, arithmetic, precision
 from miue.progress import skip, tell
 from miue.recipes import RECIPES, Recipe, recipe
 
@@ -55,13 +56,15 @@ class Moment:
         losses: cross-entropy (B,) of pictures (B, C, H, W), float in [0, 1], with labels (B,), under the network as it
             stands, in evaluation mode; differentiable in the pictures.
         n_classes: number of classes.
-        generator: on the CPU, of the defense alone; all randomness comes from it.
+        generator: on the CPU, of the defense alone; all randomness comes from it, but for `noise`.
+        noise: on the pictures' device, for random numbers as many as there are pixels.
         done: share of the training that is over, in [0, 1).
     """
 
     losses: Callable[[Tensor, Tensor], Tensor]
     n_classes: int
     generator: torch.Generator
+    noise: torch.Generator
     done: float
 
 
@@ -152,10 +155,12 @@ def epochs(
     device = torch.device(device or default_device())
     streams = seed if isinstance(seed, seeds.Training) else seeds.victim(seed)
     if defense is not None:
-        images = defense.prepare(images, streams.defense)
+        with arithmetic("float32"):
+            images = defense.prepare(images, streams.defense)
     images, model = images.on(device), model.to(device)
     number = precision(recipe.precision, device)
-    ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:])
+    ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:4])
+    noise = torch.Generator(device).manual_seed(streams.noise)
     optimizer = torch.optim.SGD(
         model.parameters(),
         recipe.lr,
@@ -163,6 +168,8 @@ def epochs(
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
+
+    scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=number == "float16")
 
     def losses(pictures: Tensor, labels: Tensor) -> Tensor:
         mode = model.training
@@ -174,43 +181,47 @@ def epochs(
     scheduler, by_batch = _scheduler(optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
     keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, waiting=orders.waiting)
-    keep.hold(order=ordering, augmentation=augmenting, defense=defending)
+    keep.hold(order=ordering, augmentation=augmenting, defense=defending, noise_of_defense=noise, scaler=scaler)
     before = keep.restore()
     skip(before)
     for epoch in range(before + 1, recipe.epochs + 1):
-        model.train()
-        order = orders.next()
-        loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-        for place, index in enumerate(order):
-            x, y = images.batch(index)
-            x = flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=augmenting)
-            if defense is None:
-                pictures, targets = x.float() / 255, y
-            else:
-                done = (epoch - 1 + place / len(order)) / recipe.epochs
-                pictures, targets = defense.batch(x, y, Moment(losses, len(images.classes), defending, done))
-            logits, _ = forward(model, pictures, number)
-            loss = F.cross_entropy(logits, targets)
-            optimizer.zero_grad()
-            loss.backward()
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            if by_batch:
+        with arithmetic(number):
+            model.train()
+            order = orders.next()
+            loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+            for place, index in enumerate(order):
+                x, y = images.batch(index)
+                x = flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=augmenting)
+                if defense is None:
+                    pictures, targets = x.float() / 255, y
+                else:
+                    done = (epoch - 1 + place / len(order)) / recipe.epochs
+                    moment = Moment(losses, len(images.classes), defending, noise, done)
+                    pictures, targets = defense.batch(x, y, moment)
+                logits, _ = forward(model, pictures, number)
+                loss = F.cross_entropy(logits, targets)
+                optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                if recipe.clip_norm is not None:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                scaler.step(optimizer)
+                scaler.update()
+                if by_batch:
+                    scheduler.step()
+                loss_sum += loss.detach() * len(y)
+                hits += (logits.detach().argmax(1) == y).sum()
+                seen += len(y)
+                tell(pictures=len(y))
+            if not by_batch:
                 scheduler.step()
-            loss_sum += loss.detach() * len(y)
-            hits += (logits.detach().argmax(1) == y).sum()
-            seen += len(y)
-            tell(pictures=len(y))
-        if not by_batch:
-            scheduler.step()
-        mean_loss = float(loss_sum) / seen
-        tell(loss=mean_loss)
-        if not math.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"training diverged: loss {mean_loss} in epoch {epoch} at learning rate {recipe.lr}"
-            )
-        on_test = None if test is None else accuracy(model, test, number)
+            mean_loss = float(loss_sum) / seen
+            tell(loss=mean_loss)
+            if not math.isfinite(mean_loss):
+                raise FloatingPointError(
+                    f"training diverged: loss {mean_loss} in epoch {epoch} at learning rate {recipe.lr}"
+                )
+            on_test = None if test is None else accuracy(model, test, number)
         yield Epoch(epoch, mean_loss, float(hits) / seen, on_test)
         keep.save(epoch, last=epoch == recipe.epochs)
 
@@ -244,7 +255,7 @@ def fit(
     """
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     if isinstance(model, str):
-        channels, size, _ = images.shape
+        channels, *size = images.shape
         weights = seeds.derived(seed, "victim weights")
         model = build(model, len(images.classes), channels=channels, size=size, seed=weights)
     for epoch in epochs(model, images, chosen, seed=seed, test=test, device=device, defense=defense):
@@ -279,10 +290,12 @@ def accuracy(model: nn.Module, images: Images, precision: str = "float32") -> fl
     Learning curves are measured in the precision of the recipe: on a processor with native bfloat16, 10,000 test
     pictures after each epoch would otherwise take longer than the training.
     """
-    hits = sum(int((logits.argmax(1) == y).sum()) for logits, _, y in _outputs(model, images, precision))
-    return hits / len(images)
+    with arithmetic(precision):
+        hits = sum((logits.argmax(1) == y).sum() for logits, _, y in _outputs(model, images, precision))
+    return int(hits) / len(images)
 
 
 def features(model: nn.Module, images: Images) -> Tensor:
-    """What feeds the last linear layer, for every picture in order: (N, d) float32, on the CPU."""
-    return torch.cat([features.cpu() for _, features, _ in _outputs(model, images, "float32")])
+    """What feeds the last linear layer, for every picture in order: (N, d) IEEE float32, on the model's device."""
+    with arithmetic("float32"):
+        return torch.cat([features for _, features, _ in _outputs(model, images, "float32")])

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from samples import pictures
 
-from miue.errors import InputError
 from miue.pgd import Budget, pgd
 from miue.poisons import generate, options
 from miue.poisons.base import sweep
@@ -51,7 +50,7 @@ def test_the_source_is_trained_on_attacked_pictures_with_their_labels(images):
     x, y = images.batch(torch.arange(12))
     attack = Attack(4 / 255, steps=3)
     assert attack.prepare(images, 0) is images
-    now = Moment(lambda pictures, labels: loss(pictures, labels)[None], 4, seeded(), 0.0)
+    now = Moment(lambda pictures, labels: loss(pictures, labels)[None], 4, seeded(), seeded(), 0.0)
     trained_on, targets = attack.batch(x, y, now)
     assert targets is y and (255 * trained_on - x).abs().max() < 4.001
     assert loss(trained_on, y) > loss(x.float() / 255, y)
@@ -101,7 +100,7 @@ def test_gradients_pass_the_attack_as_if_it_were_added(batch):
     x, y = batch
     weights = torch.randn(x.shape, generator=seeded(1))
     gradients = []
-    for inner in (None, Attack(4 / 255, steps=2)):
+    for inner in (None, partial(Attack(4 / 255, steps=2).against, noise=seeded(4))):
         moving = x.clone().requires_grad_()
         value = expect(lambda pictures, labels: (pictures * weights).sum(), 1, seeded(), inner)(moving, y)
         gradients.append(torch.autograd.grad(value, moving)[0])
@@ -112,11 +111,14 @@ def test_gradients_pass_the_attack_as_if_it_were_added(batch):
 def test_delta_lowers_the_loss_of_attacked_pictures_that_it_has_not_seen(images, batch, inner_steps):
     x, y = batch
     delta = torch.zeros(images.x.shape, dtype=torch.float16)
-    inner = Attack(4 / 255, inner_steps)
+    inner = partial(Attack(4 / 255, inner_steps).against, noise=seeded(4))
     budget = Budget(8 / 255)
     seen = expect(loss, 2, seeded(1), inner)
     sweep(images, delta, seen, batch=24, budget=budget, step=2 / 255, steps=6, order=seeded(2))
-    before, after = (expect(loss, 4, seeded(3), Attack(4 / 255, steps=4))(x + d / 255, y) for d in (0, delta))
+    attacked = Attack(4 / 255, steps=4)
+    before, after = (
+        expect(loss, 4, seeded(3), partial(attacked.against, noise=seeded(5)))(x + d / 255, y) for d in (0, delta)
+    )
     assert after < 0.8 * before
 
 
@@ -149,17 +151,3 @@ def test_the_paper_presets_are_the_published_settings():
 @pytest.mark.parametrize("method", ["rem", "sem"])
 def test_the_small_presets_stay_small(method):
     assert options(method, "quick").passes < 30 and options(method, "laptop").passes < 120
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"eot": 0}, "eot: 0; it must be above 0"),
-        ({"inner_steps": -1}, "inner_steps: -1; it must be 0 or above"),
-        ({"source_epsilon": 0.0}, r"source_epsilon: 0\.0; it must be above 0"),
-        ({"steps": 0}, "steps: 0; it must be above 0"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(change, message):
-    with pytest.raises(InputError, match=message):
-        options("rem", "quick", **change)

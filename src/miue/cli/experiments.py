@@ -11,6 +11,7 @@ from miue.cli.options import CellLimit, Table, at_least
 from miue.errors import InputError
 from miue.files import atomic
 from miue.models import MODELS
+from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.text import aligned
 
@@ -92,7 +93,7 @@ def bench(
     ] = None,
     n_classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
     channels: Annotated[int, typer.Option(help="Channels of the pictures.")] = 3,
-    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto.")] = "float32",
+    precision: Annotated[str, typer.Option(help=f"Of training and testing: {', '.join(PRECISIONS)}.")] = "float32",
     batch: Annotated[int, typer.Option(help="Pictures in a batch.")] = 128,
     again: Annotated[bool, typer.Option(help="Measure although a result is kept.")] = False,
     out: Table = None,

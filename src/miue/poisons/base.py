@@ -14,6 +14,7 @@ from miue.images import Images
 from miue.models import Network, build, forward
 from miue.pgd import Budget, fit_to_pictures, pgd
 from miue.poisons.poison import Poison
+from miue.precision import LOSS_SCALE, arithmetic, precision
 from miue.progress import tell
 from miue.store import provenance
 
@@ -21,7 +22,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures (B, C, H, W), float in 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes), features (B, d), labels (B,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Made:
     """What a method returns.
 
@@ -69,7 +70,7 @@ class Method:
 
 def source_network(model: str, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device; `seed` is that of the perturbation."""
-    channels, size, _ = images.shape
+    channels, *size = images.shape
     weights = seeds.surrogate(seed).weights
     return build(model, len(images.classes), channels=channels, size=size, seed=weights).to(images.device)
 
@@ -120,16 +121,19 @@ def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> t
     return position.argsort().tensor_split(-(-len(labels) // size))
 
 
-def on_outputs(network: nn.Module, objective: Objective) -> Loss:
+def on_outputs(network: nn.Module, objective: Objective, number: str = "float32") -> Loss:
     """Turn an objective on a network's outputs into a loss on pictures, with the network as it stands now.
 
-    The loss is float32 whatever the victims use: made in bfloat16, source network and gradients, the quick MI-UE
-    perturbation of Digits-M left its victim 40 % instead of 17 % (one run each).
+    The network computes in `number`, one of `PRECISIONS`; for float16 the loss is scaled, for only the signs of its
+    gradients count. Methods ask for float32 whatever the victims use: made in bfloat16, source network and gradients,
+    the quick MI-UE perturbation of Digits-M left its victim 40 % instead of 17 % (one run each).
     """
     fixed = fuse(network.eval())  # a copy with batch norm folded into the convolutions, a fifth faster
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
-        return objective(*forward(fixed, pictures), labels)
+        resolved = precision(number, pictures.device)
+        value = objective(*forward(fixed, pictures, resolved), labels)
+        return LOSS_SCALE * value if resolved == "float16" else value
 
     return loss
 
@@ -154,19 +158,26 @@ def sweep(
     `rounding` is one of `ROUNDINGS`. Before the steps of each batch, `begin` is told the rows of `images` in it, for a
     loss that has to know them. A long sweep has a checkpoint of its own, `keep`, and goes on at the batch where it was
     stopped.
+
+    Raises:
+        FloatingPointError: a gradient was not finite.
     """
     batches = balanced_batches(images.y, batch, order)
     keep = Checkpoint() if keep is None else keep
     keep.hold(delta=delta, generator=order)
+    finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked once, so that no batch has to wait
     for number in range(keep.restore(), len(batches)):
         index = batches[number]
         x, y = images.batch(index)
         start = delta[index.to(delta.device)].to(x.device)
         begin(index)
         moved = pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)
+        finite &= moved.isfinite().all()
         put(delta, index, moved.round() if rounding == "each_pass" else moved)
         tell(pictures=steps * len(y))
         keep.save(number + 1)
+    if not finite:
+        raise FloatingPointError("pgd pass: a gradient is not finite; take precision float32, or another recipe")
 
 
 def make(
@@ -187,7 +198,10 @@ def make(
     about = images.record()  # before the pictures are ordered, so that they are hashed once
     ordered = images.subset(torch.argsort(images.ids)).on(images.device)
     keep = Checkpoint() if keep is None else keep
-    made = method.make(ordered, model, budget, options, seed, keep)
+    trained = getattr(options, "source", None)  # the recipe of a surrogate, where there is one
+    number = precision("float32" if trained is None else trained.precision, images.device)
+    with arithmetic(number):
+        made = method.make(ordered, model, budget, options, seed, keep)
     delta, largest = whole(ordered, made.delta), 0
     for index in ordered.chunks():
         x, _ = ordered.batch(index)
@@ -207,6 +221,7 @@ def make(
         "passes": options.passes if made.passes is None else made.passes,
         "passes_allowed": options.passes,
         "model": model,
+        "precision": number,
         "bounded": method.bounded,
         "epsilon": budget.epsilon if method.bounded else None,
         "levels": budget.levels if method.bounded else largest,

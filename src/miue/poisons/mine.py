@@ -44,16 +44,17 @@ class Mine:
         self._log_average: Tensor | None = None
         self._value = torch.zeros(())
 
-    def on_outputs(self, network: Network, images: Images, objective: Objective) -> Loss:
+    def on_outputs(self, network: Network, images: Images, objective: Objective, number: str = "float32") -> Loss:
         """Do what `base.on_outputs` does, with the term added; `base.sweep` then has to call `begin`.
 
         Args:
             network: as it stands now.
             images: the clean pictures; their features are taken here, once.
             objective: of the method itself.
+            number: the precision, one of `miue.precision.PRECISIONS`.
         """
         if not self.weight:
-            return on_outputs(network, objective)
+            return on_outputs(network, objective, number)
         features = train.features(network, images)
         # One scale for all units: a unit that is silent on clean pictures has none of its own.
         self._centre, self._scale = features.mean(0), features.std().clamp(min=1e-6)
@@ -62,11 +63,12 @@ class Mine:
         def regularised(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
             return objective(logits, features, labels) + self.weight * self.estimate(features)
 
-        return on_outputs(network, regularised)
+        return on_outputs(network, regularised, number)
 
     def begin(self, rows: Tensor) -> None:
         """Say which pictures, (B,) int64, the coming batches of features belong to."""
-        self._rows = rows.cpu()
+        if self.weight:
+            self._rows = rows.to(self._clean.device)
 
     def estimate(self, features: Tensor) -> Tensor:
         """Let the critic learn one step, then estimate I(g(x); g(x + delta)) in nats.
@@ -80,8 +82,8 @@ class Mine:
         count = len(features)
         if count < 2:
             return features.new_zeros(())
-        clean = self._clean[self._rows].to(features.device)[None]
-        perturbed = ((features - self._centre.to(features.device)) / self._scale.to(features.device))[None]
+        clean = self._clean[self._rows][None]
+        perturbed = ((features - self._centre) / self._scale)[None]
         scores = self.critic.scores(clean, perturbed.detach(), count)
         lost, self._log_average = loss("mine", scores, self._log_average)
         self._optimiser.zero_grad()

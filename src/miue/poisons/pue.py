@@ -26,7 +26,7 @@ from torch.func import functional_call
 
 from miue import seeds, train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, InputError, Positive
 from miue.images import Images
 from miue.models import forward
 from miue.pgd import Budget
@@ -45,13 +45,12 @@ class PUE(EM):
     """
 
     scope: str = "class"
-    sigma: float = 0.02
-    draws: int = 3
+    sigma: Positive = 0.02
+    draws: Count = 3
     noisy_source: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "sigma", "draws")
         if self.mine:
             raise InputError(f"mine: {self.mine}; PUE takes no MINE term, it must be 0")
 
@@ -79,9 +78,9 @@ def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, kee
     With a noisy source, its accuracy on the perturbed pictures, which ends the rounds, is that under noise.
     """
     network = source_network(model, images, seed)
-    draws = seeds.stream(seed, "perturbation")
-    noisy = NoisyWeights(network, options.sigma, draws)
-    keep.hold(draws=draws)
+    draws, noise = seeds.stream(seed, "perturbation"), seeds.stream(seed, "perturbation noise", images.device)
+    noisy = NoisyWeights(network, options.sigma, draws, noise)
+    keep.hold(draws=draws, noise=noise)
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         noisy.eval()
@@ -98,18 +97,19 @@ class NoisyWeights(nn.Module):
     Args:
         network: its buffers (the statistics of batch norm) stay free of noise.
         sigma: largest standard deviation; that of a pass is uniform in [0, sigma].
-        generator: on the CPU.
+        generator: of the standard deviations, on the CPU.
+        noise: of the noise itself, on the weights' device.
     """
 
-    def __init__(self, network: nn.Module, sigma: float, generator: torch.Generator) -> None:
+    def __init__(self, network: nn.Module, sigma: float, generator: torch.Generator, noise: torch.Generator) -> None:
         super().__init__()
-        self.network, self.sigma, self.generator = network, sigma, generator
+        self.network, self.sigma, self.generator, self.noise = network, sigma, generator, noise
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map pictures (B, C, H, W), float in [0, 1], to the logits and features of one draw."""
         scale = self.sigma * float(torch.rand((), generator=self.generator))
         weights = {
-            name: weight + scale * torch.randn(weight.shape, generator=self.generator).to(weight.device)
+            name: weight + scale * torch.randn(weight.shape, generator=self.noise, device=weight.device)
             for name, weight in self.network.named_parameters()
         }
         return functional_call(self.network, weights, (x,))
@@ -118,12 +118,12 @@ class NoisyWeights(nn.Module):
 @torch.no_grad()
 def noisy_accuracies(network: nn.Module, images: Images, *, sigma: float, draws: int, seed: int = 0) -> list[float]:
     """Accuracies on `images` of `draws` copies of `network` with N(0, sigma^2) noise on every weight, ascending."""
-    generator = seeds.stream(seed, "perturbation")
+    noise = seeds.stream(seed, "perturbation noise", next(network.parameters()).device)
     found = []
     for _ in range(draws):
         noisy = copy.deepcopy(network)
         for weight in noisy.parameters():
-            weight.add_(sigma * torch.randn(weight.shape, generator=generator).to(weight.device))
+            weight.add_(sigma * torch.randn(weight.shape, generator=noise, device=weight.device))
         found.append(train.accuracy(noisy, images))
     return sorted(found)
 

@@ -175,7 +175,7 @@ ANSWERED = (
         "holds as mathematics",
         "The chapter proves such bounds without normality and gives their conditions: the entropy of the perturbed "
         "features given the clean ones enters with a minus, the log-determinant alone means nothing, and the bound of "
-        "noised features never falls below the entropy of the labels.",
+        "noised features gets below the entropy of the labels only where the features lose the class.",
         pages=("covariance",),
     ),
     Verdict(

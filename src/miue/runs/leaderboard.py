@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from miue.entries import CLEAN, NONE, WITHHELD, settled
+from miue.entries import CLEAN, NONE, WITHHELD
 from miue.errors import InputError
 from miue.judging import believed, judged, marks
 from miue.pgd import Budget
 from miue.poisons import METHODS
+from miue.records import settled
 from miue.runs import reference
 from miue.specs import parse_epsilon
 

@@ -11,8 +11,8 @@ from miue.data import check_name
 from miue.entries import CLEAN, NONE
 from miue.errors import InputError, choose
 from miue.mi import ESTIMATORS
-from miue.models import PRECISIONS
 from miue.pgd import Budget
+from miue.precision import PRECISIONS
 
 
 def _one_of(argument: str, known: Iterable[str]) -> Callable[[str], str]:

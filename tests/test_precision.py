@@ -1,0 +1,146 @@
+"""Precisions: what a name says is what convolutions do, for forward and backward, and only as long as it was asked."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from defenses.test_defenses_contract import SMALL as DEFENSE
+from poisons.test_methods_contract import SMALL as METHOD
+from samples import pictures
+
+from miue import defenses, layers, train
+from miue.errors import InputError
+from miue.models import build, forward
+from miue.pgd import Budget
+from miue.poisons import generate
+from miue.poisons.base import on_outputs, sweep
+from miue.precision import PRECISIONS, arithmetic, precision
+from miue.recipes import Recipe
+
+CPU = torch.device("cpu")
+IEEE, TF32 = (False, "highest"), (True, "high")
+SHORT = Recipe(epochs=2, lr=0.05, schedule="one_cycle", batch=16, precision="float32")
+
+
+def switches():
+    return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+@pytest.fixture(autouse=True)
+def as_pytorch_has_them():
+    """PyTorch's own choice: convolutions as TF32, products of matrices not."""
+    with arithmetic("float32"):  # to put back what was
+        torch.backends.cudnn.allow_tf32 = True
+        yield
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The switches at every forward and every backward pass of a network."""
+    found = []
+
+    class Watch(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            found.append(switches())
+            return x.clone()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, gradient):
+            found.append(switches())
+            return gradient
+
+    once = F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda x, *others: Watch.apply(once(x, *others)))
+    return found
+
+
+def test_a_name_is_resolved_or_refused():
+    assert precision("float32", CPU) == "float32" and precision("tf32", torch.device("cuda")) == "tf32"
+    assert precision("auto", CPU) in ("float32", "bfloat16")
+    with pytest.raises(InputError, match="precision: 'half'.*float32, tf32, float16, bfloat16"):
+        precision("half", CPU)
+    with pytest.raises(InputError, match="precision: 'tf32' on a CPU"):
+        precision("tf32", CPU)
+
+
+@pytest.mark.parametrize("name", PRECISIONS[1:])
+def test_the_switches_hold_inside_and_are_as_they_were_afterwards(name):
+    before = switches()
+    with arithmetic(name):
+        assert switches() == (TF32 if name == "tf32" else IEEE)
+        with arithmetic("float32"):
+            assert switches() == IEEE
+        assert switches() == (TF32 if name == "tf32" else IEEE)
+    assert switches() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch before 2.9 has the older switches only")
+def test_whoever_set_the_newer_switches_finds_them_again_and_is_overruled_inside():
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    conv.fp32_precision, matmul.fp32_precision = "ieee", "tf32"
+    with arithmetic("float32"):
+        assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "ieee")
+    assert (conv.fp32_precision, matmul.fp32_precision) == ("ieee", "tf32")
+
+
+def test_victims_features_defenses_and_surrogates_compute_in_ieee_float32_all_through(seen, images):
+    for name in ("adversarial_training", "d_vae"):
+        network = train.fit(images, "lenet5", SHORT, defense=defenses.build(name, **DEFENSE[name]))
+    train.accuracy(network, images)
+    train.features(network, images)
+    layers.activations(network, images.x.float() / 255)
+    for method in ("mi_ue", "em", "gue", "uc"):
+        generate(method, images, preset="quick", model="lenet5", device="cpu", **METHOD[method])
+    assert set(seen) == {IEEE} and switches() == (True, "highest")
+
+
+def test_between_two_epochs_the_caller_has_his_own_switches_back(images):
+    before = switches()
+    for _ in train.epochs(build("lenet5", 4, size=8), images, SHORT):
+        assert switches() == before
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_training_in_halves_comes_near_to_that_in_float32(name):
+    images, found = pictures(n=32), {}
+    for number in ("float32", name):
+        network = build("mlp2:width=0.1", 4, size=8)
+        recipe = Recipe(epochs=12, lr=0.05, schedule="constant", batch=16, clip_norm=5.0, precision=number)
+        found[number] = [epoch.loss for epoch in train.epochs(network, images, recipe)]
+        assert all(weight.dtype == torch.float32 for weight in network.parameters())
+    assert found[name] != found["float32"]
+    assert found[name][-1] == pytest.approx(found["float32"][-1], abs=0.1)
+
+
+def test_small_gradients_outlast_float16_by_the_loss_scale(images):
+    network = build("lenet5", 4, size=8)
+    x, y = images.batch(torch.arange(len(images)))
+    x = (x.float() / 255).requires_grad_()
+
+    def small(logits, features, labels):
+        return 1e-4 * F.cross_entropy(logits, labels)
+
+    exact, halved = (
+        torch.autograd.grad(on_outputs(network, small, number)(x, y), x)[0].sign() for number in ("float32", "float16")
+    )
+    unscaled = torch.autograd.grad(small(*forward(network, x, "float16"), y), x)[0].sign()
+    assert (exact == halved).float().mean() > 0.97 > (exact == unscaled).float().mean()
+
+
+def test_a_pgd_pass_whose_gradients_overflow_is_no_result(images):
+    network = build("lenet5", 4, size=8)
+    loss = on_outputs(network, lambda logits, features, labels: 1e9 * logits.sum(), "float16")
+    with pytest.raises(FloatingPointError, match="pgd pass: a gradient is not finite"):
+        how = {"batch": 24, "budget": Budget(8 / 255), "step": 1 / 255, "steps": 2, "order": torch.Generator()}
+        sweep(images, torch.zeros(images.x.shape, dtype=torch.float16), loss, **how)
+
+
+@pytest.mark.parametrize(("method", "number"), [("mi_ue", "bfloat16"), ("em", "float16"), ("lsp", "float32")])
+def test_the_record_of_a_perturbation_tells_its_precision(images, method, number):
+    changes = {} if method == "lsp" else {"precision": number, "epochs": 1, "steps": 1}
+    poison = generate(method, images, preset="quick", model="lenet5", device="cpu", **changes)
+    assert poison.record["precision"] == number

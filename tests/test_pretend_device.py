@@ -1,0 +1,79 @@
+"""Everything that works on a GPU, on one that is not there: nothing meets a tensor of the other device."""
+
+import pretend
+import pytest
+import torch
+from defenses.test_defenses_contract import SMALL as DEFENSE
+from poisons.test_methods_contract import QUICK as BRIEF
+from poisons.test_methods_contract import SMALL as METHOD
+from poisons.test_methods_contract import VARIANTS, stops
+from samples import pictures
+
+from miue import defenses, steps, train
+from miue.checkpoint import Checkpoint
+from miue.defenses import DEFENSES
+from miue.mi import with_controls
+from miue.poisons import generate
+from miue.recipes import Recipe
+from miue.specs import parse
+
+__all__ = ["stops"]  # a fixture
+
+RECIPE = Recipe(epochs=2, lr=0.05, schedule="one_cycle", batch=16, flip=True, crop=1, precision="float32")
+
+
+def make(spec, **settings):
+    method, options = parse(spec)
+    common = {"preset": "quick", "model": "lenet5:width=0.5", "device": pretend.DEVICE}
+    return generate(method, pictures(), **common, **METHOD[method] | options | settings)
+
+
+def slowly(specs, *quick):
+    return [spec if spec in quick else pytest.param(spec, marks=pytest.mark.slow) for spec in specs]
+
+
+@pytest.mark.parametrize("spec", [*METHOD, *slowly(VARIANTS, "tap:mine=0.1")])
+def test_a_method_runs_and_its_delta_is_at_home_on_the_cpu(gpu, spec):
+    poison = make(spec)
+    assert type(poison.delta) is torch.Tensor and poison.delta.abs().max() > 0
+    assert gpu.counts["kernels"] > 0
+
+
+@pytest.mark.parametrize("spec", slowly(sorted({*METHOD, *VARIANTS} - BRIEF), "em:mine=0.1", "gue", "pue"))
+def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, stops, tmp_path):
+    whole = make(spec)
+    for _ in range(40):
+        try:
+            again = make(spec, keep=Checkpoint(tmp_path))
+            break
+        except stops:
+            pass
+    assert torch.equal(again.delta, whole.delta)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_defense_runs_where_the_victim_is_trained(gpu, name):
+    defense = defenses.build(name, **DEFENSE.get(name, {}))
+    victim = train.fit(pictures(), "lenet5:width=0.5", RECIPE, defense=defense)
+    assert next(victim.parameters()).device == pretend.DEVICE
+
+
+def test_a_victim_is_measured_where_it_was_trained(gpu):
+    images = pictures()
+    settings = {"model": "lenet5:width=0.5", "epochs": 2, "batch": 16, "precision": "float32"}
+    for _ in ("trained", "loaded"):
+        victim = steps.victim(images, images, **settings)
+        assert next(victim.model.parameters()).device == pretend.DEVICE
+        gpu.counts.clear()
+        features = train.features(victim.model, images)
+        assert features.device == pretend.DEVICE and gpu.counts["to cpu"] == gpu.counts["wait for a number"] == 0
+        assert train.accuracy(victim.model, images) == victim.last and gpu.counts["wait for a number"] == 1
+
+
+def test_an_estimate_of_information_takes_features_of_the_device(gpu):
+    images = pictures()
+    network = train.fit(images, "lenet5:width=0.5", RECIPE)
+    features = train.features(network, images)
+    there = with_controls(features, features, images.y, n_slices=4)
+    here = with_controls(features.cpu(), features.cpu(), images.y, n_slices=4)
+    assert there.mi.value == pytest.approx(here.mi.value)
