@@ -37,8 +37,9 @@ def test_a_record_tells_data_scale_seeds_versions_hardware_commits_and_times():
 
 @pytest.mark.parametrize("rows", ["entries", "runs"])
 def test_a_page_of_before_is_known_by_entries_that_do_not_say_whether_they_are_twins(rows):
-    old, new = ({"metrics": {rows: [{"method": "em"} | more]}} for more in ({}, {"twin": "none"}))
-    assert summary.outdated(old) and not summary.outdated(new)
+    now = {"twin": "none", "victim_steps": 20}
+    for own, outdated in (({}, True), ({"twin": "none"}, True), (now, False)):
+        assert summary.outdated({"metrics": {rows: [{"method": "em"} | now, {"method": "em"} | own]}}) == outdated
     assert not summary.outdated({"metrics": {"speeds": []}})  # a page that measures no entries
 
 

@@ -41,8 +41,11 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def outdated(record: Mapping[str, Any]) -> bool:
-    """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`."""
-    return any("twin" not in row for row in _rows(record))
+    """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`.
+
+    A page that is drawn anew from an older file of records has the field `twin`, filled in, and no optimiser steps.
+    """
+    return any(not {"twin", "victim_steps"} <= row.keys() for row in _rows(record))
 
 
 def scale(record: Mapping[str, Any]) -> str:
