@@ -29,16 +29,22 @@ def main(
     recipe: Annotated[str, typer.Option(help="Training of the victims.")] = "paper",
     adversarial: Annotated[str, typer.Option(help="Adversarial training of the victims.")] = "adversarial",
     network: Annotated[str, typer.Option(help="Source and victim.")] = "resnet18",
-    seed: Annotated[int, typer.Option(help="Of perturbations and victims.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the perturbations.")] = 0,
+    victims: Annotated[int, typer.Option(help="Victims that each perturbation meets, of seeds from `seed` on.")] = 1,
+    passes: Annotated[str, typer.Option(help="That a method may take: equal (as MI-UE), own, or a number.")] = "equal",
 ) -> None:
     """Measure every method, then clean pictures and MI-UE under adversarial training."""
-    plain = [Entry(method, network, seed=seed, source=network) for method in METHODS]
-    defended = [Entry(method, network, DEFENSE, seed, source=network) for method in ("clean", "mi_ue")]
+    common = {"seed": seed, "source": network}
+    met = range(seed, seed + victims)
+    plain = [Entry(method, network, victim_seed=other, **common) for method in METHODS for other in met]
+    defended = [Entry(m, network, DEFENSE, victim_seed=other, **common) for m in ("clean", "mi_ue") for other in met]
+    allowed = int(passes) if passes.isdecimal() else passes
     for training, wanted in ((recipe, plain), (adversarial, defended)):
-        setting = Setting(data, n_train, n_test, size, preset, training, n_slices=512)
+        setting = Setting(data, n_train, n_test, size, preset, training, n_slices=512, passes=allowed)
         name = f"{data.rpartition(':')[2].replace('/', '_')}-{preset}-{training.replace(':', '_')}.jsonl"
         table = compare(wanted, setting, Records(out / name, setting))
-        print(table[["method", "defense", "test_accuracy", "mi", "perturbation_seconds", "device"]].to_string())
+        shown = ["method", "defense", "victim_seed", "test_accuracy", "mi", "passes", "perturbation_seconds", "device"]
+        print(table[shown].to_string())
 
 
 if __name__ == "__main__":

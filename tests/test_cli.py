@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import signal
@@ -10,20 +11,20 @@ import pytest
 from typer.testing import CliRunner
 
 from miue import cli
-from miue.poisons import Poison
+from miue.poisons import Poison, foreign
 
 
 def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
     file = tmp_path / "out" / "delta.safetensors"
-    code, out, _ = miue("poison", "--method", "random", *data, "--epsilon", "4/255", "--out", file)
+    code, out, _ = miue("poison", "--method", "random", *data, "--epsilon", "0.019", "--out", file)
     assert code == 0
-    assert "4 of 255 grey levels" in out
+    assert "budget: epsilon 0.019 (4 levels)" in out and "4 of 255 grey levels" in out
     assert Poison.load(file).delta.abs().max() <= 4
 
     short = ["--set", "epochs=2", "--set", "batch=4", "--recipe", "quick"]
     code, out, _ = miue("train", *data, "--poison", file, *short, "--out", tmp_path / "t.json")
-    assert code == 0 and "clean test accuracy: last" in out
+    assert code == 0 and "clean test accuracy: last" in out and "perturbation: random, up to 4 of 255" in out
     record = json.loads((tmp_path / "t.json").read_text())
     assert record["poison"]["method"] == "random" and record["poison"]["levels"] == 4
     assert 0 <= record["metrics"]["test_accuracy_last"] <= 1 and len(record["history"]) == 2
@@ -52,8 +53,9 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
     noise = np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.int8)
     np.save(tmp_path / "noise.npy", noise)
-    code, out, _ = miue("adopt", tmp_path / "noise.npy", *data, "--out", tmp_path / "own.safetensors")
-    assert code == 0 and "at most 4 of 255 grey levels" in out
+    words = ["--out", tmp_path / "own.safetensors", "--epsilon", "0.02"]
+    code, out, _ = miue("adopt", tmp_path / "noise.npy", *data, *words)
+    assert code == 0 and "budget: epsilon 0.02 (5 levels)" in out
     delta = Poison.load(tmp_path / "own.safetensors").delta
     assert delta.shape == (12, 3, 16, 16) and (delta < 0).any()
 
@@ -67,8 +69,8 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path
         (["poison", "--out", "x", "--preset", "slow"], "preset: 'slow' does not exist; choose one of quick"),
         (["poison", "--out", "x", "--set", "speed=1"], "mi_ue option: 'speed' does not exist; choose one of"),
         (["poison", "--out", "x", "--set", "speed"], "--set: 'speed'; write it as NAME=VALUE"),
-        (["poison", "--out", "x", "--epsilon", "0"], "epsilon: 0 is out of range"),
-        (["poison", "--out", "x", "--epsilon", "200/255"], "epsilon: 0.784314 is out of range"),
+        (["poison", "--out", "x", "--epsilon", "0"], "epsilon: 0.0; it must be a number between 1/255 (1 level) and"),
+        (["poison", "--out", "x", "--epsilon", "200/255"], "epsilon: 0.7843137254901961; it must be"),
         (["train", "--poison", "none.safetensors"], "poison: none.safetensors does not exist"),
         (["poison", "--out", "x", "--method", "em:scope"], "em:scope: 'scope'; write it as NAME=VALUE"),
         (["adopt", "none.npy", "--data", "digits_m", "--n-train", "20", "--out", "x"], "none.npy"),
@@ -82,6 +84,14 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path
         (["run", "cifar10", "-p", "seeds=one"], "seeds: 'one'"),
         (["run", "cifar10", "-p", "methods=clean,magic"], "method: 'magic' does not exist; choose one of clean, mi_ue"),
         (["run", "nothing"], "nothing"),
+        (["train", "--only", "cats"], "--only: a part of what? Name the perturbation with --poison"),
+        (["train", "--ratio", "0.5"], "--ratio: a part of what? Name the perturbation with --poison"),
+        (["train", "--ratio", "nan"], "--ratio: nan; it must lie between 0 and 1"),
+        (["train", "--poison", "."], "poison: . cannot be read (is a directory)"),
+        (["train", "--seed", "-1"], "seed: -1; it must be a whole number, 0 or above"),
+        (["run", "cifar10", "--cell-limit", "nan"], "--cell-limit: nan; it must be above 0"),
+        (["run", "cifar10", "--limit", "0"], "--limit: 0; it must be above 0"),
+        (["sweep", "none.yaml", "--retries", "-1"], "--retries: -1; it must be 0 or above"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(miue, words, message, monkeypatch, tmp_path):
@@ -102,7 +112,7 @@ def test_a_perturbation_of_other_pictures_never_becomes_clean_training(miue, pic
 
 def test_failures_while_running_are_code_1(miue, picture_folder, tmp_path):
     data = ["--data", f"folder:{picture_folder}", "--size", 16]
-    code, _, err = miue("train", *data, "--set", "lr=1e12", "--set", "epochs=8", "--set", "schedule=constant")
+    code, _, err = miue("train", *data, "--set", "lr=1e9", "--set", "epochs=8", "--set", "schedule=constant")
     assert code == 1 and "training diverged" in err
 
 
@@ -119,6 +129,69 @@ def test_an_estimator_is_held_against_truth(miue, tmp_path):
     assert code == 2 and "something' cannot be imported" in err
     code, _, err = miue("mi", "check", "guess")
     assert code == 2 and "estimator: 'guess' does not exist; choose one of histogram" in err
+
+
+def test_a_function_of_the_users_own_never_ends_in_a_traceback(miue, tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text("import sys\ndef word(x, y): return 'word'\ndef leave(x, y): sys.exit(3)\nvalue = 3\n")
+    broken = tmp_path / "broken.py"
+    broken.write_text("1 / 0\n")
+    for name, message in (
+        ("os:getcwd", "'os:getcwd' failed: TypeError"),
+        (f"{own}:word", "failed: ValueError: could not convert string to float"),
+        (f"{own}:leave", "failed: SystemExit: 3"),
+        (f"{own}:value", "failed: TypeError: 'int' object is not callable"),
+        (f"{broken}:any", "cannot be imported: ZeroDivisionError"),
+        (":any", "cannot be imported: ValueError"),
+    ):
+        code, _, err = miue("mi", "check", name, "--n", 50, "--repeats", 2)
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_what_a_perturbation_file_can_be_told_about_is_told_by_options():
+    """Messages of `foreign.read` name its arguments; each has an option of `adopt`."""
+    told = " ".join(CliRunner().invoke(cli.app, ["adopt", "--help"], env={"COLUMNS": "200"}).output.split())
+    arguments = inspect.signature(foreign.read).parameters.keys() - {"path", "images"}
+    assert [name for name in arguments if f"--{name.replace('_', '-')}" not in told] == []
+
+
+def test_float_levels_are_adopted_from_the_shell(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "own.safetensors"]
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.float32))
+    code, _, err = miue("adopt", tmp_path / "noise.npy", *data)
+    assert code == 2 and "say which with scale=" in err
+    code, out, _ = miue(
+        "adopt", tmp_path / "noise.npy", *data, "--scale", "levels", "--rows", "classes", "--layout", "nhwc"
+    )
+    assert code == 0 and "at most 4 of 255 grey levels" in out
+
+
+def test_a_class_that_is_too_small_costs_its_part_and_not_the_measurement(miue, picture_folder, tmp_path):
+    for file in sorted((picture_folder / "train" / "cats").iterdir())[3:]:
+        file.unlink()
+    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--set", "epochs=1", "--set", "batch=4"]
+    code, out, _ = miue("mi", *data, "--model", "linear", "--n-slices", 4, "--out", tmp_path / "m.json")
+    assert code == 0 and "ceiling" in out and "given_class   left out: within class number 0" in out
+    record = json.loads((tmp_path / "m.json").read_text())
+    assert set(record["mutual_information"]) == {"mi", "null", "within_class", "ceiling"}
+    assert "too few" in record["left_out"]["given_class"]
+
+
+def test_a_seed_of_any_size_is_one(miue, picture_folder, tmp_path):
+    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "x.safetensors"]
+    code, _, err = miue("poison", "--method", "random", *data, "--seed", 2**64)
+    assert code == 0, err
+
+
+def test_an_unwritable_file_is_refused_before_anything_is_made(miue, tmp_path, monkeypatch):
+    monkeypatch.setattr("miue.data.load", lambda *args: pytest.fail("it was begun"))
+    monkeypatch.setattr("miue.mi.acceptance.check", lambda *args, **options: pytest.fail("it was begun"))
+    monkeypatch.setattr("miue.bench.table", lambda *args, **options: pytest.fail("it was begun"))
+    (tmp_path / "taken").write_text("a file")
+    for words in (["poison"], ["adopt", "x.npy"], ["train"], ["mi"], ["mi", "check", "ksg"], ["bench"]):
+        for out, message in ((tmp_path, "it is a folder"), (tmp_path / "taken" / "x", "taken is a file and no folder")):
+            code, _, err = miue(*words, "--out", out)
+            assert (code, err.count("\n")) == (2, 1) and message in err, words
 
 
 def test_help_gives_units_and_defaults():

@@ -12,8 +12,9 @@ import torch
 from samples import pictures
 
 from miue import poisons
-from miue.entries import Entry, Records, Setting, read
+from miue.entries import Entry, Setting
 from miue.errors import InputError
+from miue.records import Records, read
 
 SETTING = Setting(preset="quick", recipe="quick:epochs=1", n_slices=4)
 
@@ -57,7 +58,7 @@ def test_only_what_changes_pictures_needs_a_perturbation(entry, perturbs):
 def test_an_entry_names_what_is_special_about_it():
     assert str(Entry("em", "linear")) == "em -> linear"
     special = Entry("em", "linear", "cutmix", 2, "mlp2", "4/255", 0.5)
-    assert str(special) == "em -> linear, defense cutmix, seed 2, source mlp2, epsilon 4/255, ratio 0.5"
+    assert str(special) == "em -> linear, defense cutmix, seed 2, source mlp2, epsilon 4/255 (4 levels), ratio 0.5"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_an_entry_names_what_is_special_about_it():
         (Entry("em", "linear", source="resnet99"), "model: 'resnet99' does not exist"),
         (Entry("em", "linear", "prayer"), "defense: 'prayer' does not exist"),
         (Entry("em", "linear", epsilon="300/255"), "epsilon"),
-        (Entry("em", "linear", ratio=1.5), "ratio: 1.5; it must lie between 0 and 1"),
+        (Entry("em", "linear", ratio=1.5), "ratio: 1.5; it must be a number from 0 to 1"),
         (Entry("em", "linear", seed=-1), "seed: -1; it must be a whole number, 0 or above"),
         (Entry("withheld", "linear"), "ratio: 1 with all pictures withheld"),
     ],
@@ -86,7 +87,8 @@ def test_what_does_not_exist_is_refused(entry, message):
         ({"preset": "slow"}, "preset: 'slow' does not exist"),
         ({"recipe": "laptop:speed=2"}, "'speed' does not exist"),
         ({"estimator": "guess"}, "estimator: 'guess' does not exist"),
-        ({"n_slices": 0}, "n_slices: 0; it must be 1 or above"),
+        ({"passes": 0}, "passes: 0; it must be a whole number from 1 to 1,000,000,000, or text"),
+        ({"n_slices": 0}, "n_slices: 0; it must be a whole number from 1"),
     ],
 )
 def test_a_setting_that_does_not_exist_is_refused(change, message):
@@ -160,7 +162,8 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
 WRITER = """
 import sys, time
 from dataclasses import asdict
-from miue.entries import Entry, Records, Setting
+from miue.entries import Entry, Setting
+from miue.records import Records
 
 path, method, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
 setting = Setting(preset="quick", recipe="quick:epochs=1", n_slices=4)

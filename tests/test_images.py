@@ -1,3 +1,5 @@
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from samples import pictures
@@ -103,20 +105,106 @@ def test_content_hash_tells_pixels_labels_and_classes_apart(images):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.zeros(4, 3, 8, 8)}, "torch.float32; pictures must be"),
-        ({"x": torch.full((4, 3, 8, 8), float("nan"))}, "pictures must be"),
-        ({"x": torch.zeros(4, 8, 8, dtype=torch.uint8)}, r"shape \(4, 8, 8\)"),
+        ({"x": torch.full((4, 3, 8, 8), -1.0)}, "torch.float32 from -1 to -1; images must be whole grey levels"),
+        ({"x": torch.full((4, 3, 8, 8), 1.5)}, "images must be whole grey levels"),
+        ({"x": torch.full((4, 3, 8, 8), float("nan"))}, "images must be whole grey levels"),
+        ({"x": torch.full((4, 3, 8, 8), 256)}, "torch.int64 from 256 to 256"),
+        ({"x": torch.full((4, 3, 8, 8), True)}, "x: truth values"),
+        ({"x": np.zeros((4, 3, 8, 8), complex)}, "x: ndarray of complex128"),
+        ({"x": "four pictures"}, "x: str of"),
+        ({"x": np.ma.masked_equal(np.zeros((4, 3, 8, 8), np.uint8), 0)}, "x: 768 values are masked"),
+        ({"x": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "y": []}, "at least one"),
+        ({"x": torch.zeros(4, 8, 8, dtype=torch.uint8)}, r"shape \(4, 8, 8\); .* pass x\[:, None\]"),
+        ({"x": torch.zeros(4, 16, 16, 16, dtype=torch.uint8)}, r"shape \(4, 16, 16, 16\), .*permute\(0, 3, 1, 2\)"),
         ({"y": torch.tensor([0, 1, 2, 4])}, "label 4 is out of range"),
         ({"y": torch.tensor([0, 1, -1, 2])}, "label -1 is out of range"),
-        ({"y": torch.tensor([0, 1])}, "labels must be 4 integers"),
-        ({"y": torch.tensor([0.0, 1, 2, 3])}, "labels must be 4 integers"),
+        ({"y": torch.tensor([0, 1])}, "y: shape .2,., int64; it must be 4 whole numbers"),
+        ({"y": torch.tensor([0.5, 1, 2, 3])}, "y: shape .4,., float64; it must be 4 whole numbers"),
+        ({"y": [0, 1, 2, 1e30]}, "y: shape .4,., float64; it must be 4 whole numbers"),
+        ({"y": np.array([0, 1, 2, 2**63], np.uint64)}, "y: shape .4,., uint64; it must be 4 whole numbers"),
+        ({"y": list("abcd")}, "y: shape .4,., <U1; it must be 4 whole numbers"),
+        ({"y": torch.eye(4)}, "y: shape .4, 4."),
+        ({"y": pd.Series([0, 1, 2, None], dtype="Int64")}, "y: 1 values are missing"),
         ({"ids": torch.tensor([1, 1, 2, 3])}, "ids: 3 different"),
+        ({"ids": torch.tensor([0.5, 1, 2, 3])}, "ids: shape .4,., float64"),
     ],
 )
 def test_what_is_no_labelled_picture_is_refused(changes, message):
     good = {"x": torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "y": torch.arange(4), "classes": list("abcd")}
     with pytest.raises(InputError, match=message):
         Images(**(good | changes))
+
+
+LEVELS = pictures(n=8, size=10).x[:, :, :8].numpy()
+PIXELS = {
+    "channels last": LEVELS.transpose(0, 2, 3, 1),
+    "channels last, a copy": torch.tensor(LEVELS).permute(0, 2, 3, 1).contiguous(),
+    "rows turned round twice": LEVELS[:, :, ::-1].copy()[:, :, ::-1],
+    "most significant byte first": LEVELS.astype(">i4"),
+    "uint16": LEVELS.astype(np.uint16),
+    "uint64": LEVELS.astype(np.uint64),
+    "whole floats": LEVELS.astype(np.float64),
+    "fractions": LEVELS / 255,
+    "float16 fractions": (LEVELS / 255).astype(np.float16),
+    "long fractions": LEVELS.astype(np.longdouble) / 255,
+    "read only": np.frombuffer(LEVELS.tobytes(), np.uint8).reshape(LEVELS.shape),
+    "lists": LEVELS.tolist(),
+    "a list of arrays": list(LEVELS),
+    "a list of tensors": [torch.tensor(picture) for picture in LEVELS],
+    "a tensor that wants gradients": torch.tensor(LEVELS / 255, requires_grad=True),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", PIXELS.values(), ids=PIXELS)
+def test_pixels_are_read_as_what_they_are(x):
+    read, plain = (Images(values, np.arange(8) % 4) for values in (x, torch.tensor(LEVELS)))
+    assert read.shape == (3, 8, 10) and read.x.dtype == torch.uint8
+    assert torch.equal(read.x, plain.x) and read.content_hash == plain.content_hash
+
+
+def test_uint8_is_shared_and_not_copied():
+    x = np.zeros((4, 8, 10, 3), np.uint8)
+    images = Images(x, torch.arange(4))
+    x[2, 5, 7, 1] = 9
+    assert images.x[2, 1, 5, 7] == 9
+
+
+def test_pictures_of_many_channels_stay_channels_first():
+    assert Images(torch.zeros(2, 12, 32, 32, dtype=torch.uint8), [0, 1]).shape == (12, 32, 32)
+    assert Images(torch.zeros(2, 28, 28, 1, dtype=torch.uint8), [0, 1]).shape == (1, 28, 28)
+
+
+LABELS = {
+    "a list": [1, 0, 2, 1],
+    "floats": [1.0, 0.0, 2.0, 1.0],
+    "small and big-endian": np.array([1, 0, 2, 1], ">i2"),
+    "turned round": np.array([1, 2, 0, 1])[::-1],
+    "a series": pd.Series([1, 0, 2, 1], index=[7, 7, 7, 7]),
+    "a slice of a series": pd.Series([9, 1, 0, 2, 1])[1:],
+    "a nullable series": pd.Series([1, 0, 2, 1], dtype="Int64"),
+    "bytes": torch.tensor([1, 0, 2, 1], dtype=torch.uint8),
+}
+
+
+@pytest.mark.parametrize("y", LABELS.values(), ids=LABELS)
+def test_labels_are_read_as_what_they_are(y):
+    images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), y)
+    assert images.y.tolist() == [1, 0, 2, 1] and images.y.dtype == torch.int64
+
+
+def test_truth_values_are_two_classes():
+    assert Images(torch.zeros(3, 3, 8, 8, dtype=torch.uint8), [True, False, True]).y.tolist() == [1, 0, 1]
+
+
+def test_a_subset_may_be_a_mask_or_a_list_of_places(images):
+    mask = np.arange(48) % 3 == 1
+    assert images.subset(mask).subset([True] + [False] * 15).ids.tolist() == [1]
+    assert images.subset(torch.tensor(mask)).ids.tolist() == list(range(1, 48, 3))
+    assert images.subset([5, -1]).ids.tolist() == [5, 47] and len(images.subset([])) == 0
+    for wrong in ([48], [-49], [True, False], [0.5], [[1]]):
+        with pytest.raises(InputError, match="index: "):
+            images.subset(wrong)
 
 
 def test_delta_of_another_shape_or_type_is_refused(images):

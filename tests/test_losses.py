@@ -37,6 +37,64 @@ def test_gradient_is_finite_where_features_coincide():
     assert z.grad.isfinite().all()
 
 
+def collapsed(spread, centres):
+    """Ten classes around these centres (10, 64), in float32, and their labels."""
+    g, y = torch.Generator().manual_seed(0), torch.arange(250) % 10
+    return centres[y] + spread * torch.randn(250, 64, generator=g), y
+
+
+def by_differences(z, y):
+    """The distance term and its gradient from float64 differences, pair by pair."""
+    z = z.double().requires_grad_()
+    distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist") * (y[:, None] == y)
+    value = (1 + distance.sum(1) / z.shape[1]).log().mean()
+    return value.item(), torch.autograd.grad(value, z)[0]
+
+
+def value_and_gradient(term, z, y):
+    z = z.clone().requires_grad_()
+    value = term(z, y)
+    return value.item(), torch.autograd.grad(value, z)[0]
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-4, 1e-6])
+def test_distances_keep_their_digits_as_classes_collapse(spread):
+    z, y = collapsed(spread, torch.randn(10, 64, generator=torch.Generator().manual_seed(1)).relu())
+    value, gradient = value_and_gradient(distance_term, z, y)
+    true_value, true_gradient = by_differences(z, y)
+    assert value == pytest.approx(true_value, rel=1e-3)
+    assert (gradient - true_gradient).norm() < 1e-3 * true_gradient.norm()
+    assert (gradient.sign() == true_gradient.sign()).all()
+
+
+def test_a_far_member_costs_its_class_no_digits():
+    """The first of a class lies at 1, the others within 1e-6 of each other."""
+    z, y = collapsed(1e-6, torch.zeros(10, 64))
+    z[0] = 1.0
+    value, gradient = value_and_gradient(distance_term, z, y)
+    true_value, true_gradient = by_differences(z, y)
+    assert value == pytest.approx(true_value, rel=1e-3)
+    assert (gradient - true_gradient)[1:].norm() < 1e-3 * true_gradient[1:].norm()
+
+
+@pytest.mark.parametrize("centres", [torch.ones(10, 64), torch.eye(10, 64)], ids=["one point", "one for each class"])
+def test_angles_keep_their_digits_as_classes_collapse(centres):
+    z, y = collapsed(1e-6, centres)
+    value, gradient = value_and_gradient(similarity_term, z, y)
+    true_value, true_gradient = value_and_gradient(similarity_term, z.double(), y)
+    assert value == pytest.approx(true_value, rel=1e-5)
+    assert (gradient - true_gradient).norm() < 1e-3 * true_gradient.norm()
+
+
+def test_coincident_rows_pull_with_no_force():
+    z, y = collapsed(1e-3, torch.ones(10, 64))
+    z[y == 3] = z[3].clone()
+    z[14] = z[4]
+    value, gradient = value_and_gradient(distance_term, z, y)
+    assert gradient.isfinite().all() and (gradient[y == 3] == 0).all()
+    assert value == pytest.approx(by_differences(z, y)[0], rel=1e-3)
+
+
 def test_features_far_from_the_origin_lose_no_precision():
     torch.manual_seed(0)
     z, y = torch.randn(32, 16), torch.arange(32) % 4

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from samples import pictures
 from torch.fx.experimental.optimization import fuse
 
-from miue import steps, train
+from miue import Images, steps, train
 from miue.errors import InputError
 from miue.models import MODELS, build, check, forward
 
@@ -61,6 +62,18 @@ def keeps_the_contract(spec, channels, size, classes):
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, 32, 10), (1, 8, 3), (1, 28, 10), (3, 64, 100)])
 def test_logits_features_and_gradients(name, channels, size, classes):
     keeps_the_contract(thin(name), channels, size, classes)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "vit"])
+@pytest.mark.parametrize("size", [(28, 40), (14, 8), (8, 100)])
+def test_pictures_need_not_be_square(name, size):
+    x = torch.randint(0, 256, (8, 3, *size), dtype=torch.uint8)
+    images = Images(x, torch.arange(8) % 4)
+    model = train.fit(images, thin(name), train.recipe("quick", epochs=1, batch=4))
+    model(x.float()[:2])[0].sum().backward()
+    again = build(model.spec.pop("name"), model.spec.pop("n_classes"), **json.loads(json.dumps(model.spec)))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(x.float())[0], model(x.float())[0])
 
 
 @pytest.mark.slow
@@ -223,6 +236,10 @@ def test_what_cannot_be_built_is_refused():
         build("small_resnet", 2, size=7)
     with pytest.raises(InputError, match="vit: pictures of 30 px; cut into patches of 4 px"):
         build("vit", 2, size=30)
+    with pytest.raises(InputError, match="vit: pictures of 32 x 16 px; they must be square"):
+        build("vit", 2, size=(32, 16))
+    with pytest.raises(InputError, match="size: pictures of 7 px"):
+        build("mlp2", 2, size=[28, 7])
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.pgd import Budget, fit_to_pictures, pgd
+from miue.pgd import Budget, fit_to_pictures, in_levels, pgd
 from miue.specs import parse_epsilon
 
 
@@ -13,9 +13,9 @@ def test_levels_of_a_budget(epsilon, levels):
     assert Budget(epsilon).levels == levels
 
 
-@pytest.mark.parametrize("epsilon", [0, -0.1, 0.003, 128 / 255, 1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("epsilon", [0, -0.1, 0.003, 128 / 255, 1.0, True, float("nan"), float("inf"), "x"])
 def test_budgets_out_of_range_are_refused(epsilon):
-    with pytest.raises(InputError, match="epsilon: .* must lie between 1/255"):
+    with pytest.raises(InputError, match=r"must be a number between 1/255 \(1 level\) and 127/255 \(127 levels\)"):
         Budget(epsilon)
 
 
@@ -23,8 +23,21 @@ def test_epsilon_is_written_as_fraction_or_number():
     assert parse_epsilon("8/255") == parse_epsilon(8 / 255) == 8 / 255
     assert parse_epsilon("0.031") == 0.031
     for wrong in ("eight", "1/0", "8/255/2", ""):
-        with pytest.raises(InputError, match="epsilon: .* write it like 8/255"):
+        with pytest.raises(InputError, match=r"epsilon: .* write it like 8/255 \(8 levels\)"):
             Budget(parse_epsilon(wrong))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "told"),
+    [
+        ("8/255", "8/255 (8 levels)"),
+        ("0.031", "0.031 (7 levels)"),
+        (8 / 255, "0.0313725 (8 levels)"),
+        ("1/255", "1/255 (1 level)"),
+    ],
+)
+def test_a_budget_is_shown_with_the_levels_that_it_takes(epsilon, told):
+    assert in_levels(epsilon) == told
 
 
 def linear(weights):

@@ -58,9 +58,9 @@ def test_what_is_cached_or_recorded_is_not_made(setting, speed, tmp_path):
         comparison.made(entry, setting, train, test)
     found = plan.make(wanted, setting)
     assert {step.name: step.cached for step in found.steps} == {
-        "random, source small_resnet, epsilon 8/255, seed 0": True,
-        f"{MODEL} on random, source small_resnet, epsilon 8/255, seed 0": False,
-        "linear on random, source small_resnet, epsilon 8/255, seed 0": True,
+        "random, source small_resnet, epsilon 8/255 (8 levels), seed 0": True,
+        f"{MODEL} on random, source small_resnet, epsilon 8/255 (8 levels), seed 0": False,
+        "linear on random, source small_resnet, epsilon 8/255 (8 levels), seed 0": True,
         "linear on withheld, ratio 0.5, seed 0": True,
     }
     assert found.seconds[1] == found.steps[1].high > 0

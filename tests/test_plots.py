@@ -1,4 +1,5 @@
 import matplotlib
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -61,6 +62,19 @@ def test_gaps_name_every_method():
     table = pd.DataFrame({"method": ["em", "ar"], "accuracy_gap": [0.4, 0.1], "mi_gap": [0.1, 0.0]})
     axis = plots.gaps(table).axes[0]
     assert {t.get_text() for t in axis.texts} == {"EM", "AR"}
+
+
+def test_gaps_name_a_method_also_where_its_label_rises_above_the_axis():
+    gaps = {"accuracy_gap": [0.0, 0.4, 0.4, 0.4, 0.4], "mi_gap": [0.0, 0.1, 0.1, 0.1, 0.1]}
+    texts = plots.gaps(pd.DataFrame({"method": ["clean", "em", "ar", "tap", "sem"], **gaps})).axes[0].texts
+    assert len(texts) == 5 and all(text.get_tightbbox().width > 0 for text in texts)
+
+
+def test_gaps_stand_beside_one_another_where_they_are_told_to():
+    table = pd.DataFrame({"method": ["em", "ar"], "accuracy_gap": [0.4, 0.1], "mi_gap": [0.1, 0.0]})
+    figure, (left, right) = plt.subplots(1, 2)
+    assert plots.gaps(table, axis=right) is figure
+    assert not left.lines and {t.get_text() for t in right.texts} == {"EM", "AR"}
 
 
 def test_trends_stand_at_their_numbers_or_in_the_order_of_their_words():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import comparison, data, entries, poisons, seeds, steps, train
+from miue import comparison, data, poisons, records, seeds, steps, train
 from miue.comparison import Entry, Records, Setting, compare
 from miue.errors import InputError
 from miue.images import Images
@@ -212,19 +212,19 @@ def earlier(tmp_path, **row):
 
 
 def test_records_of_before_are_read_for_what_they_are(tmp_path):
-    setting, rows = entries.read(earlier(tmp_path))
+    setting, rows = records.read(earlier(tmp_path))
     assert setting.passes == "own"
     row = rows.iloc[0]
     assert (row["victim_seed"], row["twin"], row["passes_allowed"]) == (1, "weights+order", 420)
-    _, rows = entries.read(earlier(tmp_path, victim="linear"))
+    _, rows = records.read(earlier(tmp_path, victim="linear"))
     assert rows.iloc[0]["twin"] == "none"
 
 
 def test_records_of_before_are_not_added_to(tmp_path):
     file = earlier(tmp_path)
     before = file.read_bytes()
-    records = Records(file, Setting(passes="own"))
-    assert records.find(Entry("em", "small_resnet", seed=1, twin="weights+order"))
+    opened = Records(file, Setting(passes="own"))
+    assert opened.find(Entry("em", "small_resnet", seed=1, twin="weights+order"))
     with pytest.raises(InputError, match="is of version 2; measure into another file"):
-        records.add({"method": "em"})
+        opened.add({"method": "em"})
     assert file.read_bytes() == before

@@ -34,11 +34,53 @@ def test_each_entry_is_held_against_clean_training_of_its_own_victim_defense_and
         row("em", 0.1, seed=2),
     )
     found = tables.against_clean(measured)
-    assert found["accuracy_gap"].tolist() == pytest.approx([0.6, 0.0, 0.0])  # seed 2 has no partner
-    assert found["fall"].tolist() == pytest.approx(
-        [0.75, 0.0, np.nan], nan_ok=True
-    )  # clean at guessing: nothing to lose
+    assert found["method"].tolist() == 3 * ["em"]  # seed 2 has no partner
+    gaps = [0.6, 0.0, np.nan]  # clean training at guessing has nothing to lose
+    assert found["accuracy_gap"].tolist() == pytest.approx(gaps, nan_ok=True)
+    assert found["fall"].tolist() == pytest.approx([0.75, 0.0, np.nan], nan_ok=True)
     assert found.loc[0, ["mi_gap", "share_gap"]].tolist() == pytest.approx([0.75, 0.75])
+
+
+def test_a_victim_is_held_against_clean_training_with_its_own_seed_not_the_perturbations():
+    measured = table(
+        row("clean", 0.9, victim_seed=5),
+        row("clean", 0.7, victim_seed=6),
+        row("em", 0.3, victim_seed=6),
+        row("em", 0.2, victim_seed=6, twin="weights"),
+    )
+    assert tables.against_clean(measured)["accuracy_gap"].tolist() == pytest.approx([0.4, 0.5])
+
+
+def test_what_cannot_be_judged_has_no_gap_and_is_in_no_correlation_and_not_contrary():
+    rows = [row("clean", 0.9, mi=0.9), row("em", 0.3), row("ar", 0.9, mi=0.4), row("lsp", 0.5, mi=0.3)]
+    rows += [row("tap", 0.4, mi=0.1), row("sem", 0.2, mi=0.2)]
+    whole = tables.against_clean(table(*rows))
+    assert {found.n for found in tables.correlations(whole).values()} == {5}
+    rows[2] |= {"null": 0.5, "null_stderr": 0.1}
+    found = tables.against_clean(table(*rows))
+    assert found["mi_gap"].isna().tolist() == [False, True, False, False, False] and found["accuracy_gap"].notna().all()
+    assert tables.correlations(found)["information: clean minus perturbed"].n == 4
+    assert tables.contrary(table(*rows))[0]["method"].tolist() == ["ar"]
+    rows[0] |= {"test_accuracy": 0.15}
+    assert tables.against_clean(table(*rows))["accuracy_gap"].isna().all() and len(found) == 5
+    assert tables.correlations(tables.against_clean(table(*rows))) == {}
+    assert [len(contrary) for contrary in tables.contrary(table(*rows))] == [0, 0]
+
+
+def test_twins_are_held_against_the_stranger_that_met_the_same_perturbation():
+    rows = [row("clean", 0.9, seed=seed) for seed in range(3)] + [row("em", 0.5, seed=7, twin="weights")]
+    for seed, (twin, stranger) in enumerate([(0.2, 0.3), (0.4, 0.3), (0.1, 0.4)]):
+        rows += [row("em", twin, seed=seed, twin="weights"), row("em", stranger, seed=seed)]
+    pairs = tables.twins(table(*rows))
+    assert pairs["difference"].tolist() == pytest.approx([-0.1, 0.1, -0.3]) and pairs["seed"].tolist() == [0, 1, 2]
+    (found,) = tables.mean_differences(pairs).to_dict("records")
+    # Student's t with two degrees of freedom is 4.303 at 97.5 %.
+    assert (found["pairs"], found["mean"], found["deviation"]) == (3, pytest.approx(-0.1), pytest.approx(0.2))
+    assert found["high"] - found["mean"] == pytest.approx(4.303 * 0.2 / 3**0.5, rel=1e-3)
+    (alone,) = tables.mean_differences(pairs[:1]).to_dict("records")
+    assert alone["mean"] == pytest.approx(-0.1) and np.isnan(alone["low"])
+    rows[0] |= {"test_accuracy": 0.15}
+    assert tables.twins(table(*rows))["seed"].tolist() == [1, 2]
 
 
 def test_correlations_are_left_out_where_there_is_nothing_to_rank():
@@ -67,6 +109,11 @@ def test_a_perturbation_that_several_victims_share_is_counted_once():
     assert about["sources and their preset"] == "small_resnet, mlp2; laptop"
 
 
+def test_budgets_are_told_with_their_levels():
+    about = tables.about(table(row("em", 0.3, epsilon="0.031"), row("em", 0.4, epsilon="8/255")), Setting())["this run"]
+    assert about["budgets"] == "0.031 (7 levels), 8/255 (8 levels)"
+
+
 def test_metrics_are_json_without_what_is_missing():
     rows = [row("em", 0.3) | {"stderr_samples": 0.1}, row("lsp", 0.4)]
     found = json.loads(json.dumps(tables.metrics(table(*rows), Setting(), extra=1), allow_nan=False))
@@ -74,6 +121,24 @@ def test_metrics_are_json_without_what_is_missing():
     assert (found["data"]["data"], found["data"]["n"], found["data"]["size"]) == ("Digits-M", 300, 32)
     assert "stderr_samples" in found["entries"][0] and "stderr_samples" not in found["entries"][1]
     assert "commit" not in found["entries"][0] and found["entries"][0]["bounded"] is True
+
+
+def test_a_summary_shows_what_the_methods_cost_beside_their_accuracy():
+    rows = [row("em", 0.2), row("em", 0.4, victim_seed=3), row("em", 0.3, seed=1) | {"passes": 60}]
+    numbers = tables.summary(table(*rows)).data.loc["EM"]
+    assert numbers[["seeds", "victims", "passes", "perturbation seconds"]].tolist() == [2, 3, 22, 7200]
+
+
+def test_a_summary_marks_what_cannot_be_judged_and_keeps_it():
+    rows = [row("clean", 0.12), row("em", 0.1), row("clean", 0.9, seed=1), row("em", 0.3, seed=1)]
+    rows += [row("em", 0.5, seed=2, mi=9.0) | {"null": 0.5, "null_stderr": 0.1}]
+    shown = tables.summary(table(*rows)).data.loc["EM"].set_index("mark")
+    assert shown["test accuracy"].to_dict() == {
+        "cannot be judged": 0.1,
+        "information of 1 in 2 cannot be judged": pytest.approx(0.4),
+    }
+    assert shown["mi"].tolist() == [0.5, 0.5]  # of those that can be, where there are any
+    assert "cannot be judged" in tables.summary(table(*rows)).to_html()
 
 
 def test_a_summary_has_means_and_range_over_seeds():

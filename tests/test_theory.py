@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.mi import mi_ksg
+from miue.mi import mi_ksg, mi_ross
 from miue.theory import (
     covariance_bound,
     entropy,
@@ -65,6 +65,66 @@ def test_noise_bound_is_tight_for_one_normal_class_and_holds_for_two():
     split = z * 0.1 + labels
     noisy = split + 0.5 * rng.standard_normal(5000)
     assert mi_ksg(split, noisy).value < noise_bound(split, labels, 0.5)
+
+
+def parted(lost, spread, s, n, g):
+    """Z lies by the centre of class K, Z' by that of Y: K is another class than Y with probability `lost`.
+
+    Within its class Z' varies as Z does, so Z tells all of it but the class. Returns Z' and Y of n samples, the true
+    I(Z; Z' + sN) with its Monte Carlo standard error, and the true I(Z;Y): classes lie 100 s.d. apart.
+    """
+    centres = 100 * torch.eye(3, dtype=torch.float64)
+    y = torch.arange(n) % 3
+    k = (y + (torch.rand(n, generator=g) < lost) * torch.randint(1, 3, (n,), generator=g)) % 3
+    around, noise = torch.randn(2, n, 3, generator=g, dtype=torch.float64)
+    noisy = centres[y] + spread * around + s * noise
+    # Z shows K and `around`; from these Z' + sN is normal around three centres, of odds 1 - lost, lost/2, lost/2.
+    odds = torch.where(torch.arange(3) == k[:, None], 1 - lost, lost / 2).double().log()
+    near = -(noisy[:, None] - centres - spread * around[:, None]).square().sum(2) / (2 * s**2)
+    far = -(noisy[:, None] - centres).square().sum(2) / (2 * (spread**2 + s**2)) - 1.5 * math.log(1 + spread**2 / s**2)
+    ratio = (odds + near).logsumexp(1) - (far - math.log(3)).logsumexp(1)
+    told = math.log(3) + (1 - lost) * math.log(1 - lost) + lost * math.log(lost / 2)
+    return centres[y] + spread * around, y, float(ratio.mean()), float(ratio.std()) / math.sqrt(n), told
+
+
+@pytest.mark.parametrize("lost", [0.1, 0.4, 0.66])
+@pytest.mark.parametrize("spread", [0.05, 1.0])
+def test_class_information_in_the_place_of_the_entropy(lost, spread):
+    """The truth meets the bound: Z' determines the class, and Z tells all that Z' shows within it."""
+    z_prime, y, truth, error, told = parted(lost, spread, 0.3, 30_000, torch.Generator().manual_seed(0))
+    bound = noise_bound(z_prime, y, 0.3, covariance="empirical", class_information=told)
+    assert abs(bound - truth) < 4 * error + 0.01  # a hundredth for the covariances
+    assert noise_bound(z_prime, y, 0.3, covariance="empirical") - bound == pytest.approx(math.log(3) - told)
+    if spread < 0.1 and lost > 0.3:
+        assert bound + 4 * error < math.log(3)  # tight classes, and the class lost: under H(Y), where T3 cannot get
+
+
+def test_class_information_is_held_between_zero_and_the_entropy():
+    z, phi = features_with(SPECTRA), unit_directions(5, 3)
+    plain, sliced = noise_bound(z, LABELS, 0.2), sliced_noise_bound(z, LABELS, 0.2, directions=phi)
+    for given, dropped in ((5.0, 0.0), (0.4, math.log(3) - 0.4), (-0.02, math.log(3))):
+        assert plain - noise_bound(z, LABELS, 0.2, class_information=given) == pytest.approx(dropped)
+        fell = sliced - sliced_noise_bound(z, LABELS, 0.2, directions=phi, class_information=given)
+        torch.testing.assert_close(fell, torch.full((5,), dropped, dtype=torch.float64))
+    each = np.array([0.0, 0.1, 0.2, 0.3, 9.0])
+    fell = sliced - sliced_noise_bound(z, LABELS, 0.2, directions=phi, class_information=each)
+    torch.testing.assert_close(fell, math.log(3) - torch.from_numpy(each.clip(max=math.log(3))))
+
+
+def test_class_information_of_a_slice_bounds_its_measured_information():
+    """Clean clusters, perturbed ones that show another class half of the time: every slice stays under its bound."""
+    g = torch.Generator().manual_seed(2)
+    labels = torch.arange(3000) % 6
+    shown = torch.where(torch.rand(3000, generator=g) < 0.5, labels, torch.randint(0, 6, (3000,), generator=g))
+    around = torch.randn(3000, 12, generator=g, dtype=torch.float64)
+    centres = 2 * torch.randn(6, 12, generator=g, dtype=torch.float64)
+    z, z_prime = centres[shown] + 0.1 * around, centres[labels] + 0.02 * around
+    phi, noisy = unit_directions(12, 12), z_prime + 0.2 * torch.randn(3000, 12, generator=g, dtype=torch.float64)
+    of_class = mi_ross(phi @ z.T, labels).per_slice
+    bound = sliced_noise_bound(z_prime, labels, 0.2, directions=phi, class_information=of_class)
+    measured = torch.from_numpy(mi_ksg(phi @ z.T, phi @ noisy.T).per_slice)
+    assert (bound - measured).min() > -0.05
+    assert bound.max() < entropy(labels) < sliced_noise_bound(z_prime, labels, 0.2, directions=phi).min()
 
 
 def test_plug_in_bias_and_shrinkage():
@@ -195,6 +255,15 @@ Z = features_with(SPECTRA)
         (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=2 * torch.eye(3)), "directions: some have no length"),
         (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3) / 0), "directions: some have no length"),
         (lambda: sliced_noise_bound(Z, LABELS[:9], 1.0, directions=torch.eye(3)), "labels: 9 labels for 600 samples"),
+        (lambda: noise_bound(Z, LABELS, 1.0, class_information=math.nan), "class_information: nan is not finite"),
+        (
+            lambda: noise_bound(Z, LABELS, 1.0, class_information=np.ones(2)),
+            r"class_information: shape \(2,\); pass one",
+        ),
+        (
+            lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3), class_information=np.ones(2)),
+            r"class_information: shape \(2,\); pass one number or \(3,\)",
+        ),
         (lambda: fano_bound(math.nan, 10, 1.0), "mi: nan is not finite"),
         (lambda: fano_bound(math.inf, 10, 1.0), "mi: inf is not finite"),
         (lambda: fano_bound(1.0, 1, 0.0), "n_classes: 1; a prediction needs"),

@@ -35,7 +35,10 @@ COLUMNS = {
     "Accuracy %": "mean",
     "Lowest": "low",
     "Highest": "high",
+    "Passes": "passes",
+    "Seconds": "seconds",
     "Seeds": "seeds",
+    "Victims": "victims",
     "Scale": "scale",
     "Data": "data",
     "Pictures": "n_train",
@@ -48,15 +51,20 @@ COLUMNS = {
     "Estimator": "estimator",
     "Recipe": "recipe",
     "Source": "source",
+    "Twin": "twin",
+    "Passes allowed": "allowed",
     "Perturbed": "ratio",
+    "Cannot be judged": "mark",
     "Pages": "pages",
 }
 """Columns of the leaderboard, by the fields of `leaderboard.rows`."""
 
 LISTS = {"method", "victim", "defense", "data", "budget", "source", "scale", "recipe", "estimator"}
+LISTS |= {"twin", "allowed", "mark"}
 """Those that are filtered by choosing from a list."""
 
 SHARES, NATS = {"mean", "low", "high", "reported", "difference"}, {"mi", "null"}
+COSTS = {"passes", "seconds"}
 
 
 def results(env: BuildEnvironment) -> list[str]:
@@ -97,7 +105,8 @@ class Header(OfRecords):
         told = nodes.paragraph("", f"{about}:")
         command = nodes.literal_block(line, line, language="bash")
         heading = nodes.title("", "This page is one run")
-        return [nodes.admonition("", heading, fields, told, command, classes=["note", "miue-run"])]
+        box = nodes.admonition("", heading, fields, told, command, classes=["note", "miue-run"])
+        return [*outdated(record), box]
 
 
 class ResultTable(OfRecords):
@@ -120,7 +129,8 @@ class ResultTable(OfRecords):
                 None if wall is None else summary.duration(wall),
                 made.get("commit"),
             ]
-            rows.append([link(name), *(nodes.Text("" if text is None else str(text)) for text in texts)])
+            shown = nodes.inline("", "", link(name), *outdated(record, nodes.inline, " "))
+            rows.append([shown, *(nodes.Text("" if text is None else str(text)) for text in texts)])
         heads = ["Page", "Pictures", "Scale", "Seeds", "Victims", "Hardware", "Making it all", "This run", "Commit"]
         made = table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9])
         made["classes"] += ["miue-results"]
@@ -147,12 +157,14 @@ class Leaderboard(OfRecords):
     def _cell(self, name: str, value: Any) -> nodes.Node:
         if name == "pages":
             return links(RESULTS + page for page in value)
-        if name in SHARES | NATS | {"rank", "of"} and pd.isna(value):
+        if name in SHARES | NATS | COSTS | {"rank", "of"} and pd.isna(value):
             return nodes.Text("")
         if name in SHARES:
             return nodes.Text(f"{100 * value:{'+' if name == 'difference' else ''}.2f}")
         if name in NATS:
             return nodes.Text(f"{value:.3f}")
+        if name in COSTS:
+            return nodes.Text(f"{value:.0f}")
         if name in ("method", "victim", "defense", "source"):
             return nodes.Text(title(value))
         return nodes.Text(f"{value:g}" if isinstance(value, float) else str(value))
@@ -167,11 +179,19 @@ class ClaimTable(OfRecords):
         for found in claims.verdicts(self.entries()):
             judged = nodes.inline("", f" Judged: {found.how}.", classes=["miue-how"])
             claim = nodes.inline("", "", nodes.Text(found.text), judged)
-            texts = nodes.Text(found.reported), nodes.strong("", found.verdict), nodes.Text(found.numbers)
+            against = f" Most strongly against it: {found.against}." if found.against else ""
+            numbers = nodes.Text(found.numbers + against)
+            texts = nodes.Text(found.reported), nodes.strong("", found.verdict), numbers
             rows.append([claim, *texts, links(f"book/{page}" for page in found.pages)])
         made = table(["The paper's claim", "It reports", "Here", "Numbers", "Pages"], rows, [30, 17, 12, 26, 15])
         made["classes"] += ["miue-claims"]
         return [made]
+
+
+def outdated(record: Mapping[str, Any], kind: type[nodes.TextElement] = nodes.paragraph, before: str = "") -> list:
+    """Return the line that a page carries which was measured before twins were told apart; nothing for others."""
+    told = nodes.emphasis("", summary.OUTDATED)
+    return [kind("", before, told, classes=["miue-outdated"])] if summary.outdated(record) else []
 
 
 def link(name: str, text: str | None = None) -> nodes.Node:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from miue.decoding import remembered
 from miue.errors import InputError
 from miue.files import cache_dir, cache_locked, clear_parts
+from miue.folders import hidden
 from miue.images import printable
 from miue.progress import say
 
@@ -101,7 +102,7 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
             taken += max(size, BLOCK)
             if fault := _fault(name, ordinary, taken, room):
                 raise InputError(f"data: {printable(str(archive))} is not unpacked; {fault}")
-            if not any(word.startswith(".") or word == "__MACOSX" for word in PurePosixPath(name).parts):
+            if not any(map(hidden, PurePosixPath(name).parts)):
                 extract(part)
         part.chmod(0o755)
         part.rename(folder)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from miue.errors import InputError
+
 
 def flip_crop(x: Tensor, *, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Crop each picture at random after zero-padding it, and mirror half of them.
@@ -12,10 +14,15 @@ def flip_crop(x: Tensor, *, padding: int, flip: bool, generator: torch.Generator
         padding: pixels added on every side before the crop; 0 leaves the position alone.
         flip: mirror each picture left-right with probability 1/2.
         generator: on the CPU, so that a seed means the same draws on every device.
+
+    Raises:
+        InputError: so wide a padding may leave nothing of a picture.
     """
     if not padding and not flip:
         return x
     count, _, height, width = x.shape
+    if padding >= min(height, width):
+        raise InputError(f"crop: {padding}; for {height} x {width} pixels it must be below {min(height, width)}")
     shift = torch.randint(2 * padding + 1, (count, 2), generator=generator)
     rows = shift[:, :1] + torch.arange(height)
     columns = shift[:, 1:] + torch.arange(width)

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from miue import data, steps, store
-from miue.entries import CLEAN, NONE, WITHHELD, Entry, Records, Setting, read
+from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting
 from miue.images import Images
 from miue.mi import with_controls
 from miue.poisons import Poison
 from miue.progress import say
+from miue.records import Records, read
 from miue.statistics import prediction_disagreement
 from miue.train import features
 
@@ -80,6 +81,8 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
     missing = [entry for entry in dict.fromkeys(wanted) if records.find(entry) is None]
     start = time.monotonic()
     for done, entry in enumerate(missing):
+        if records.find(entry) is not None:  # by another process, meanwhile
+            continue
         say(f"entry {done + 1} of {len(missing)}: {entry} ({time.monotonic() - start:.0f} s so far)")
         records.add(asdict(entry) | measure(entry, setting, train, test))
     return pd.DataFrame([records.find(entry) for entry in wanted])
@@ -106,6 +109,7 @@ def measure(entry: Entry, setting: Setting, train: Images, test: Images) -> dict
         **_cost(poison),
         "victim_steps": victim.record["steps"],
         "victim_seconds": victim.record["seconds"],
+        "victim_device": victim.record["device"],
         "data": train.name,
         "content_hash": train.content_hash,
         "n_train": len(train),

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from miue import archives, digits_m
-from miue.decoding import contents, read_folder
+from miue.arrays import whole
+from miue.decoding import MIN_SIZE, contents, read_folder
 from miue.errors import InputError, choose
+from miue.folders import listing, parts
 from miue.images import Images, printable
 from miue.progress import say
 
@@ -30,23 +32,27 @@ def load(
 
     Args:
         name: `digits_m` (embedded), `cifar10`, `cifar100`, `svhn` (torchvision's download and check), or
-            `folder:PATH` (class folders of pictures, under PATH/train and PATH/val or PATH/test; without those, every
-            fifth picture of a class is held out). A relative PATH is looked for under the root, then in the working
-            folder. It may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked
-            into the cache.
+            `folder:PATH` (see `folder`). A relative PATH is looked for under the root, then in the working folder. It
+            may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked into the
+            cache.
         root: where downloads lie; falls back to `$MIUE_DATA`, then to `data/`. Where it holds
             `cifar10/{train,test}/<class>/*.jpg`, or an archive `cifar10` or `cifar10-jpeg` of that, `cifar10` is read
             from that JPEG copy and named so.
-        n_train, n_test: how many pictures, classes in proportion; by default all (`digits_m`: 3,000 and 1,000).
-        size: height and width in pixels; for `folder:` only, where it defaults to 224.
+        n_train, n_test: how many pictures, classes in proportion and at least one of each; by default all (`digits_m`:
+            3,000 and 1,000).
+        size: height and width in pixels, 8 to 4,096; for `folder:` only, where it defaults to 224.
         seed: which pictures a subset holds; for `digits_m` also how they are drawn.
 
     Raises:
         InputError: unknown name, missing or unreadable pictures, more pictures asked for than there are.
     """
     check_name(name)
+    seed = whole("seed", seed, 0)
+    for argument, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("size", size, MIN_SIZE)):
+        if value is not None:
+            whole(argument, value, least)
     if name == "digits_m" and size in (None, 32):
-        return digits_m.make(n_train or 3000, n_test or 1000, seed)
+        return digits_m.make(3000 if n_train is None else n_train, 1000 if n_test is None else n_test, seed)
     where = Path(root or os.environ.get("MIUE_DATA") or "data")
     for anew in (False, True):
         train, test = _read(name, where, size, anew)
@@ -103,11 +109,16 @@ def identity(name: str, root: Path) -> str | None:
     None for all other data sets, whose names say which pictures they are.
 
     Raises:
-        InputError: there is no such folder, or something in it is no ordinary file.
+        InputError: there is no such folder, it is laid out otherwise than `folder` reads, or something in it is no
+            ordinary file.
     """
     kind, _, path = name.partition(":")
     found = archives.find(_place(path, root)) if kind == "folder" else None
-    return None if found is None else contents(found)
+    if found is None:
+        return None
+    train, test, _ = parts(found)
+    read = [os.path.relpath(at / file, found) for at in (train, test) if at for file in listing(at).files]
+    return contents(found, sorted(read))
 
 
 def _place(path: str, root: Path) -> Path:
@@ -126,15 +137,26 @@ def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Ima
             f"{argument}: {wanted}; {images.name} has {len(images)} pictures of {len(images.classes)} classes, "
             f"so it must be {len(images.classes)}..{len(images)}"
         )
-    if wanted > len(images) - len(images.classes):  # scikit-learn wants one of each class left over
-        chosen = np.random.default_rng(seed).permutation(len(images))[:wanted]
+    counts = images.y.bincount(minlength=len(images.classes)).numpy()
+    if counts.min() * wanted < len(images) or wanted > len(images) - len(counts):
+        chosen = _of_each(images.y.numpy(), counts, wanted, seed)  # scikit-learn would refuse, or leave a class out
     else:
         from sklearn.model_selection import train_test_split  # a second to import, and only needed here
 
         chosen, _ = train_test_split(
-            np.arange(len(images)), train_size=wanted, stratify=images.y.numpy(), random_state=seed
+            np.arange(len(images)), train_size=wanted, stratify=images.y.numpy(), random_state=seed % 2**32
         )
     return images.subset(torch.from_numpy(np.sort(chosen)))
+
+
+def _of_each(labels: np.ndarray, counts: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """Choose one picture of each class and the rest in proportion, by largest remainders; a class may be empty."""
+    first = np.minimum(counts, 1)
+    share = (counts - first) * (wanted - first.sum()) / max(1, len(labels) - first.sum())
+    taken = first + np.floor(share).astype(np.int64)
+    taken[np.argsort(np.floor(share) - share, kind="stable")[: wanted - taken.sum()]] += 1
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(taken)])
 
 
 def _torchvision(name: str, root: Path) -> Split:
@@ -168,7 +190,11 @@ def _jpeg_copy(root: Path) -> Path | None:
 
 
 def folder(path: Path, size: int, name: str | None = None, anew: bool = False) -> Split:
-    """Read class folders of pictures, under `path` or under its train and val (or test).
+    """Read a folder of pictures: class folders, or a folder to train on and one to test on, which hold class folders.
+
+    The first is called `train` or `training`, the second one of `miue.folders.HELD_OUT`, in any letter case; of several
+    such, `val` comes before `test`. Without a second one, every fifth picture of a class is held out, and of a class of
+    two to four pictures the last. What is left out is said.
 
     Args:
         path: a folder.
@@ -177,19 +203,31 @@ def folder(path: Path, size: int, name: str | None = None, anew: bool = False) -
         anew: decode the pictures although the cache holds them.
 
     Raises:
-        InputError: fewer than two classes, an empty class, or an unreadable picture.
+        InputError: another layout, fewer than two classes, an empty class, an unreadable picture, or so few of each
+            class that none can be held out.
     """
     title = f"folder {name or path.name}, {size} px"
-    held_out = [path / part for part in ("val", "test") if (path / part).is_dir()]
-    if (path / "train").is_dir() and held_out:
-        train, test = (read_folder(part, size, title, anew) for part in (path / "train", held_out[0]))
+    at, held_out, left_out = parts(path)
+    if left_out and held_out:
+        used = f"training on {at.name}, testing on {held_out.name}"
+        say(printable(f"{title}: {used}; left out: {', '.join(left_out)}"))
+    train = read_folder(at, size, title, anew)
+    if held_out:
+        test = read_folder(held_out, size, title, anew)
         if train.classes != test.classes:
-            raise InputError(f"data: {path / 'train'} and {held_out[0]} hold different class folders")
+            raise InputError(printable(f"data: {at} and {held_out} hold different class folders"))
         return train, test
-    images = read_folder(path, size, title, anew)
-    place = torch.zeros(len(images), dtype=torch.int64)
-    for label in range(len(images.classes)):
-        members = images.y == label
-        place[members] = torch.arange(int(members.sum()))
-    test_rows = place % 5 == 4
-    return images.subset((~test_rows).nonzero()[:, 0]), images.subset(test_rows.nonzero()[:, 0])
+    if at != path:
+        say(f"{title}: no folder of test images beside {printable(at.name)}; every fifth image of a class is held out")
+    held = []
+    for label in range(len(train.classes)):
+        members = (train.y == label).nonzero()[:, 0]
+        held.append(members[4::5] if len(members) > 4 else members[1:][-1:])
+    rows = torch.cat(held).sort().values
+    if len(rows) == 0:
+        raise InputError(
+            printable(f"data: every class of {at} has one image, so that none can be held out for testing")
+        )
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[rows] = False
+    return train.subset(kept.nonzero()[:, 0]), train.subset(rows)

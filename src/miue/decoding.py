@@ -4,32 +4,55 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from torch import Tensor
 
 from miue import memory
+from miue.arrays import whole
 from miue.errors import InputError
 from miue.files import atomic, cache_dir, cache_locked, clear_parts
+from miue.folders import listing
 from miue.images import Images, fingerprint, pieces, printable
 from miue.progress import say, track
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 """What pictures are decoded as, whatever their names say; of the other formats, some would start other programs."""
+MIN_SIZE, MAX_SIZE = 8, 4096  # px
+DECODING = 2  # in the names of cached files; raised whenever a file comes out otherwise than before
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by the orientation in its EXIF data."""
+KEY_LEVELS = {"L;2": 85, "L;4": 17}
+"""Grey levels of one step in PNG files of 2 and 4 bits, whose transparent grey is given in steps."""
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF files
+SEVERAL = "hold more than one image; the first of each is read"
+UNKNOWN = "have damaged EXIF data; they are read as if they were upright"
 
 
 def read_folder(path: Path, size: int, name: str, anew: bool = False) -> Images:
-    """Read class folders of pictures, resized (short side) and centre-cropped to `size`.
+    """Read class folders of pictures as RGB, resized (short side) and centre-cropped to `size`.
+
+    Greys of 16 bits come out by their upper 8. What is transparent shows white, so that nothing is learned from colours
+    that nobody sees. Of several images in one file, the first is read. What is left out of the folder is said.
 
     Args:
-        path: holds one folder for each class.
-        size: height and width in pixels, at least 8.
+        path: holds one folder for each class, see `miue.folders.listing`.
+        size: height and width in pixels, 8 to 4,096.
         name: of the data set.
         anew: decode the pictures although the cache holds them.
 
@@ -37,22 +60,15 @@ def read_folder(path: Path, size: int, name: str, anew: bool = False) -> Images:
         Pictures mapped from the cache, with the fingerprints that they had when they were decoded.
 
     Raises:
-        InputError: fewer than two classes, an empty class, an unreadable picture, or a size that is too small.
+        InputError: fewer than two classes, an empty class, an unreadable picture, or a size that is too small or large.
     """
-    if size < 8:
-        raise InputError(f"size: {size}; pictures must be at least 8 px")
-    classes = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(classes) < 2:
-        raise InputError(f"data: {path} holds {len(classes)} class folder(s); at least two are needed")
-    relative: list[str] = []
-    labels: list[int] = []
-    for label, one in enumerate(classes):
-        found = sorted(_pictures(path, one))
-        if not found:
-            raise InputError(printable(f"data: {path / one} holds no picture ({', '.join(ENDINGS)})"))
-        relative += found
-        labels += [label] * len(found)
-    target = cache_dir() / "pictures" / f"{digest(f'{size} {contents(path, relative)}'.encode()).hex()}.npy"
+    if whole("size", size, MIN_SIZE) > MAX_SIZE:
+        raise InputError(f"size: {size}; pictures must be at most {MAX_SIZE} px")
+    found = listing(path)
+    if found.left_out:
+        say(f"{name}: left out of {printable(path.name)}: {found.told()}")
+    relative, labels, classes = found.files, found.labels, found.classes
+    target = cache_dir() / "pictures" / f"{digest(f'{DECODING} {size} {contents(path, relative)}'.encode()).hex()}.npy"
     shape = (len(relative), 3, size, size)
     kept = None if anew else _kept(target, shape)
     if kept is None:
@@ -85,36 +101,32 @@ def remembered(question: str, answer: Callable[[], str]) -> str:
     return found
 
 
-def _pictures(path: Path, one: str) -> Iterator[str]:
-    for where, _, files in os.walk(path / one):
-        for file in files:
-            if file.lower().endswith(ENDINGS) and not file.startswith("."):
-                yield os.path.relpath(os.path.join(where, file), path)
-
-
-def contents(path: Path, relative: list[str] | None = None) -> str:
+def contents(path: Path, relative: list[str]) -> str:
     """Digest of pictures' names and contents, remembered by sizes and times so that unchanged files are not read again.
 
     Args:
         path: a folder.
-        relative: the pictures, by their paths in it; by default all.
+        relative: the pictures, by their paths in it.
 
     Raises:
         InputError: one is no ordinary file.
     """
-    relative = sorted(_pictures(path, ".")) if relative is None else relative
-    stats = [os.stat(path / r) for r in relative]
-    for r, found in zip(relative, stats, strict=True):
+    stats = []
+    for r in relative:
+        try:
+            found = os.stat(path / r)
+        except OSError as error:  # a link to nothing, for one
+            raise InputError(printable(f"data: {path / r} cannot be read ({error.strerror})")) from None
         if not stat.S_ISREG(found.st_mode):
             raise InputError(printable(f"data: {path / r} is no ordinary file"))
-    listing = [(r, found.st_size, found.st_mtime_ns) for r, found in zip(relative, stats, strict=True)]
+        stats.append((r, found.st_size, found.st_mtime_ns))
 
     def read() -> str:
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(lambda r: digest((path / r).read_bytes()), relative))
         return digest(f"{list(zip(relative, digests, strict=True))}".encode()).hex()
 
-    return remembered(f"{path.resolve()} {listing}", read)
+    return remembered(f"{path.resolve()} {stats}", read)
 
 
 def _fingerprints(target: Path) -> Path:
@@ -137,27 +149,73 @@ def _decode(files: list[Path], labels: list[int], shape: tuple[int, ...], target
         say(f"{name}: the decoded pictures in the cache are damaged; they are decoded anew")
     clear_parts(target)
 
-    def one(row: int) -> tuple[bytes, bytes]:
-        pixels = _picture(files[row], shape[-1]).transpose(2, 0, 1)
-        return pixels.tobytes(), fingerprint(pixels, labels[row])
+    def one(row: int) -> tuple[bytes, bytes, list[str]]:
+        pixels, notes = _picture(files[row], shape[-1])
+        return pixels.tobytes(), fingerprint(pixels, labels[row]), notes
 
-    with atomic(target) as part, part.open("wb") as out, ThreadPoolExecutor() as pool:
+    told: Counter[str] = Counter()
+    with atomic(target) as part, part.open("wb") as out, ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # on metadata; what bears on the pixels is told below
         np.lib.format.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": shape})
         decoded = (picture for rows in pieces(torch.arange(len(files)), shape[1:]) for picture in pool.map(one, rows))
         digests = []
-        for pixels, taken in track(decoded, f"decoding {name}", len(files)):
+        for pixels, taken, notes in track(decoded, f"decoding {name}", len(files)):
             out.write(pixels)
             digests.append(taken)
+            told.update(notes)
         with atomic(_fingerprints(target)) as beside, beside.open("wb") as second:
             np.save(second, np.frombuffer(b"".join(digests), dtype="<i8"))
+    for note, count in told.items():
+        say(f"{name}: {count} of the files {note}")
 
 
-def _picture(file: Path, size: int) -> np.ndarray:
+def _picture(file: Path, size: int) -> tuple[np.ndarray, list[str]]:
+    """Decode one file: pixels (3, size, size) uint8, and what has to be told of it."""
     try:
         with Image.open(file, formats=FORMATS) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(printable(f"data: {file} cannot be read as a picture ({error})")) from None
+            colours, turn, notes = _colours(picture), None, []
+            try:
+                turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+            except Exception:  # damaged EXIF data raise all sorts of errors
+                notes.append(UNKNOWN)
+            if getattr(picture, "n_frames", 1) > 1:
+                notes.append(SEVERAL)
+    except Exception as error:  # and so do damaged files
+        reason = str(error) or type(error).__name__
+        raise InputError(printable(f"data: {file} cannot be read as a picture ({reason})")) from None
+    upright = colours if turn is None else colours.transpose(turn)
     if upright.size != (size, size):
         upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(upright)
+    return np.asarray(upright).transpose(2, 0, 1), notes
+
+
+def _colours(picture: ImageFile.ImageFile) -> Image.Image:
+    """The picture as RGB on white.
+
+    Raises:
+        ValueError: nothing says which of its values is white.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    samples = picture.tile[0][3] if picture.format == "PNG" else None
+    picture.load()
+    unsigned = set(tags.get(SAMPLE_FORMAT, (1,))) == {1}
+    if picture.mode == "F" or not unsigned or (picture.mode == "I" and picture.format == "TIFF"):
+        raise ValueError(
+            "signed, 32-bit or floating-point values, of which none is known to be white; save 8 or 16 bits"
+        )
+    key = picture.info.get("transparency")
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        levels = values >> (tags.get(BITS, (16,))[0] - 8)
+        if tags.get(PHOTOMETRIC) == 0:  # white is zero
+            levels = 255 - levels
+        levels[values == key] = 255
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if samples == "RGB;16B" and key is not None:
+        raise ValueError("one of its 16-bit colours means transparent; save it with an alpha channel")
+    if samples in KEY_LEVELS and key is not None:
+        picture.info["transparency"] = key * KEY_LEVELS[samples]
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    seen = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")

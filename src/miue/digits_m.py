@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from miue.arrays import whole
 from miue.errors import InputError
 from miue.images import Images
 
 SIZE, DIGIT, MARGIN = 32, 24, 3  # px: picture, digit, largest shift from the middle
+MOST = 1_000_000  # pictures, 3 GB
 TRAIN_DIGITS = 1297  # of 1,797; the other 500 are for testing
 TRAIN_WIDTH = 0.6  # of each photograph; test patches come from the rest
 
@@ -21,11 +23,11 @@ def make(n_train: int = 3000, n_test: int = 1000, seed: int = 0) -> tuple[Images
     """Draw (train, test): ten classes, 3 x 32 x 32 uint8; no digit and no photograph pixel is in both.
 
     Raises:
-        InputError: fewer than ten pictures asked for.
+        InputError: fewer than ten pictures asked for, or more than a million.
     """
     for argument, count in (("n_train", n_train), ("n_test", n_test)):
-        if count < 10:
-            raise InputError(f"{argument}: {count}; digits_m has ten classes, so it must be at least 10")
+        if whole(argument, count, 10, ", for digits_m has ten classes") > MOST:
+            raise InputError(f"{argument}: {count}; digits_m is drawn in memory, so it must be at most {MOST}")
     from sklearn.datasets import load_sample_images  # a second to import, and only needed here
 
     rng = np.random.default_rng(seed)

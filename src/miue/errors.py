@@ -1,10 +1,15 @@
-"""Errors and warnings with one clear line: the argument, the value, and what would be right."""
+"""Errors and warnings with one clear line (the argument, the value, what would be right), and the check of options."""
 
+import math
+import reprlib
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 R = TypeVar("R", bound=Any)
+LARGE = 10**9
 
 
 class InputError(ValueError):
@@ -27,32 +32,119 @@ def choose(argument: str, value: str, known: Iterable[str]) -> str:
     return value
 
 
-def require_positive(record: object, *names: str) -> None:
-    """Check that the named fields of `record` are above 0.
-
-    Raises:
-        InputError: one is not.
-    """
-    for name in names:
-        if not getattr(record, name) > 0:
-            raise InputError(f"{name}: {getattr(record, name)}; it must be above 0")
-
-
-def override(record: R, changes: dict[str, Any], what: str) -> R:
-    """Return the frozen dataclass `record` with some fields replaced.
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a field may hold, declared with its type: `steps: Annotated[int, Range(1)]`.
 
     Args:
-        record: a named set of options.
+        low, high: the ends; what is larger than `LARGE` is a slip.
+        above, below: whether the end itself is left out.
+        text: what messages say behind "a number" instead of the ends.
+    """
+
+    low: float
+    high: float = LARGE
+    above: bool = False
+    below: bool = False
+    text: str = ""
+
+    def __contains__(self, number: Any) -> bool:
+        low = self.low < number if self.above else self.low <= number
+        return bool(low and (number < self.high if self.below else number <= self.high))
+
+    def __str__(self) -> str:
+        if self.text:
+            return self.text
+        low, high = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (self.low, self.high))
+        if self.above:
+            return f" above {low} and {'below' if self.below else 'at most'} {high}"
+        return f" from {low} to {'below ' if self.below else ''}{high}"
+
+
+ANY = Range(-math.inf, math.inf, above=True, below=True, text=", finite")
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Width = Annotated[int, Range(1, 4096)]  # of a layer: memory grows with its square
+Seed = Annotated[int, Range(0, math.inf, text=", 0 or above")]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Unit = Annotated[float, Range(0, 1)]
+Share = Annotated[float, Range(0, 1, above=True)]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One type that a field may have, with the range of its numbers."""
+
+    type: Any
+    range: Range
+
+    def fits(self, value: Any) -> bool:
+        if self.type in (int, float):
+            number: type = Integral if self.type is int else Real
+            return isinstance(value, number) and not isinstance(value, bool) and value in self.range
+        return not isinstance(self.type, type) or isinstance(value, self.type)
+
+    def __str__(self) -> str:
+        if self.type in (int, float):
+            return f"a {'whole number' if self.type is int else 'number'}{self.range}"
+        return {str: "text", bool: "true or false", NoneType: "none"}.get(self.type, f"a {self.type.__name__}")
+
+
+def kinds(options: type) -> dict[str, list[_Kind]]:
+    """What the fields of a dataclass of options may hold, by name; a number without a range may be any finite one."""
+    hints = get_type_hints(options, include_extras=True)
+    found = {}
+    for field in fields(options):
+        hint = hints[field.name]
+        either = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        found[field.name] = [_kind(one) for one in either]
+    return found
+
+
+def _kind(hint: Any) -> _Kind:
+    plain, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    declared = next((one for one in more if isinstance(one, Range)), ANY)
+    return _Kind(get_origin(plain) or plain, declared)
+
+
+class Options:
+    """What all dataclasses of options are: as one is made, its fields are held against their types and ranges."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def check_fields(options: Any) -> None:
+    """Hold every field against its declared type and range, and make plain numbers of NumPy's.
+
+    Raises:
+        InputError: a value is of another type or out of range.
+    """
+    for name, allowed in kinds(type(options)).items():
+        value = getattr(options, name)
+        fitting = next((kind.type for kind in allowed if kind.fits(value)), None)
+        if fitting is None:
+            shown = " ".join(reprlib.repr(value).split())
+            raise InputError(f"{name}: {shown}; it must be {', or '.join(map(str, allowed))}")
+        if fitting in (int, float):
+            object.__setattr__(options, name, fitting(value))
+
+
+def override(options: R, changes: dict[str, Any], what: str) -> R:
+    """Return the frozen `Options` with some fields replaced.
+
+    Args:
+        options: a named set of options.
         changes: new values by field name.
         what: the name of the set, for messages.
 
     Raises:
-        InputError: a name is no field of it, or a value is not of the field's type.
+        InputError: a name is no field of it, or a value does not fit the field.
     """
-    types = get_type_hints(type(record))
-    for name, value in changes.items():
-        kind = types[choose(f"{what} option", name, types)]
-        number = kind in (float, float | None) and type(value) is int
-        if not (number or isinstance(value, kind)) or (isinstance(value, bool) and kind is not bool):
-            raise InputError(f"{what} option {name}: {value!r} is no {getattr(kind, '__name__', kind)}")
-    return replace(record, **changes)
+    for name in changes:
+        choose(f"{what} option", name, kinds(type(options)))
+    try:
+        return replace(options, **changes)
+    except InputError as error:
+        raise InputError(f"{what} option {error}") from None

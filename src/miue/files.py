@@ -26,8 +26,8 @@ class Unwritable(OSError):
     """A file cannot be written: the message names the file that was wanted, and says what would help."""
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-WRITING = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WRITING = (*FULL, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 """What the system says of a file that is open already, where it names none."""
 
 
@@ -51,10 +51,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError, path: Path) -> str:
-    in_the_way = next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None)
+    in_the_way = next((folder for folder in path.parents if os.path.isfile(folder)), None)
     if in_the_way:
         return f"{in_the_way} is a file and no folder"
-    if path.is_dir():
+    if os.path.isdir(path):
         return "it is a folder; give the name of a file"
     if error.errno in FULL:
         return f"the disk of {path.parent} is full; free some space, or give a file on another"
@@ -93,13 +93,13 @@ def check_writable(path: str | Path) -> None:
         InputError: it cannot be written.
     """
     path = Path(path)
-    missing = [folder for folder in path.parents if not folder.exists()]
+    missing = [folder for folder in path.parents if not os.path.exists(folder)]
     try:
         with writing(path):
-            if path.is_dir():
+            if os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(prefix=f".{path.name}.", dir=path.parent):
+            with tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent):
                 pass
     except Unwritable as error:
         raise InputError(f"out: {error}") from None

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from miue import memory
+from miue.arrays import Array
 from miue.errors import InputError
+from miue.labelled import as_pixels, as_rows, as_whole
 from miue.progress import track
 
 DELTAS = (torch.int8, torch.int16, torch.float16, torch.float32)  # what may be added to pictures, in grey levels
@@ -34,7 +36,7 @@ def fingerprint(pixels: np.ndarray, label: int | np.integer) -> bytes:
     return hashlib.blake2b(pixels.tobytes() + f"{label}".encode(), digest_size=8).digest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """Some rows of a tensor, looked up as they are read, so that a tensor in a file is never copied whole."""
 
@@ -63,8 +65,8 @@ class Images:
     The pixels may lie in memory, on a device or in a memory-mapped file; `batch` is how everybody reads them.
 
     Args:
-        x: (N, C, H, W) uint8, N >= 1.
-        y: (N,) integer labels in 0..len(classes)-1.
+        x: (N, C, H, W) uint8, N >= 1; also what `miue.labelled.as_pixels` reads as such.
+        y: (N,) labels, whole numbers in 0..len(classes)-1.
         classes: class names; by default "0", "1", ... up to the largest label.
         ids: (N,) int64 on the CPU, unique: which picture each row is, however the set is cut or ordered; by default
             the position.
@@ -77,21 +79,16 @@ class Images:
 
     def __init__(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Array,
+        y: Array,
         classes: Sequence[str] | None = None,
         *,
-        ids: Tensor | None = None,
+        ids: Array | None = None,
         name: str = "custom",
         fingerprints: Tensor | None = None,
     ) -> None:
-        x, y = torch.as_tensor(x), torch.as_tensor(y)
-        if x.ndim != 4 or x.dtype != torch.uint8:
-            raise InputError(
-                f"x: shape {tuple(x.shape)}, {x.dtype}; pictures must be (N, C, H, W) torch.uint8, 0 to 255"
-            )
-        if y.shape != x.shape[:1] or y.is_floating_point() or len(y) == 0:
-            raise InputError(f"y: shape {tuple(y.shape)}, {y.dtype}; labels must be {len(x)} integers, at least one")
+        x = as_pixels(x)
+        y = as_whole("y", y, len(x)).to(y.device if isinstance(y, Tensor) else "cpu")
         names = [str(c) for c in range(int(y.max()) + 1)] if classes is None else [printable(str(c)) for c in classes]
         if int(y.min()) < 0 or int(y.max()) >= len(names):
             wrong = int(y.min()) if int(y.min()) < 0 else int(y.max())
@@ -100,10 +97,10 @@ class Images:
             )
         self._pixels, self._delta = _Rows(x), None
         self._fingerprints = fingerprints
-        self.y = y.to(torch.int64)
+        self.y = y
         self.classes = names
-        self.ids = torch.arange(len(x)) if ids is None else torch.as_tensor(ids).to(torch.int64)
-        if len(self.ids) != len(x) or len(self.ids.unique()) != len(x):
+        self.ids = torch.arange(len(x)) if ids is None else as_whole("ids", ids, len(x))
+        if len(self.ids.unique()) != len(x):
             raise InputError(
                 f"ids: {len(self.ids.unique())} different ones; each of the {len(x)} pictures needs its own"
             )
@@ -170,9 +167,9 @@ class Images:
             raise InputError(f"delta: {self.name} is perturbed already; add to the clean pictures")
         return self._copy(_delta=_Rows(delta, None if rows is None else rows.cpu()), _fingerprints=None)
 
-    def subset(self, index: Tensor) -> "Images":
-        """The pictures at `index` ((M,) int64), in that order, with their ids; no pixel is copied."""
-        index = torch.as_tensor(index)
+    def subset(self, index: Array) -> "Images":
+        """The pictures at `index` ((M,) int64, or a mask (N,)), in that order, with their ids; no pixel is copied."""
+        index = as_rows(index, len(self))
         at = index.cpu()
         return self._copy(
             _pixels=self._pixels.subset(at),

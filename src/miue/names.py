@@ -23,7 +23,7 @@ NAMES = {
     "avatar": "AVATAR",
     **{
         name: name.upper()
-        for name in ("rem", "sem", "tap", "ar", "lsp", "ops", "cuda", "pil", "tue", "gue", "pue", "uc")
+        for name in ("rem", "sem", "tap", "ar", "lsp", "ops", "cuda", "pil", "tue", "gue", "pue", "uc", "ntga")
     },
 }
 

@@ -3,39 +3,46 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from miue.errors import InputError
+from miue.errors import Options, Range
+from miue.specs import parse_epsilon
 
 MAX_LEVELS = 127
+_EPSILON = Range((1 - 5e-7) / 255, (MAX_LEVELS + 5e-7) / 255, text=" between 1/255 (1 level) and 127/255 (127 levels)")
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Options):
     """An L-infinity budget: how far each pixel may move.
 
     Args:
         epsilon: fraction of the pixel range, at least 1/255 and at most 127/255.
 
     Raises:
-        InputError: epsilon is out of range or not finite.
+        InputError: epsilon is out of range or no number.
     """
 
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.epsilon) and 1 <= self.levels <= MAX_LEVELS):
-            raise InputError(
-                f"epsilon: {self.epsilon:g} is out of range; it must lie between 1/255 (0.0040) and 127/255 (0.4980)"
-            )
+    epsilon: Annotated[float, _EPSILON]
 
     @property
     def levels(self) -> int:
         """The budget in whole grey levels: floor(255 epsilon + 1e-6)."""
-        return math.floor(255 * self.epsilon + 1e-6) if math.isfinite(self.epsilon) else 0
+        return math.floor(255 * self.epsilon + 1e-6)
+
+
+def in_levels(epsilon: float | str) -> str:
+    """Write a budget with the whole grey levels that it takes: "8/255 (8 levels)", but "0.031 (7 levels)".
+
+    Raises:
+        InputError: epsilon is no number or out of range.
+    """
+    levels = Budget(parse_epsilon(epsilon)).levels
+    written = epsilon if isinstance(epsilon, str) else f"{epsilon:g}"
+    return f"{written} ({levels} level{'s' if levels > 1 else ''})"
 
 
 def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:

@@ -17,11 +17,13 @@ from miue import bench, data, poisons, recipes, steps, store
 from miue.defenses import Defense
 from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.ueraser import UEraser
-from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting, read, refuse_other
+from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting
 from miue.errors import InputError
 from miue.images import Images
+from miue.pgd import in_levels
 from miue.poisons import Poison
 from miue.progress import duration
+from miue.records import read, refuse_other
 from miue.specs import parse
 from miue.text import aligned
 
@@ -227,7 +229,7 @@ def _training(
 
 
 def _perturbation(entry: Entry) -> str:
-    return _name(entry.method, source=entry.source, epsilon=entry.epsilon, seed=entry.seed)
+    return _name(entry.method, source=entry.source, epsilon=in_levels(entry.epsilon), seed=entry.seed)
 
 
 def _pictures(entry: Entry) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -277,24 +278,27 @@ def variations(table: pd.DataFrame, panels: Mapping[str, str], chance: float) ->
     return figure
 
 
-def gaps(table: pd.DataFrame, value: str = "mi") -> Figure:
+def gaps(table: pd.DataFrame, value: str = "mi", axis: Axes | None = None) -> Figure:
     """Draw the accuracy gap to clean training against the gap of a measure of information, one mark a method.
 
     Args:
-        table: one row a method: columns `method`, `accuracy_gap` in [-1, 1] and `value`_gap, in nats for "mi".
+        table: one row a method: columns `method`, `accuracy_gap` in [-1, 1] and `value`_gap, in nats for "mi"; NaN
+            where it cannot be judged, and then it is left out.
         value: which measure.
+        axis: where to draw; None for a figure of its own.
     """
-    figure, axis = plt.subplots(figsize=(6, 4))
+    axis = axis or plt.subplots(figsize=(6, 4))[1]
     colours = _colours(table["method"])
+    table = table.dropna(subset=["accuracy_gap", f"{value}_gap"])
     near = 0.035 * (table["accuracy_gap"].max() - table["accuracy_gap"].min())
     label_at = -np.inf
     marks = zip(table["method"], table[f"{value}_gap"], table["accuracy_gap"], strict=True)
     for method, across, up in sorted(marks, key=lambda mark: mark[2]):
         axis.plot(across, up, "o", color=colours[method], mec="white", ms=8)
         label_at = max(up, label_at + near)  # labels of marks that lie close together are stacked
-        place = (across, label_at)
-        axis.annotate(title(method), place, xytext=(6, 0), textcoords="offset points", fontsize=8, va="center")
+        name = axis.annotate(title(method), (across, label_at), xytext=(6, 0), textcoords="offset points")
+        name.set(fontsize=8, va="center", annotation_clip=False)  # a stack may rise above the highest mark
     axis.axhline(0, ls=":", color="0.6", lw=1)
     axis.axvline(0, ls=":", color="0.6", lw=1)
     axis.set(xlabel="clean minus perturbed: information in nats", ylabel="clean minus perturbed: test accuracy")
-    return figure
+    return axis.get_figure(root=True)  # type: ignore[return-value]

@@ -6,9 +6,9 @@ seeds). `standard` and `paper` are for whole data sets on a GPU and were not mea
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from miue.errors import InputError, choose, override, require_positive
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Whole, choose, override
 from miue.precision import PRECISIONS
 from miue.specs import parse
 
@@ -16,7 +16,7 @@ SCHEDULES = ("constant", "cosine", "one_cycle", "steps")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Options):
     """How a network is trained by SGD on cross-entropy.
 
     Args:
@@ -24,8 +24,8 @@ class Recipe:
         lr: the (largest) learning rate.
         schedule: `constant`; `cosine`, stepped by epoch; `one_cycle`, stepped by batch; or `steps`: a tenth after 40 %
             and again after 80 % of the epochs.
-        batch: pictures in a batch, at least 2.
-        momentum, nesterov, weight_decay: of SGD.
+        batch: pictures in a batch, at least 2, for batch norm.
+        momentum, nesterov, weight_decay: of SGD; momentum is below 1, and above 0 where it is Nesterov's.
         flip: mirror at random.
         crop: pixels of padding for a random crop.
         clip_norm: largest gradient norm, or None.
@@ -33,25 +33,25 @@ class Recipe:
         precision: one of `miue.precision.PRECISIONS`; float16 is trained with a loss scale that adapts.
     """
 
-    epochs: int
-    lr: float
+    epochs: Count
+    lr: Positive
     schedule: str
-    batch: int = 128
-    momentum: float = 0.9
+    batch: Annotated[int, Range(2)] = 128
+    momentum: Annotated[float, Range(0, 1, below=True)] = 0.9
     nesterov: bool = False
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     flip: bool = False
-    crop: int = 0
-    clip_norm: float | None = None
-    batches_per_epoch: int | None = None
+    crop: Whole = 0
+    clip_norm: Positive | None = None
+    batches_per_epoch: Count | None = None
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("schedule", self.schedule, SCHEDULES)
         choose("precision", self.precision, PRECISIONS)
-        require_positive(self, "epochs", "lr")
-        if self.batch < 2:
-            raise InputError(f"batch: {self.batch}; it must be 2 or more, for batch norm")
+        if self.nesterov and not self.momentum:
+            raise InputError("nesterov: True with momentum 0; it must be false, or momentum above 0")
 
 
 _ONE_CYCLE = Recipe(epochs=15, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2)

@@ -9,7 +9,7 @@ WORDS = {"true": True, "false": False, "none": None}
 
 
 def parse_epsilon(value: float | str) -> float:
-    """Read a fraction of the pixel range: 0.031 or "8/255".
+    """Read a fraction of the pixel range: "8/255" or a number.
 
     Raises:
         InputError: not a number.
@@ -19,7 +19,7 @@ def parse_epsilon(value: float | str) -> float:
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise InputError(
-            f"epsilon: {value!r} is no fraction of the pixel range; write it like 8/255 or 0.031"
+            f"epsilon: {value!r} is no fraction of the pixel range; write it like 8/255 (8 levels)"
         ) from None
 
 

@@ -3,7 +3,7 @@
 Z' = g(X') are features in R^d, Y their class. Everything is in nats, in float64, on the CPU.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from scipy import stats
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import Array, as_classes, as_finite, as_labels, whole
 from miue.errors import InputError, choose
 
 COVARIANCES = ("ledoit_wolf", "empirical")
@@ -31,16 +33,16 @@ class RankCorrelation:
         return f"{self.rho:.2f} ({self.low:.2f} to {self.high:.2f}, n = {self.n})"
 
 
-def entropy(labels: Tensor | np.ndarray) -> float:
+def entropy(labels: Array) -> float:
     """Return H(Y) in nats of the frequencies of `labels` (n,): 0 for one class, log C for C equal ones.
 
     Raises:
-        InputError: no labels, or not a vector.
+        InputError: no labels, or not a vector, or some are missing.
     """
-    return _entropy(_classes("labels", labels)[1])
+    return _entropy(as_classes("labels", labels)[1])
 
 
-def label_information(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> float:
+def label_information(u: Array, v: Array) -> float:
     """Return I(U;V) in nats of the joint frequencies of two label vectors (n,): H(U) + H(V) - H(U,V).
 
     It describes the n given samples, without any correction for bias: Fano's inequality then holds exactly between
@@ -50,23 +52,26 @@ def label_information(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> float:
     Raises:
         InputError: lengths that differ, no labels, not vectors, NaN.
     """
-    (first, first_counts), (second, second_counts) = _label_pair(u, v)
+    (first, first_counts), (second, second_counts) = label_pair(u, v)
     joint = torch.bincount(first * len(second_counts) + second)
     return _entropy(first_counts) + _entropy(second_counts) - _entropy(joint)
 
 
-def prediction_disagreement(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> float:
+def prediction_disagreement(u: Array, v: Array) -> float:
     """Return the share of samples, in [0, 1], whose two labels (n,) differ: d = P(U != V).
 
     Raises:
-        InputError: lengths that differ, no labels, not vectors, NaN.
+        InputError: lengths that differ, no labels, not vectors, NaN, text beside numbers.
     """
-    _label_pair(u, v)
-    return float((torch.as_tensor(u).cpu() != torch.as_tensor(v).cpu()).double().mean())
+    label_pair(u, v)
+    first, second = as_labels("u", u), as_labels("v", v)
+    if (first.dtype.kind in "US") != (second.dtype.kind in "US"):
+        raise InputError(f"u, v: labels of {first.dtype} and {second.dtype}; text never equals a number")
+    return float((first != second).mean())
 
 
 def class_covariances(
-    features: Tensor | np.ndarray, labels: Tensor | np.ndarray, *, covariance: str = "ledoit_wolf"
+    features: Array, labels: Array, *, covariance: str = "ledoit_wolf"
 ) -> Iterator[tuple[float, Tensor]]:
     """Return, class by class in ascending order of the label, (share of the samples, Sigma_y (d, d) float64).
 
@@ -92,7 +97,7 @@ def class_covariances(
     return ((count / len(z), of_class(z[member == index])) for index, count in enumerate(counts.tolist()))
 
 
-def within_class_spectrum(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Tensor:
+def within_class_spectrum(features: Array, labels: Array) -> Tensor:
     """Return the eigenvalues (d,) float64, descending, of the pooled covariance within classes, E_Y Sigma_Y.
 
     Their sum is the mean squared distance of a feature vector from the mean of its class.
@@ -108,7 +113,7 @@ def within_class_spectrum(features: Tensor | np.ndarray, labels: Tensor | np.nda
     return eigenvalues(centred.T @ centred / len(centred)).flip(0)
 
 
-def participation_ratio(features: Tensor | np.ndarray, labels: Tensor | np.ndarray | None = None) -> float:
+def participation_ratio(features: Array, labels: Array | None = None) -> float:
     """Return over how many directions the variance is spread: (sum lambda)^2 / sum lambda^2, from 1 to d.
 
     lambda are the eigenvalues of the features' covariance; with labels, of the pooled covariance within classes.
@@ -133,7 +138,7 @@ def participation_ratio(features: Tensor | np.ndarray, labels: Tensor | np.ndarr
     return float(product.trace() ** 2 / product.square().sum())
 
 
-def linear_cka(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> float:
+def linear_cka(x: Array, y: Array) -> float:
     """Return the linear centred kernel alignment of two sets of features of the same samples, in [0, 1].
 
         |Y'X|_F^2 / (|X'X|_F |Y'Y|_F),   the columns of X and Y centred
@@ -166,14 +171,14 @@ def _entropy(counts: Tensor) -> float:
     return float(torch.special.entr(counts.double() / counts.sum()).sum())
 
 
-def _within(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> Tensor:
+def _within(features: Array, labels: Array) -> Tensor:
     """Return the deviations (n, d) of the features from the means of their classes."""
     z, member, counts = _checked(features, labels)
     means = torch.zeros(len(counts), z.shape[1], dtype=z.dtype).index_add_(0, member, z) / counts[:, None]
     return z - means[member]
 
 
-def _centred(name: str, features: Tensor | np.ndarray) -> Tensor:
+def _centred(name: str, features: Array) -> Tensor:
     """Return (n, d) features of zero mean and largest deviation 1."""
     z = _matrix(name, features)
     centred = z - z.mean(0)
@@ -183,44 +188,32 @@ def _centred(name: str, features: Tensor | np.ndarray) -> Tensor:
     return centred / size
 
 
-def _checked(features: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(features: Array, labels: Array) -> tuple[Tensor, Tensor, Tensor]:
     """Return features (n, d) float64 on the CPU, class index of each (n,) and samples of each class (C,)."""
     z = _matrix("features", features)
-    member, counts = _classes("labels", labels)
+    member, counts = as_classes("labels", labels)
     if len(member) != len(z):
         raise InputError(f"labels: {len(member)} labels for {len(z)} samples; pass one for each")
     return z, member, counts
 
 
-def _matrix(name: str, features: Tensor | np.ndarray) -> Tensor:
-    z = torch.as_tensor(features).detach().to("cpu", torch.float64)
+def _matrix(name: str, features: Array) -> Tensor:
+    z = as_finite(name, features).cpu()
     z = z[:, None] if z.ndim == 1 else z
     if z.ndim != 2 or z.numel() == 0:
         raise InputError(f"{name}: shape {tuple(z.shape)}; pass (samples, features)")
-    if not z.isfinite().all():
-        raise InputError(f"{name}: some values are NaN or infinite; remove or mend them first")
     return z
 
 
-def _label_pair(u: Tensor | np.ndarray, v: Tensor | np.ndarray) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    first, second = _classes("u", u), _classes("v", v)
+def label_pair(u: Array, v: Array) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return class (n,) and samples of each class, see `as_classes`, of two labels of the same samples."""
+    first, second = as_classes("u", u), as_classes("v", v)
     if len(first[0]) != len(second[0]):
         raise InputError(f"u, v: {len(first[0])} and {len(second[0])} labels; pass two for each sample")
     return first, second
 
 
-def _classes(name: str, labels: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return the class index (n,) int64 of each sample and the number of samples (C,) int64 of each class."""
-    labels = torch.as_tensor(labels).detach().cpu()
-    if labels.ndim != 1 or len(labels) == 0:
-        raise InputError(f"{name}: shape {tuple(labels.shape)}; pass one label for each sample, (n,)")
-    if not labels.isfinite().all():
-        raise InputError(f"{name}: some labels are NaN or infinite; remove those samples first")
-    _, member, counts = labels.unique(return_inverse=True, return_counts=True)
-    return member, counts
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 2000, seed: int = 0) -> RankCorrelation:
+def rank_correlation(x: Array, y: Array, *, draws: int = 2000, seed: int = 0) -> RankCorrelation:
     """Spearman's correlation of paired values with a 95 % bootstrap interval over the pairs.
 
     Args:
@@ -230,16 +223,16 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 200
         seed: of the bootstrap.
 
     Raises:
-        InputError: lengths that differ, fewer than 4 pairs, or values that are all the same.
+        InputError: lengths that differ, fewer than 4 pairs, NaN or infinity, or values that are all the same.
     """
-    first, second = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    first, second = (as_finite(name, values).cpu().numpy() for name, values in (("x", x), ("y", y)))
     if first.ndim != 1 or first.shape != second.shape or len(first) < 4:
         raise InputError(f"x, y: shapes {first.shape} and {second.shape}; both must be (n,) with n of 4 or more")
     if not (np.ptp(first) > 0 and np.ptp(second) > 0):
         raise InputError("x, y: all values of one of them are the same; there is no order to compare")
-    rng = np.random.default_rng(seed)
+    size = whole("draws", draws, 1), len(first)
     drawn = []
-    for rows in rng.integers(len(first), size=(draws, len(first))):
+    for rows in torch.randint(len(first), size, generator=seeds.stream(seed, "subsamples")).numpy():
         if np.ptp(first[rows]) > 0 and np.ptp(second[rows]) > 0:
             drawn.append(stats.spearmanr(first[rows], second[rows]).statistic)
     low, high = np.percentile(drawn, [2.5, 97.5])

@@ -166,7 +166,7 @@ def victim(
     parts = _of_victim(images, test, model, recipe, seed, twin, surrogate_seed, defense, start, **changes)
 
     def make(keep: Checkpoint) -> Victim:
-        channels, size, _ = images.shape
+        channels, *size = images.shape
         network = build(model, len(images.classes), channels=channels, size=size, seed=streams.weights)
         if start is not None:
             network.load_state_dict(_weights(start, network), strict=False)

@@ -6,15 +6,18 @@ from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
+from scipy import stats
 
 from miue import store
 from miue.comparison import CLEAN, NONE, Setting
+from miue.judging import VICTIM, believed, judged, marks
 from miue.names import title
+from miue.pgd import in_levels
 from miue.statistics import RankCorrelation, rank_correlation
 
 PERCENT = ("test_accuracy", "lowest", "highest", "best_epoch", "train_accuracy", "disagreement")
 NATS = ("mi", "null", "within_class", "ceiling", "stderr", "stderr_samples")
-FACTS = ("levels", "bounded", "passes", "perturbation_seconds")
+FACTS = ("levels", "bounded")
 OF_DATA = ("data", "n_train", "n_test", "size", "n_classes", "content_hash")
 PERTURBATION = ["method", "source", "epsilon", "seed"]
 GAPS = {
@@ -39,9 +42,12 @@ def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
         "clean test pictures": f"{first['n_test']:,}",
         "entries": len(table),
         "seeds": _listed(table["seed"]),
+        "seeds of the victims": _listed(table["victim_seed"]),
+        "passes that a method may take": setting.allowed or "as many as its preset has",
+        "optimiser steps of a victim": _listed(table["victim_steps"]) if "victim_steps" in table else "not kept",
         "sources and their preset": f"{_listed(table['source'])}; {setting.preset}",
         "victims and their recipe": f"{_listed(table['victim'])}; {setting.recipe}",
-        "budgets": _listed(table["epsilon"]),
+        "budgets": _listed(table["epsilon"].map(in_levels)),
         "sliced mutual information": f"{setting.estimator}, {setting.n_slices} directions",
         "hardware": _listed(table["device"]),
         "made from commits": _listed(table["commit"].dropna()),
@@ -68,79 +74,98 @@ def metrics(table: pd.DataFrame, setting: Setting, **more: Any) -> dict[str, Any
 
 
 def summary(table: pd.DataFrame, by: str | Sequence[str] = "method") -> Styler:
-    """Show means over seeds: accuracies in percent, information in nats, what the perturbation cost.
+    """Show means over seeds and victims: accuracies in percent, what the perturbation cost, information in nats.
+
+    Entries whose accuracy cannot be judged (see `judging.judged`) stand in rows of their own and are marked; means of
+    information are of those that can be, where there are any.
 
     Args:
         table: entries.
         by: the column, or columns, that tell the rows apart.
     """
-    groups = table.groupby([by] if isinstance(by, str) else list(by), sort=False)
-    spread = groups["test_accuracy"].agg(lowest="min", highest="max")
-    measured = [name for name in (*PERCENT, *NATS) if name in table]
-    shown = groups["seed"].nunique().rename("seeds").to_frame().join(groups[measured].mean())
-    for place, name in enumerate(spread):
-        shown.insert(2 + place, name, spread[name])
-    shown = shown.join(groups[list(FACTS)].first())
-    shown = shown.rename(index=_titled).rename_axis(index=None if isinstance(by, str) else list(by))
+    shared = [by] if isinstance(by, str) else list(by)
+    rows = [*shared, "learned"]
+    measured = [name for name in (*PERCENT, *NATS) if name in table and name != "test_accuracy"]
+    nats = [name for name in NATS if name in table]
+    groups = believed(judged(table), rows, nats).groupby(rows, sort=False)
+    shown = groups.agg(
+        seeds=("seed", "nunique"),
+        victims=("seed", "size"),
+        test_accuracy=("test_accuracy", "mean"),
+        lowest=("test_accuracy", "min"),
+        highest=("test_accuracy", "max"),
+        passes=("passes", "mean"),
+        perturbation_seconds=("perturbation_seconds", "mean"),
+    )
+    shown = shown.join(groups[measured].mean()).join(groups[list(FACTS)].first())
+    marked = marks(groups)
+    if marked.any():
+        shown.insert(0, "mark", marked.to_numpy())
+    shown = shown.droplevel("learned").rename(index=_titled)
+    shown = shown.rename_axis(index=None if isinstance(by, str) else shared)
     names = {name: name.replace("_", " ") for name in shown}
     return (
         shown.rename(columns=names)
         .style.format("{:.1%}", subset=[names[name] for name in PERCENT])
-        .format("{:.3f}", subset=[names[name] for name in NATS if name in names], na_rep="–")
+        .format("{:.3f}", subset=[names[name] for name in nats], na_rep="–")
         .format("{:.0f}", subset=[names["passes"], names["perturbation_seconds"]])
     )
 
 
 def against_clean(table: pd.DataFrame) -> pd.DataFrame:
-    """Hold every entry against clean training of the same victim, behind the same defense, with the same seed.
+    """Hold every entry against clean training of the same victim, behind the same defense, with the same seeds.
 
     Returns:
-        The entries that are not clean and have such a partner, with `clean_accuracy`; `accuracy_gap`, clean minus
-        perturbed; `fall`, the share of the way to guessing, NaN where clean training is no better; `mi_gap` in nats;
-        and `share_gap`, 1 - mi / ceiling.
+        The entries that are not clean and have such a partner, with `learned` and `informed` of `judging.judged`,
+        `clean_accuracy`; `accuracy_gap`, clean minus perturbed; `fall`, the share of the way to guessing; `mi_gap` in
+        nats; and `share_gap`, 1 - mi / ceiling. A gap is NaN where it cannot be judged.
     """
-    partner = ["victim", "defense", "seed"]
-    clean = table[table["method"] == CLEAN].drop_duplicates(partner)
-    clean = clean[[*partner, "test_accuracy", "mi"]].rename(
-        columns={"test_accuracy": "clean_accuracy", "mi": "clean_mi"}
+    table = judged(table)
+    clean = table[table["method"] == CLEAN].drop_duplicates(VICTIM)
+    clean = clean[[*VICTIM, "test_accuracy", "mi", "informed"]].rename(
+        columns={"test_accuracy": "clean_accuracy", "mi": "clean_mi", "informed": "clean_informed"}
     )
-    rows = table[table["method"] != CLEAN].merge(clean, on=partner)
-    gap, room = rows["clean_accuracy"] - rows["test_accuracy"], rows["clean_accuracy"] - chance(table)
-    return rows.drop(columns="clean_mi").assign(
+    rows = table[table["method"] != CLEAN].merge(clean, on=VICTIM)
+    gap = (rows["clean_accuracy"] - rows["test_accuracy"]).where(rows["learned"])
+    both = rows["informed"] & rows["clean_informed"]
+    return rows.drop(columns=["clean_mi", "clean_informed"]).assign(
         accuracy_gap=gap,
-        fall=(gap / room).where(room > 0),
-        mi_gap=rows["clean_mi"] - rows["mi"],
-        share_gap=1 - rows["mi"] / rows["ceiling"],
+        fall=gap / (rows["clean_accuracy"] - chance(table)),
+        mi_gap=(rows["clean_mi"] - rows["mi"]).where(both),
+        share_gap=(1 - rows["mi"] / rows["ceiling"]).where(rows["informed"]),
     )
 
 
 def correlations(rows: pd.DataFrame) -> dict[str, RankCorrelation]:
     """Spearman's correlation over `rows` (of `against_clean`) between the accuracy gap and each of `GAPS`.
 
-    Under four rows, or where all are equal, a rank correlation says nothing: what cannot be said is left out.
+    What cannot be judged, and so is NaN, is left out. Under four rows, or where all are equal, a rank correlation says
+    nothing: what cannot be said is left out.
     """
-    if len(rows) < 4 or rows["accuracy_gap"].nunique() == 1:
-        return {}
-    return {
-        name: rank_correlation(rows[measure], rows["accuracy_gap"])
-        for measure, name in GAPS.items()
-        if rows[measure].nunique() > 1
-    }
+    found = {}
+    for measure, name in GAPS.items():
+        pairs = rows[[measure, "accuracy_gap"]].dropna()
+        if len(pairs) >= 4 and (pairs.nunique() > 1).all():
+            found[name] = rank_correlation(pairs[measure], pairs["accuracy_gap"])
+    return found
 
 
 def contrary(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Find the entries that go against what is published: perturbations lower accuracy, defenses do not.
 
     A difference counts beyond two standard errors of the test sets, means over seeds. Random noise is not meant to do
-    harm and is left out.
+    harm and is left out, and so is what cannot be judged.
 
     Returns:
         Two tables with `accuracy`, what it is held against, and the standard error of their difference: undefended
         victims that lost less than two of these against clean training, and defended ones that lost more than two
         against the undefended victim.
     """
-    cells = table.groupby(["method", "victim", "defense"], sort=False).agg(
-        accuracy=("test_accuracy", "mean"), n=("n_test", "sum")
+    table = judged(table)
+    cells = (
+        table[table["learned"]]
+        .groupby(["method", "victim", "defense"], sort=False)
+        .agg(accuracy=("test_accuracy", "mean"), n=("n_test", "sum"))
     )
     cells["variance"] = cells["accuracy"] * (1 - cells["accuracy"]) / cells["n"]
     cells = cells.reset_index()
@@ -160,6 +185,36 @@ def contrary(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         learned[learned["accuracy"] > learned["clean training"] - 2 * learned["standard error"]],
         worse[worse["accuracy"] < worse["undefended"] - 2 * worse["standard error"]],
     )
+
+
+def twins(table: pd.DataFrame) -> pd.DataFrame:
+    """Hold each twin of a surrogate against the stranger that meets the same perturbation with the same seeds.
+
+    Args:
+        table: entries with `twin`; those that cannot be judged, and twins without a stranger, are left out.
+
+    Returns:
+        One row for each pair: `method`, `seed`, `victim_seed`, `twin`, and `difference`, test accuracy of the twin
+        minus that of the stranger, in [-1, 1].
+    """
+    table = judged(table)
+    table = table[table["learned"] & (table["method"] != CLEAN)]
+    pair = ["method", "seed", "victim_seed"]
+    stranger = table.loc[table["twin"] == NONE, [*pair, "test_accuracy"]].rename(columns={"test_accuracy": "stranger"})
+    rows = table[table["twin"] != NONE].merge(stranger, on=pair)
+    return rows.assign(difference=rows["test_accuracy"] - rows["stranger"])[[*pair, "twin", "difference"]]
+
+
+def mean_differences(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Sum up the pairs of `twins`: one row for each method and kind of twin.
+
+    Returns:
+        `pairs`, how many; `mean`; `deviation`, their standard deviation (n - 1); and `low` and `high`, the 95 %
+        interval of the mean by Student's t. Deviation and interval are NaN for one pair.
+    """
+    found = pairs.groupby(["method", "twin"], sort=False)["difference"].agg(pairs="size", mean="mean", deviation="std")
+    half = stats.t.ppf(0.975, found["pairs"] - 1) * found["deviation"] / found["pairs"] ** 0.5
+    return found.assign(low=found["mean"] - half, high=found["mean"] + half)
 
 
 def provenance() -> pd.DataFrame:

@@ -51,11 +51,13 @@ def noise_bound(
     noise_std: float,
     *,
     covariance: str = "ledoit_wolf",
+    class_information: float | None = None,
 ) -> float:
     """Bound I(Z; Z' + s N), N independent standard normal noise in R^d, in nats: at most
 
-        H(Y) + 1/2 E_Y log det(I + Sigma_Y / s^2).
+        min{H(Y), I(Z;Y)} + 1/2 E_Y log det(I + Sigma_Y / s^2).
 
+    Without `class_information` it is the first of the two that stands there, and the bound never falls below H(Y).
     Holds for any Z, and for features of any distribution with these covariances: given the class, a normal
     variable has the largest entropy for its covariance. Compare it only with the mutual information of the same
     noised features. Along single directions: `sliced_noise_bound`.
@@ -71,16 +73,21 @@ def noise_bound(
         noise_std: s > 0, in the units of the features.
         covariance: "ledoit_wolf" (Ledoit and Wolf, 2004, shrunk towards a multiple of the identity) or
             "empirical" (unbiased).
+        class_information: an *upper* bound of I(Z;Y) in nats, Z the features of the clean pictures; None for H(Y),
+            which always is one. I(Z'+sN;Y) may stand for it as well. With a lower bound of I(Z;Y), such as H(Y) less
+            a held-out cross-entropy, the result describes and bounds nothing. A negative value, as a noisy estimate
+            may be, counts as 0.
 
     Raises:
         InputError: shapes that do not match, NaN or infinity, a class of one sample, noise_std not above 0.
     """
     _check_noise(noise_std)
+    base = float(_class_part(labels, class_information))
     log_dets = [
         share * torch.log1p(eigenvalues(sigma) / noise_std**2).sum()
         for share, sigma in class_covariances(features, labels, covariance=covariance)
     ]
-    return entropy(labels) + 0.5 * float(sum(log_dets))
+    return base + 0.5 * float(sum(log_dets))
 
 
 def sliced_noise_bound(
@@ -89,14 +96,17 @@ def sliced_noise_bound(
     noise_std: float,
     *,
     directions: Tensor | np.ndarray,
+    class_information: float | Tensor | np.ndarray | None = None,
 ) -> Tensor:
     """Bound I(Z; phi'(Z' + s N)) in nats, direction by direction: at most
 
-        H(Y) + 1/2 E_Y log(1 + phi' Sigma_Y phi / s^2).
+        min{H(Y), I(Z;Y)} + 1/2 E_Y log(1 + phi' Sigma_Y phi / s^2).
 
     By data processing it bounds I(theta'Z; phi'(Z' + s N)) as well, whatever theta, so each slice of a sliced mutual
-    information. `sliced_mi` standardises the columns it is given, which would rescale the noise with the features.
-    To compare like with like, standardise Z' once, add the noise to that, and slice both without standardising again:
+    information; for these I(theta'Z;Y) may stand in the place of I(Z;Y).
+
+    `sliced_mi` standardises the columns it is given, which would rescale the noise with the features. To compare like
+    with like, standardise Z' once, add the noise to that, and slice both without standardising again:
 
         theta, phi = draw_directions(d, d, n_slices, seed)
         bound = sliced_noise_bound(z2, labels, s, directions=phi)
@@ -111,12 +121,14 @@ def sliced_noise_bound(
         labels: (n,) classes; each needs two samples or more.
         noise_std: s > 0, in the units of the features.
         directions: (slices, d) unit vectors phi.
+        class_information: as in `noise_bound`, one value for all slices or (slices,) of them; None for H(Y).
 
     Returns:
         (slices,) float64.
 
     Raises:
-        InputError: as `noise_bound`; directions of another width, NaN, or not of length 1.
+        InputError: as `noise_bound`; directions of another width, NaN, or not of length 1; class_information of
+            another length.
     """
     _check_noise(noise_std)
     covariances = class_covariances(features, labels, covariance="empirical")
@@ -126,10 +138,10 @@ def sliced_noise_bound(
         raise InputError(f"directions: shape {tuple(phi.shape)}; pass (slices, {width}) for these features")
     if not ((phi.norm(dim=1) - 1).abs() <= UNIT).all():
         raise InputError("directions: some have no length of 1; divide each by its norm")
-    total = torch.full((len(phi),), entropy(labels), dtype=torch.float64)
+    total = _class_part(labels, class_information, slices=len(phi))
     for share, sigma in covariances:
         variance = ((phi @ sigma) * phi).sum(1).clamp(min=0)  # under 0 by rounding only
-        total += 0.5 * share * torch.log1p(variance / noise_std**2)
+        total = total + 0.5 * share * torch.log1p(variance / noise_std**2)
     return total
 
 
@@ -219,3 +231,17 @@ def fano_bound(mi: float, n_classes: int, prediction_entropy: float) -> float:
 def _check_noise(noise_std: float) -> None:
     if not (math.isfinite(noise_std) and noise_std > 0):
         raise InputError(f"noise_std: {noise_std} must be a finite number above 0, in the units of the features")
+
+
+def _class_part(
+    labels: Tensor | np.ndarray, information: float | Tensor | np.ndarray | None, slices: int = 0
+) -> Tensor:
+    """Return min{H(Y), information} in nats as float64: () without slices, else (slices,)."""
+    at_most = entropy(labels)
+    given = torch.as_tensor(at_most if information is None else information).detach().to("cpu", torch.float64)
+    if given.ndim and given.shape != (slices,):
+        wanted = f"one number or ({slices},)" if slices else "one number"
+        raise InputError(f"class_information: shape {tuple(given.shape)}; pass {wanted}")
+    if len(unusable := given[~given.isfinite()]):
+        raise InputError(f"class_information: {float(unusable[0])} is not finite; give nats, or None for H(Y)")
+    return given.clamp(0, at_most).expand(slices) if slices else given.clamp(0, at_most)

@@ -255,7 +255,7 @@ def fit(
     """
     chosen = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     if isinstance(model, str):
-        channels, size, _ = images.shape
+        channels, *size = images.shape
         weights = seeds.derived(seed, "victim weights")
         model = build(model, len(images.classes), channels=channels, size=size, seed=weights)
     for epoch in epochs(model, images, chosen, seed=seed, test=test, device=device, defense=defense):

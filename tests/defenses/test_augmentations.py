@@ -37,8 +37,6 @@ def test_cutout_cuts_one_square_of_the_right_size_in_every_channel(options, size
 def test_a_hole_as_large_as_the_picture_is_refused_before_training():
     with pytest.raises(InputError, match="cutout option hole: 16; in pictures of 16 pixels it must be below 16"):
         build("cutout", hole=16).prepare(pictures(size=16), 0)
-    with pytest.raises(InputError, match="hole: 0; it must be above 0"):
-        build("cutout", hole=0)
 
 
 def test_mixup_weighs_pictures_and_labels_alike():
@@ -68,14 +66,13 @@ def test_cutmix_weighs_labels_by_the_area_pasted():
     assert max(pasted) > 0.3
 
 
-@pytest.mark.parametrize("name", ["mixup", "cutmix"])
-def test_half_of_the_batches_are_mixed(name):
+@pytest.mark.parametrize(
+    ("defense", "least", "most"), [("mixup", 200, 200), ("cutmix", 70, 130), ("mixup:probability=0.5", 70, 130)]
+)
+def test_mixup_mixes_all_batches_and_cutmix_half_of_them(defense, least, most):
     images, now = pictures(n=8), moment(pictures(n=8))
-    defense = build(name)
-    mixed = sum(defense.batch(images.x, images.y, now)[1].ndim == 2 for _ in range(200))
-    assert 70 < mixed < 130
-    with pytest.raises(InputError, match=r"probability: 1\.5; it must be at most 1"):
-        build(name, probability=1.5)
+    built = build(defense)
+    assert least <= sum(built.batch(images.x, images.y, now)[1].ndim == 2 for _ in range(200)) <= most
 
 
 def test_the_three_taps_of_the_blur_are_gaussian():
@@ -92,8 +89,6 @@ def test_the_three_taps_of_the_blur_are_gaussian():
 def test_a_sigma_that_blurs_nothing_is_refused():
     with pytest.raises(InputError, match=r"gaussian_blur option sigma: 0\.1 moves no pixel by half a grey level"):
         build("gaussian_blur", sigma=0.1)
-    with pytest.raises(InputError, match="sigma: 0; it must be above 0"):
-        build("gaussian_blur", sigma=0)
     smallest = build("gaussian_blur", sigma=0.3)
     checks = flat(0, n=2, size=8)
     checks.x[:, :, ::2, ::2] = 255
@@ -101,9 +96,8 @@ def test_a_sigma_that_blurs_nothing_is_refused():
 
 
 def test_kernels_that_do_not_fit_are_refused():
-    for kernel in (1, 4):
-        with pytest.raises(InputError, match=f"kernel: {kernel}; it must be odd and at least 3"):
-            build("gaussian_blur", kernel=kernel)
+    with pytest.raises(InputError, match="kernel: 4; it must be odd"):
+        build("gaussian_blur", kernel=4)
     with pytest.raises(InputError, match="kernel: 17 is too large for pictures of 8 pixels"):
         build("gaussian_blur", kernel=17).prepare(pictures(), 0)
 

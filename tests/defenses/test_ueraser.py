@@ -8,7 +8,6 @@ from moments import moment
 from samples import pictures
 
 from miue.defenses import build, ueraser
-from miue.errors import InputError
 
 
 @pytest.fixture
@@ -64,10 +63,3 @@ def test_every_picture_has_fractals_of_its_own_also_in_one_channel():
     seen, _ = build("ueraser", draws=1).batch(same, images.y, moment(images))
     assert seen.shape == (8, 1, 8, 8)
     assert len({tuple(picture.flatten().tolist()) for picture in seen}) == 8
-
-
-def test_bad_options_are_refused():
-    with pytest.raises(InputError, match="draws: 0; it must be above 0"):
-        build("ueraser", draws=0)
-    with pytest.raises(InputError, match=r"ueraser option first_phase: 1\.5; it must lie between 0 and 1"):
-        build("ueraser", first_phase=1.5)

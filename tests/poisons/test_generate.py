@@ -13,9 +13,9 @@ from miue.poisons import generate
     ("arguments", "message"),
     [
         ({"method": "magic"}, "method: 'magic' does not exist; choose one of mi_ue, em, "),
-        ({"epsilon": 0}, "epsilon: 0 is out of range"),
-        ({"epsilon": "128/255"}, "epsilon: .* out of range"),
-        ({"epsilon": float("nan")}, "epsilon: nan is out of range"),
+        ({"epsilon": 0}, "epsilon: 0.0; it must be a number between 1/255"),
+        ({"epsilon": "128/255"}, "epsilon: 0.50.*; it must be a number between 1/255"),
+        ({"epsilon": float("nan")}, "epsilon: nan; it must be a number between 1/255"),
         ({"model": "resnet99"}, "model: 'resnet99' does not exist"),
         ({"preset": "slow"}, "preset: 'slow' does not exist"),
     ],

@@ -109,15 +109,11 @@ def test_the_paper_preset_is_the_published_one():
     assert options("gue", "quick").passes < 30 and options("gue", "laptop").passes < 120
 
 
-def test_bad_options_are_refused():
-    with pytest.raises(InputError, match="batch: 2; it must be 4 or more"):
-        options("gue", "quick", batch=2)
-    with pytest.raises(InputError, match="eta: 0; it must be above 0"):
-        options("gue", "quick", eta=0)
+def test_one_picture_is_refused():
     with pytest.raises(InputError, match="images: 1 picture; GUE needs at least 2"):
         generate("gue", pictures(n=4).subset(torch.tensor([1])), **SMALL)
 
 
 def test_a_game_that_diverges_says_so():
     with pytest.raises(FloatingPointError, match="GUE diverged in epoch 1 at learning rates generator 0.1, classifier"):
-        generate("gue", pictures(n=32), **SMALL | {"classifier_lr": 1e30})
+        generate("gue", pictures(n=32), **SMALL | {"classifier_lr": 1e9})

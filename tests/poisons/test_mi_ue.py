@@ -34,10 +34,6 @@ def plain(images):
 def test_options_of_the_source_recipe_can_be_changed():
     changed = options("mi_ue", "paper", epochs=7, steps=3)
     assert (changed.source.epochs, changed.steps, changed.source.batch) == (7, 3, 128)
-    with pytest.raises(InputError, match=r"mi_ue option steps: 1\.5 is no int"):
-        options("mi_ue", "quick", steps=1.5)
-    with pytest.raises(InputError, match="temperature: 0; it must be above 0"):
-        options("mi_ue", "quick", temperature=0)
 
 
 def test_the_paper_preset_is_the_papers():
@@ -105,18 +101,9 @@ def test_passes_count_the_draws_and_the_attack(change, passes):
     assert options("mi_ue", "quick", **change).passes == passes
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"zeta": -1.0}, r"zeta: -1\.0; it must be 0 or above"),
-        ({"eot": -1}, "eot: -1; it must be 0 or above"),
-        ({"source_epsilon": -0.1}, r"source_epsilon: -0\.1; it must be 0 or above"),
-        ({"zeta": 0, "similarity": False}, "zeta: 0, without the similarity term; one term of the loss must remain"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(change, message):
-    with pytest.raises(InputError, match=message):
-        options("mi_ue", "quick", **change)
+def test_a_loss_without_a_term_is_refused():
+    with pytest.raises(InputError, match="zeta: 0, without the similarity term; one term of the loss must remain"):
+        options("mi_ue", "quick", zeta=0, similarity=False)
 
 
 @pytest.mark.slow

@@ -112,12 +112,6 @@ def test_without_weight_no_critic_is_trained(images, source):
     assert mine.notes() == {}
 
 
-@pytest.mark.parametrize("method", ["tap", "em"])
-def test_negative_weights_are_refused(method):
-    with pytest.raises(InputError, match=r"mine: -0.1.* it must be 0 or above"):
-        options(method, "quick", mine=-0.1)
-
-
 def test_a_delta_for_each_class_takes_no_term():
     with pytest.raises(InputError, match="mine: 0.1 with scope 'class'"):
         options("em", "quick", mine=0.1, scope="class")

@@ -1,5 +1,7 @@
 """Perturbations and their files: matched with their pictures, cut to a part, refused when foreign or damaged."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -23,6 +25,22 @@ def test_pictures_other_than_those_it_was_made_for_are_refused(images, tmp_path)
     poison.save(tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"a\.safetensors was made for other images"):
         Poison.read(tmp_path / "a.safetensors").apply(pictures(seed=5))
+
+
+def test_perturbations_that_move_the_same_pictures_alike_are_equal(images, tmp_path):
+    poison = generate("random", images)
+    poison.save(tmp_path / "a.safetensors")
+    assert poison == Poison.load(tmp_path / "a.safetensors") == replace(poison, record={})
+    moved = poison.delta.clone()
+    moved[0, 0, 0, 0] += 1
+    for change in ({"delta": moved}, {"ids": poison.ids + 1}, {"fingerprints": poison.fingerprints + 1}):
+        assert poison != replace(poison, **change)
+    assert replace(poison, delta=poison.delta.short()) == poison
+    assert poison != generate("random", pictures(n=60)) and poison != "poison"
+
+
+def test_images_are_compared_by_identity(images):
+    assert images == images and images != pictures() and len({images, images.subset(torch.arange(2))}) == 2
 
 
 def test_files_that_are_no_perturbation_are_refused(images, tmp_path):

@@ -77,10 +77,15 @@ def test_clusters_that_cannot_be_are_refused(images):
         find_clusters(torch.zeros(9, 2), 3, seed=0)
     with pytest.raises(InputError, match="clusters: 49; there are only 48 pictures"):
         generate("uc", images, **TINY | {"clusters": 49})
-    with pytest.raises(InputError, match="clusters: 1; there must be at least 2"):
-        options("uc", "quick", clusters=1)
     with pytest.raises(InputError, match="pretext: 'colour' does not exist; choose one of rotation, labels, untrained"):
         options("uc", "quick", pretext="colour")
+
+
+def test_pictures_that_are_not_square_cannot_be_turned_but_clustered_by_labels():
+    wide = Images(torch.randint(0, 256, (24, 3, 8, 12), dtype=torch.uint8), torch.arange(24) % 4)
+    with pytest.raises(InputError, match="pretext: rotation; pictures of 8 x 12 px have no quarter turns"):
+        generate("uc", wide, **TINY)
+    assert generate("uc", wide, **TINY | {"pretext": "labels"}).delta.shape == (24, 3, 8, 12)
 
 
 def test_the_divergence_is_kullback_and_leiblers_from_the_wanted_centre():

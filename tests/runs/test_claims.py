@@ -178,9 +178,60 @@ def test_information_of_two_estimators_is_not_compared():
     assert verdict(evidence.information_order, *apart).verdict == claims.UNTESTED
 
 
-def test_a_victim_that_learns_nothing_from_clean_pictures_tells_no_harm():
-    rows = [entry("clean", 0.1), entry("mi_ue", 0.05), entry("mi_ue:similarity=false", 0.2)]
-    assert verdict(NAMES_OF["51.65 % instead of 9.95 %"], of_resnet(*rows)).verdict == claims.UNTESTED
+@pytest.mark.parametrize("clean", [0.05, 0.1, 0.149])
+def test_a_victim_that_learns_nothing_from_clean_pictures_tells_no_harm(clean):
+    rows = [entry("clean", clean), entry("mi_ue", 0.05), entry("mi_ue:similarity=false", 0.2)]
+    found = verdict(NAMES_OF["51.65 % instead of 9.95 %"], of_resnet(*rows))
+    assert found.verdict == "cannot be judged at our scale" and "20.0" not in found.numbers
+    assert found.pages == ("results/page-0",)
+
+
+def test_an_order_of_accuracies_is_not_judged_by_victims_that_never_learned():
+    rows = [entry("mi_ue", 0.1), entry("em", 0.12)]
+    assert verdict(evidence.lowest, of_resnet(*rows, entry("clean", 0.14))).verdict == "cannot be judged at our scale"
+    assert verdict(evidence.lowest, of_resnet(*rows, entry("clean", 0.16))).verdict == "holds at our scale"
+    seeds = [entry("mi_ue", 0.3, seed=1), entry("em", 0.2, seed=1), entry("clean", 0.9, seed=1)]
+    found = verdict(evidence.lowest, of_resnet(*rows, entry("clean", 0.14), *seeds))
+    assert found.verdict == "not confirmed at our scale" and "0 of 1 seed" in found.numbers
+
+
+def test_information_whose_null_reads_some_is_no_evidence():
+    values = {"clean": 0.7, "random": 0.6, "em": 0.5, "mi_ue": 0.4}
+    rows = [entry(method, 0.5, mi=value, null=0.2, null_stderr=0.01) for method, value in values.items()]
+    assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "cannot be judged at our scale"
+    rows = [row | {"null_stderr": 0.1} for row in rows]
+    assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "holds at our scale"
+
+
+def test_an_order_is_judged_in_the_mean_over_the_victims_of_each_seed():
+    mi_ue = [entry("mi_ue", accuracy, victim_seed=victim, twin="none") for victim, accuracy in enumerate((0.4, 0.1))]
+    em = [entry("em", 0.3, victim_seed=victim, twin="none") for victim in range(2)]
+    found = verdict(evidence.lowest, of_resnet(*mi_ue, *em))
+    assert found.verdict == "holds at our scale" and "1 of 1 seed" in found.numbers
+    alone = [entry("em", 0.1, victim_seed=9, twin="none")]  # a victim that MI-UE did not meet
+    assert verdict(evidence.lowest, of_resnet(*mi_ue, *em, *alone)).numbers == found.numbers
+
+
+def test_a_twin_is_not_held_against_a_stranger_and_weighs_less():
+    twins = [entry(m, value, twin="weights", victim_seed=0) for m, value in (("mi_ue", 0.1), ("em", 0.2))]
+    strangers = [entry(m, value, twin="none", victim_seed=0) for m, value in (("mi_ue", 0.3), ("em", 0.2))]
+    found = verdict(evidence.lowest, of_resnet(*twins, *strangers))
+    assert found.verdict == "not confirmed at our scale" and "10.0 %" in found.against
+    assert found.against.endswith("victims begin as the surrogate did)")
+    assert verdict(evidence.lowest, of_resnet(twins[0], strangers[1])).verdict == claims.UNTESTED
+
+
+def test_a_claim_that_ranks_names_what_contradicts_it_most():
+    def setting(mi_ue, em, **about):
+        return of_resnet(entry("mi_ue", mi_ue), entry("em", em), **about)
+
+    weighty, small, large = setting(0.1, 0.2), setting(0.3, 0.2, n=2000), setting(0.9, 0.2, n=1000)
+    found = verdict(evidence.lowest, weighty, small, large)
+    assert found.verdict == "holds at our scale" and "90.0 %" in found.against and "1,000 pictures" in found.against
+    assert found.pages == ("results/page-0", "results/page-2")
+    found = verdict(evidence.lowest, setting(0.3, 0.2), setting(0.1, 0.2, n=2000), large)
+    assert found.verdict == "not confirmed at our scale" and "2,000 pictures" in found.against
+    assert verdict(evidence.lowest, weighty, setting(0.1, 0.3, n=2000)).against == ""
 
 
 def test_budgets_the_mine_term_and_the_time_of_generation():

@@ -179,9 +179,10 @@ def test_of_two_processes_that_start_the_same_run_the_second_waits_for_it(small,
 
 def test_a_folder_that_holds_other_pictures_is_another_run(small, tmp_path, monkeypatch):
     monkeypatch.setenv("MIUE_DATA", str(tmp_path / "pictures"))
-    picture = tmp_path / "pictures" / "pets" / "train" / "cats" / "1.png"
-    picture.parent.mkdir(parents=True)
-    picture.write_bytes(b"one")
+    for name in ("dogs", "cats"):
+        picture = tmp_path / "pictures" / "pets" / "train" / name / "1.png"
+        picture.parent.mkdir(parents=True)
+        picture.write_bytes(b"one")
     first = runs.run("small", {"data": "folder:pets"})
     assert runs.run("small", {"data": "folder:pets"}).folder == first.folder
     picture.write_bytes(b"another")

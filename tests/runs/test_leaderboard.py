@@ -20,6 +20,7 @@ PAPER = {
     "ratio": 1.0,
     "preset": "paper",
     "recipe": "paper",
+    "allowed": "own",
 }
 
 
@@ -63,7 +64,7 @@ def test_seeds_are_summed_up_and_methods_ranked_from_the_lowest():
             entry("em", 0.2, seed=0),
             entry("em", 0.4, seed=1),
             entry("mi_ue", 0.25),
-            entry("clean", 0.1),
+            entry("clean", 0.9),
             entry("random", 0.05),
         )
     ).set_index("method")
@@ -84,10 +85,12 @@ def test_seeds_are_summed_up_and_methods_ranked_from_the_lowest():
         {"epsilon": "4/255"},
         {"ratio": 0.5},
         {"bounded": False},
+        {"twin": "weights"},
+        {"passes": 60},
     ],
 )
 def test_nothing_is_ranked_across_groups(other):
-    outside = {name: other[name] for name in other if name in ("preset", "recipe", "data", "n")}
+    outside = {name: other[name] for name in other if name in ("preset", "recipe", "data", "n", "passes")}
     inside = {name: value for name, value in other.items() if name not in outside}
     found = board(a=record(entry("em", 0.2)), b=record(entry("tap", 0.1, **inside), **outside))
     assert found["rank"].isna().all()
@@ -100,6 +103,46 @@ def test_an_entry_on_two_pages_counts_once_as_it_was_run_last():
     assert (row["seeds"], row["mean"], row["pages"]) == (1, 0.3, ["new"])
     (row,) = board(a=old, b=old, c=record(entry("em", 0.4, seed=1))).to_dict("records")
     assert (row["seeds"], row["pages"]) == (2, ["a", "b", "c"])
+
+
+def test_a_twin_of_the_surrogate_and_another_victim_have_entries_of_their_own():
+    found = board(
+        a=record(
+            entry("em", 0.5, victim_seed=0, twin="none"),
+            entry("em", 0.3, victim_seed=7, twin="none"),
+            entry("em", 0.1, victim_seed=0, twin="weights+order"),
+            entry("clean", 0.9, victim_seed=0, twin="none"),
+        )
+    )
+    rows = found[found["method"] == "em"].set_index("twin")
+    assert rows.loc["none", ["seeds", "victims", "mean"]].tolist() == [1, 2, pytest.approx(0.4)]
+    assert rows.loc["weights+order", ["seeds", "victims", "mean"]].tolist() == [1, 1, 0.1]
+
+
+def test_records_of_before_are_read_as_twins_where_victim_and_source_are_one_network():
+    rows = [entry("em", 0.2, seed=3), entry("em", 0.2, victim="mlp2"), entry("clean", 0.9, seed=3), entry("ar", 0.9)]
+    found = leaderboard.entries({"a": record(*rows)})
+    assert found["twin"].tolist() == ["weights+order", *3 * ["none"]] and found["victim_seed"].tolist() == [3, 0, 3, 0]
+    assert found["source"].tolist() == ["linear", "linear", "none", "none"]  # a method without a surrogate has none
+    assert found["allowed"].unique().tolist() == ["own"]
+
+
+def test_what_cannot_be_judged_is_kept_and_marked_and_has_no_rank():
+    rows = [entry("clean", 0.15), entry("em", 0.05), entry("clean", 0.9, seed=1), entry("em", 0.2, seed=1)]
+    rows += [entry("mi_ue", 0.3, seed=1, mi=0.8, null=0.5, stderr=0.1), entry("mi_ue", 0.3, seed=2, mi=0.2)]
+    found = board(a=record(*rows))
+    em = found[found["method"] == "em"].set_index("mark")
+    assert em["mean"].to_dict() == {"cannot be judged": 0.05, "": 0.2}
+    assert math.isnan(em.loc["cannot be judged", "rank"]) and em.loc["", ["rank", "of"]].tolist() == [1, 2]
+    (ours,) = found[found["method"] == "mi_ue"].to_dict("records")
+    assert (ours["rank"], ours["mark"], ours["mi"]) == (2, "information of 1 in 2 cannot be judged", 0.2)
+
+
+def test_every_row_shows_what_its_perturbations_cost():
+    rows = [entry("em", 0.2, passes=40, perturbation_seconds=10.0)]
+    rows += [entry("em", 0.3, seed=1, passes=60, perturbation_seconds=20.0)]
+    (row,) = board(a=record(*rows)).to_dict("records")
+    assert (row["passes"], row["seconds"]) == (50, 15)
 
 
 def test_records_that_hold_runs_apart_from_information_are_read_too():
@@ -171,6 +214,9 @@ def test_the_papers_number_stands_beside_its_own_method_victim_and_classes_only(
         ({"recipe": "paper:epochs=20"}, False),
         ({"recipe": "standard"}, False),
         ({"source": "small_resnet"}, False),
+        ({"allowed": "equal"}, True),
+        ({"allowed": "equal", "method": "em"}, False),
+        ({"allowed": "equal", "method": "ar", "source": NONE}, True),
         ({"data": "folder imagenette224, 224 px", "n_train": 9469}, False),
         ({"data": "folder imagenet100, 224 px", "n_classes": 100, "n_train": 127_000}, True),
         ({"data": "folder imagenet100, 64 px", "n_classes": 100, "n_train": 127_000}, False),

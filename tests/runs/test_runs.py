@@ -165,3 +165,28 @@ def _wait(condition, seconds):
         time.sleep(0.2)
     assert found
     return found
+
+
+@pytest.mark.parametrize("longest", [100, 0])
+def test_a_run_needs_no_short_folder_for_temporary_files(template, tmp_path, monkeypatch, longest):
+    from miue.runs import kernel
+
+    long = tmp_path / ("t" * 90)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(kernel, "LONGEST", longest)  # with 0, no folder is short enough
+    with kernel._sockets() as sockets:
+        assert (sockets is None) == (longest == 0)
+        if sockets:
+            assert len(str(sockets)) < 90 and sockets.stat().st_mode & 0o777 == 0o700
+    assert not (sockets and sockets.exists())
+    template()
+    assert runs.run("small").state == "done"
+    assert list(long.iterdir()) == []
+
+
+def test_a_template_that_is_no_text_is_refused_in_one_line(template):
+    template().write_bytes(b"\xff\xfe no text")
+    with pytest.raises(InputError, match=r"template small\.md: it cannot be read as MyST Markdown in UTF-8"):
+        runs.run("small")

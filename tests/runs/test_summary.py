@@ -35,6 +35,20 @@ def test_a_record_tells_data_scale_seeds_versions_hardware_commits_and_times():
     assert facts["Time"].startswith("1 min 15 s on 5 March 2026") and facts["Time"].endswith("took 2 min 0 s")
 
 
+@pytest.mark.parametrize("rows", ["entries", "runs"])
+def test_a_page_of_before_is_known_by_entries_that_do_not_say_whether_they_are_twins(rows):
+    old, new = ({"metrics": {rows: [{"method": "em"} | more]}} for more in ({}, {"twin": "none"}))
+    assert summary.outdated(old) and not summary.outdated(new)
+    assert not summary.outdated({"metrics": {"speeds": []}})  # a page that measures no entries
+
+
+def test_victims_of_several_seeds_and_twins_are_counted_each():
+    victims = [{"victim_seed": 0, "twin": "none"}, {"victim_seed": 1, "twin": "none"}]
+    victims += [{"victim_seed": 0, "twin": "weights"}]
+    rows = [{"method": "em", "seed": 0, "perturbation_seconds": 60.0, "victim_seconds": 30.0} | v for v in victims]
+    assert summary.making({"metrics": {"entries": rows}}) == 150
+
+
 def test_a_record_that_tells_nothing_says_nothing():
     assert summary.facts({}) == {}
 

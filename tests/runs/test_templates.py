@@ -9,7 +9,7 @@ import pytest
 from samples import pictures
 
 import miue
-from miue import data, plots, runs, store
+from miue import comparison, data, judging, plots, runs, store
 from miue.comparison import Entry, Setting
 from miue.runs import parameters, template
 from miue.runs.vocabulary import CHECKS
@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 FOLDER = Path(miue.__file__).parents[2] / "book" / "experiments"
 READ = {path.stem: template.read(path) for path in sorted(FOLDER.glob("*.md")) if "[parameters]" in path.read_text()}
 QUESTIONS = ["ablation", "budget", "cifar10", "cifar100", "comparison", "defenses", "depth", "imagenet_subset"]
-QUESTIONS += ["information", "poison_ratio", "runtime", "transfer"]
+QUESTIONS += ["information", "initialisation", "poison_ratio", "runtime", "transfer"]
 UNTRAINED = {"runtime"}
 """Templates that make nothing, and so have nothing to plan."""
 
@@ -35,6 +35,7 @@ OWN = {
     "depth": {"methods": ["lsp"], "victims": ["linear", "mlp2", "lenet5"]},
     "imagenet_subset": {"methods": ["clean", "random"]},
     "information": {"methods": ["clean", "random"], "estimators": ["histogram"]},
+    "initialisation": {"methods": ["mi_ue"], "source": "linear", "passes": 6, "seeds": [0, 1]},
     "poison_ratio": {"methods": ["lsp"], "ratios": [0.0, 0.25, 0.75, 1.0], "seeds": [0, 1]},
     "runtime": {"models": ["linear"], "sizes": [8], "methods": ["random", "pil"], "source": "linear"},
     "transfer": {"methods": ["pil"], "sources": ["linear", "mlp2"], "victims": ["linear", "mlp2"]},
@@ -111,6 +112,37 @@ def test_a_ratio_has_its_control_wherever_something_clean_is_left():
     assert [(e.method, e.ratio) for e in wanted] == [("withheld", 0.5), ("em", 0.5), ("em", 1.0), ("clean", 0.0)]
 
 
+@pytest.mark.parametrize("name", sorted(READ.keys() - UNTRAINED - {"initialisation"}))
+def test_each_perturbation_meets_the_victims_that_are_asked_for(name):
+    seeds = [1, 2]
+    alone = planned(name, seeds=seeds)[1]
+    assert {(entry.seed, entry.victim_seed) for entry in alone} == {(1, 1), (2, 2)}
+    several = planned(name, seeds=seeds, victim_seeds=[5, 6, 7])[1]
+    assert {(e.seed, e.victim_seed) for e in several} == {(seed, victim) for seed in seeds for victim in (5, 6, 7)}
+    assert len(set(several)) == len(several) == 3 * len(alone)
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_methods_may_take_equal_passes_unless_their_own_are_asked_for(name):
+    space = values(name)
+    exec(next(cell.source for cell in code(name) if "plan" in cell.metadata.get("tags", [])), space)
+    assert space["setting"].passes == ("own" if name == "ablation" else "equal")
+    for wrong in (0, "as many"):
+        with pytest.raises(miue.errors.InputError, match="passes"):
+            values(name, passes=wrong)
+    assert values(name, passes="60")["passes"] == 60
+
+
+def test_each_perturbation_meets_a_twin_a_half_twin_and_a_stranger():
+    _, wanted = planned("initialisation", methods=["mi_ue"], seeds=[3])
+    assert [(e.method, e.twin, e.seed, e.victim_seed) for e in wanted] == [
+        ("clean", "none", 3, 3),
+        ("mi_ue", "weights+order", 3, 3),
+        ("mi_ue", "weights", 3, 3),
+        ("mi_ue", "none", 3, 3),
+    ]
+
+
 def test_an_ablation_leaves_out_what_the_preset_has_anyway():
     _, wanted = planned("ablation", zetas=[0.1, 1.0], temperatures=[0.1], steps=[5], source_epochs=[10])
     assert [e.method for e in wanted] == ["clean", "mi_ue", "mi_ue:similarity=false", "mi_ue:zeta=1.0"]
@@ -148,7 +180,43 @@ def test_a_change_of_what_is_extended_is_a_change_of_who_extends_it(tmp_path):
 @pytest.mark.parametrize("name", READ)
 def test_it_runs_to_its_end_without_a_warning(name, few_pictures, tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
-    given = {p: v for p, v in {**SHORT, **OWN[name]}.items() if p in READ[name].parameters}
+    monkeypatch.setattr(judging, "ROOM", -1)  # victims that saw 64 pictures once count as having learned
+    given = execute(name)
+    metrics = store.read_json("metrics.json")
+    assert metrics["data"]["n"] == 64 and metrics["torch"]
+    if "setting" in metrics:
+        assert {row["method"] for row in metrics["entries"]} == {e.method for e in planned(name, **given)[1]}
+        assert metrics["chance"] == 0.25
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["comparison", "defenses", "depth", "information", "initialisation", "poison_ratio"])
+def test_it_runs_to_its_end_also_where_nothing_can_be_judged(name, few_pictures, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judging, "ROOM", 1)
+    execute(name)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.slow
+def test_twins_and_strangers_are_shown_from_their_records_with_nothing_made(few_pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judging, "ROOM", -1)
+    execute("initialisation", records="kept.jsonl")
+    before = store.read_json("metrics.json")
+    assert [(pair["seed"], pair["twin"]) for pair in before["differences"]] == [
+        (seed, twin) for seed in (0, 1) for twin in ("weights+order", "weights")
+    ]
+    assert [row["pairs"] for row in before["mean_differences"]] == [2, 2]
+    monkeypatch.setattr(comparison, "measure", lambda *_: pytest.fail("measured"))
+    execute("initialisation", records="kept.jsonl", measure=False)
+    assert store.read_json("metrics.json")["differences"] == before["differences"]
+
+
+def execute(name, **more):
+    """Run a template on few pictures, cell by cell; return the parameters that were given."""
+    given = {p: v for p, v in {**SHORT, **OWN[name], **more}.items() if p in READ[name].parameters}
     space = values(name, **given)
     for cell in code(name):
         if "parameters" not in cell.metadata.get("tags", []):
@@ -156,12 +224,7 @@ def test_it_runs_to_its_end_without_a_warning(name, few_pictures, tmp_path, monk
             figures = plots.plt.get_fignums()
             assert len(figures) == ("mystnb" in cell.metadata)
             plots.plt.close("all")
-    metrics = store.read_json("metrics.json")
-    assert metrics["data"]["n"] == 64 and metrics["torch"]
-    if "setting" in metrics:
-        assert {row["method"] for row in metrics["entries"]} == {e.method for e in planned(name, **given)[1]}
-        assert metrics["chance"] == 0.25
-    assert [str(warning.message) for warning in recwarn] == []
+    return given
 
 
 def run(source, space):

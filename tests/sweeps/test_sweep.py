@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from miue import bench, cli, plan, runs, sweeps
 from miue.errors import InputError
@@ -206,3 +207,13 @@ def wait(condition, seconds=120):
         time.sleep(0.2)
     assert found
     return found
+
+
+def test_plans_look_for_what_runs_of_a_slot_would_find(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = torch.get_num_threads()
+    with sweeps.as_worker("local", 2):
+        assert torch.get_num_threads() == 3
+    with sweeps.as_worker("parsl"):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before

@@ -71,6 +71,8 @@ def perturbed(
     if file is None:
         return images, {"method": "clean"}
     poison = Poison.read(file)
+    told = poison.record
+    typer.echo(f"perturbation: {told.get('method', 'unknown')}, up to {told.get('levels', '?')} of 255 grey levels")
     if classes or ratio != 1:
         poison = poison.part(images, ratio=ratio, classes=classes)
     return poison.apply(images), {k: v for k, v in poison.record.items() if k != "notes"}

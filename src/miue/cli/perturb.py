@@ -26,9 +26,9 @@ from miue.cli.options import (
 )
 from miue.errors import InputError
 from miue.models import check
-from miue.pgd import Budget
+from miue.pgd import in_levels
 from miue.poisons import METHODS, arrays, foreign
-from miue.specs import parse, parse_epsilon
+from miue.specs import parse
 
 OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=writable)]
 
@@ -43,18 +43,18 @@ def poison(
     n_train: NTrain = None,
     size: Size = None,
     model: Model = "small_resnet",
-    epsilon: Annotated[str, typer.Option(help="Budget, a fraction of the pixel range.")] = "8/255",
+    epsilon: Annotated[str, typer.Option(help="Budget, a fraction of the pixel range; 8/255 is 8 levels.")] = "8/255",
     preset: Annotated[str, typer.Option(help="Preset: quick, laptop, paper.")] = "laptop",
     seed: Seed = 0,
     set_: Changes = None,
 ) -> None:
     """Perturb training pictures and write the perturbation to a file."""
-    budget = Budget(parse_epsilon(epsilon))
+    budget = in_levels(epsilon)
     changes = specs.pairs(set_ or [], "--set")
     poisons.options(method, preset, **changes)
     check(model)
     if METHODS[parse(method)[0]].bounded:
-        typer.echo(f"budget: epsilon {budget.epsilon:.5f} = {budget.levels} of 255 grey levels")
+        typer.echo(f"budget: epsilon {budget}")
     else:
         typer.echo(f"budget: {method} keeps none; epsilon is not used")
     images, _ = load(data, root, n_train, None, size)
@@ -101,6 +101,8 @@ def adopt(
         trust_order=trust_order,
     )
     made.save(out)
+    if epsilon is not None:
+        typer.echo(f"budget: epsilon {in_levels(epsilon)}")
     largest = made.record["levels"]
     typer.echo(f"perturbation: {out}, {len(images)} pictures, at most {largest} of 255 grey levels")
 

@@ -51,7 +51,8 @@ def sweep(
     read = sweeps.read(spec)
     if dry_run:
         sweeps.check(engine, config, slots)
-        _list(read, sweeps.plans(read, out))
+        with sweeps.as_worker(engine, slots):
+            _list(read, sweeps.plans(read, out))
         return
     outcome = sweeps.run(
         read,

@@ -10,6 +10,7 @@ every batch, after flip and crop.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
 from miue.defenses.seeding import seeded
-from miue.errors import InputError, require_positive
+from miue.errors import Count, InputError, Positive, Range, Share
 from miue.images import Images
 from miue.train import Moment
 
@@ -33,11 +34,7 @@ class Cutout(Defense):
             the published value (8 is published for CIFAR-100).
     """
 
-    hole: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.hole is not None:
-            require_positive(self, "hole")
+    hole: Count | None = None
 
     def side(self, size: int) -> int:
         """The hole's side in pictures of `size` pixels.
@@ -75,16 +72,11 @@ class Mixup(Defense):
 
     Args:
         alpha: the proportion is drawn from Beta(alpha, alpha); 1 is uniform.
-        probability: share of batches that are mixed, in (0, 1].
+        probability: share of batches that are mixed, in (0, 1]; published as all of them.
     """
 
-    alpha: float = 1.0
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        require_positive(self, "alpha", "probability")
-        if self.probability > 1:
-            raise InputError(f"probability: {self.probability}; it must be at most 1")
+    alpha: Positive = 1.0
+    probability: Share = 1.0
 
     def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
         """Blend float pictures; the targets are (B, n_classes) probabilities."""
@@ -103,7 +95,14 @@ class Mixup(Defense):
 
 @dataclass(frozen=True)
 class CutMix(Mixup):
-    """Pastes the same rectangle of another picture of the batch into each, and mixes the labels by area."""
+    """Pastes the same rectangle of another picture of the batch into each, and mixes the labels by area.
+
+    Args:
+        alpha: of Mixup, published as 1.
+        probability: share of batches that are pasted into, in (0, 1]; published for CIFAR as one half.
+    """
+
+    probability: Share = 0.5
 
     def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
         """Paste into float pictures; the targets are (B, n_classes) probabilities."""
@@ -116,27 +115,26 @@ class CutMix(Mixup):
 class GaussianBlur(Defense):
     """Blurs the training pictures.
 
-    A sigma of 0.1, as some comparisons report it, leaves every uint8 picture as it is; it is refused.
+    A sigma of 0.1, as some comparisons report it, leaves every uint8 picture as it is; it is refused. The kernel is
+    theirs, the sigma our choice.
 
     Args:
         sigma: standard deviation of the kernel, in pixels.
         kernel: side of the kernel in pixels, odd.
     """
 
-    sigma: float = 1.0
-    kernel: int = 3
+    sigma: Positive = 1.0
+    kernel: Annotated[int, Range(3)] = 3
 
     def __post_init__(self) -> None:
-        require_positive(self, "sigma")
-        if self.kernel < 3 or self.kernel % 2 == 0:
-            raise InputError(f"gaussian_blur option kernel: {self.kernel}; it must be odd and at least 3")
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise InputError(f"kernel: {self.kernel}; it must be odd")
         reach = self.kernel // 2
         weights = [math.exp(-((i / self.sigma) ** 2) / 2) for i in range(-reach, reach + 1)]
         others = 1 - (1 / sum(weights)) ** 2  # weight of all pixels but the middle one
         if 255 * others < 0.5:
-            raise InputError(
-                f"gaussian_blur option sigma: {self.sigma} moves no pixel by half a grey level; 0.3 or more blurs"
-            )
+            raise InputError(f"sigma: {self.sigma} moves no pixel by half a grey level; 0.3 or more blurs")
 
     def prepare(self, images: Images, seed: int) -> Images:
         """Blur every picture once, reflected at its edges.
@@ -160,10 +158,7 @@ class GaussianNoise(Defense):
         sigma: its standard deviation in grey levels, of 255.
     """
 
-    sigma: float = 8.0
-
-    def __post_init__(self) -> None:
-        require_positive(self, "sigma")
+    sigma: Annotated[float, Range(0, 255, above=True)] = 8.0
 
     def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
         """Add noise and clip to [0, 1]."""

@@ -13,14 +13,14 @@ import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
-from miue.errors import InputError, require_positive
+from miue.errors import Count, InputError, Range, Unit
 from miue.images import Images
 
 SCHEDULE_STEPS = 1000
@@ -51,19 +51,15 @@ class Avatar(Defense):
     """
 
     denoise: Callable | None = None
-    depth: int = 100
-    steps: int = 100
-    eta: float = 1.0
-    model_batch: int = 256
+    depth: Annotated[int, Range(1, SCHEDULE_STEPS)] = 100
+    steps: Count = 100
+    eta: Unit = 1.0
+    model_batch: Count = 256
 
     def __post_init__(self) -> None:
-        require_positive(self, "depth", "steps", "model_batch")
-        if self.depth > SCHEDULE_STEPS:
-            raise InputError(f"avatar option depth: {self.depth}; the schedule has {SCHEDULE_STEPS} steps")
+        super().__post_init__()
         if self.steps > self.depth:
-            raise InputError(f"avatar option steps: {self.steps}; it must be at most depth, {self.depth}")
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"avatar option eta: {self.eta}; it must lie between 0 and 1")
+            raise InputError(f"steps: {self.steps}; it must be at most depth, {self.depth}")
 
     def prepare(self, images: Images, seed: int) -> Images:
         """Purify all pictures on the model's device.

@@ -5,15 +5,17 @@ from typing import Any
 
 from torch import Tensor
 
+from miue.errors import Options
 from miue.images import Images
 from miue.train import Moment
 
 
 @dataclass(frozen=True)
-class Defense:
+class Defense(Options):
     """What someone who trains on pictures may do about perturbations, without knowing of any.
 
-    A defense is a frozen dataclass of its options and overrides one of the two methods, or both.
+    A defense is a frozen dataclass of its options, which are checked as `miue.errors.Options` are, and overrides one of
+    the two methods, or both.
     """
 
     def prepare(self, images: Images, seed: int) -> Images:

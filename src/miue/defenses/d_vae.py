@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
-from miue.errors import require_positive
+from miue.errors import Count, Positive, Width
 from miue.images import Images
 from miue.progress import track
 from miue.train import default_device
@@ -68,16 +68,13 @@ class DVAE(Defense):
         fine_rate: the same for stage two.
     """
 
-    epochs: int = 10
-    lr: float = 0.005
-    fit_batch: int = 32
-    width: int = 8
-    latent: int = 32
-    rough_rate: float = 1.0
-    fine_rate: float = 3.0
-
-    def __post_init__(self) -> None:
-        require_positive(self, "epochs", "lr", "fit_batch", "width", "latent", "rough_rate", "fine_rate")
+    epochs: Count = 10
+    lr: Positive = 0.005
+    fit_batch: Count = 32
+    width: Width = 8
+    latent: Width = 32
+    rough_rate: Positive = 1.0
+    fine_rate: Positive = 3.0
 
     def prepare(self, images: Images, seed: int) -> Images:
         """Purify all pictures, on the GPU where there is one."""

@@ -18,6 +18,7 @@ Cost: 20 passes of a linear network, 2 s for 3,000 pictures of 32 px on one core
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from miue import train
 from miue.defenses.base import Defense
 from miue.defenses.linear import fit_linear
 from miue.defenses.pixels import pictures_per_batch, rewrite
-from miue.errors import require_positive
+from miue.errors import Count, Positive, Range
 from miue.images import Images
 
 
@@ -39,13 +40,10 @@ class OrthogonalProjection(Defense):
         keep_mean: project deviations from the mean picture; without it, the pictures themselves, as published.
     """
 
-    epochs: int = 20
-    lr: float = 0.1
-    fit_batch: int = 64
+    epochs: Count = 20
+    lr: Positive = 0.1
+    fit_batch: Annotated[int, Range(2)] = 64
     keep_mean: bool = True
-
-    def __post_init__(self) -> None:
-        require_positive(self, "epochs", "lr", "fit_batch")
 
     def prepare(self, images: Images, seed: int) -> Images:
         """Project all pictures; round and clip them to uint8."""

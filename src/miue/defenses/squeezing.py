@@ -9,6 +9,7 @@ best of the three. Cost: one pass over the pictures; JPEG of 3,000 pictures of 3
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite, to_levels
-from miue.errors import InputError, choose
+from miue.errors import InputError, Range, choose
 from miue.images import Images
 
 ISS_KINDS = ("grayscale", "jpeg", "bit_depth")
@@ -35,15 +36,12 @@ class ISS(Defense):
     """
 
     kind: str = "jpeg"
-    quality: int = 10
-    bits: int = 2
+    quality: Annotated[int, Range(1, 100)] = 10
+    bits: Annotated[int, Range(1, 7)] = 2
 
     def __post_init__(self) -> None:
-        choose("iss option kind", self.kind, ISS_KINDS)
-        if not 1 <= self.quality <= 100:
-            raise InputError(f"iss option quality: {self.quality}; it must lie between 1 and 100")
-        if not 1 <= self.bits <= 7:
-            raise InputError(f"iss option bits: {self.bits}; it must lie between 1 and 7")
+        super().__post_init__()
+        choose("kind", self.kind, ISS_KINDS)
 
     def prepare(self, images: Images, seed: int) -> Images:
         """Compress every picture.

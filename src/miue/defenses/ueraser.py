@@ -11,14 +11,14 @@ first phase adds five forward passes to each training step.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from miue.defenses.base import Defense
 from miue.defenses.seeding import seeded
-from miue.errors import InputError, require_positive
+from miue.errors import Range, Unit
 from miue.train import Moment
 
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)  # published
@@ -47,13 +47,8 @@ class UEraser(Defense):
         first_phase: share of the training that it lasts, in [0, 1]; half of it is our choice.
     """
 
-    draws: int = 5
-    first_phase: float = 0.5
-
-    def __post_init__(self) -> None:
-        require_positive(self, "draws")
-        if not 0 <= self.first_phase <= 1:
-            raise InputError(f"ueraser option first_phase: {self.first_phase}; it must lie between 0 and 1")
+    draws: Annotated[int, Range(1, 100)] = 5
+    first_phase: Unit = 0.5
 
     @torch.no_grad()
     def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """Mutual information between two sets of numbers, of classes or of feature vectors, in nats.
 
-Estimators for pairs of numbers (`mi_histogram`, `mi_kde`, `mi_ksg`, `mi_neural`; `mi_ross` where one is a class) are
-batched over slices, those for vectors end in `_joint`; `sliced_mi` and `conditional_mi` carry them over to feature
-matrices by random projections, `max_sliced_mi` by the best ones; `null`, `ceiling` and `with_controls` say what a value
-has to be compared with; `tasks` holds distributions whose truth is known.
+Estimators for pairs of numbers (`mi_histogram`, `mi_kde`, `mi_ksg`, `mi_neural`; `mi_ross` where one is a class,
+`mi_mixed` where some values come with a probability of their own) are batched over slices, those for vectors end in
+`_joint`; `mi_discrete` and `normalised_mi` are for two labels; `sliced_mi` and `conditional_mi` carry them over to
+feature matrices by random projections, `max_sliced_mi` by the best ones; `null`, `ceiling` and `with_controls` say what
+a value has to be compared with; `tasks` holds distributions whose truth is known.
 """
 
 from miue.mi.controls import Controls, ceiling, null, shuffled, with_controls
+from miue.mi.discrete import mi_discrete, mi_mixed, normalised_mi
 from miue.mi.estimate import Estimate
 from miue.mi.histogram import default_bins, mi_histogram
 from miue.mi.kde import mi_kde
@@ -30,13 +32,16 @@ __all__ = [
     "default_bins",
     "draw_directions",
     "max_sliced_mi",
+    "mi_discrete",
     "mi_histogram",
     "mi_kde",
     "mi_ksg",
     "mi_ksg_joint",
+    "mi_mixed",
     "mi_neural",
     "mi_neural_joint",
     "mi_ross",
+    "normalised_mi",
     "null",
     "shuffled",
     "sliced_mi",

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from miue import seeds
+from miue.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi import tasks
 from miue.mi.critic import OBJECTIVES
@@ -85,8 +87,8 @@ def check(
         InputError: an unknown estimator, fewer than two repeats, a task of a kind that the estimator cannot do.
     """
     name = choose("estimator", estimator, KNOWN) if isinstance(estimator, str) else ""
-    if repeats < 2:
-        raise InputError(f"repeats: {repeats} shows no spread; choose 2 or more")
+    n, seed = whole("n", n, 1), seeds.checked(seed)
+    repeats, n_slices = whole("repeats", repeats, 2, " to show a spread"), whole("n_slices", n_slices, 1)
     if given is None:
         given = [task for task in standard_tasks() if task.kind in _kinds(name)]
     rows = []

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import as_finite, whole
 from miue.errors import InputError
-from miue.mi.estimate import Estimate, Rows, as_finite, class_members
+from miue.mi.estimate import Estimate, Rows, class_members
 from miue.mi.sliced import sliced_mi
 
 
@@ -99,9 +101,11 @@ def shuffled(n: int, within: Rows | None = None, seed: int = 0) -> Tensor:
     """Return a random permutation (n,) int64 that keeps each sample in its class of `within`, if given.
 
     Raises:
-        InputError: not one label for each sample; one class only, or no class of two samples.
+        InputError: n or seed is no whole number of 0 or above; labels that are missing or NaN, not one for each sample,
+            of one class only, or of no class of two samples.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "shuffle")
+    n = whole("n", n, 0)
     if within is None:
         return torch.randperm(n, generator=generator)
     classes = class_members(within, n)

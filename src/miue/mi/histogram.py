@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miue.arrays import as_finite, whole
 from miue.errors import InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
 
@@ -36,8 +37,8 @@ def mi_histogram(
 
     the second term being the correction of Miller (1955) for the bias of the first. Rank bins, each with as many
     samples of x, and of y, as any other, make the estimate invariant under monotone maps of x and of y; equal values
-    share a bin. Strong dependence is read too low, since no estimate exceeds log(bins): with 30 bins a correlation of
-    0.99 (1.959 nats) reads 0.13 low.
+    share a bin. Strong dependence is read too low, since no uncorrected estimate exceeds log(bins), and the
+    correction adds (bins - 1) / 2n at most: with 30 bins a correlation of 0.99 (1.959 nats) reads 0.13 low.
 
     Args:
         x: (n,) or (slices, n) numbers, tensor or array.
@@ -56,10 +57,13 @@ def mi_histogram(
 
     Raises:
         InputError: shapes that differ, fewer than 4 samples, NaN or infinity, a constant slice, bins out of
-            range, an unknown binning or correction, a table of counts larger than max_bytes.
+            range, an unknown binning or correction, a table of counts larger than max_bytes; with bins of equal width
+            values that spread over too many powers of ten.
     """
-    n = np.shape(x)[-1] if np.ndim(x) else 0
-    if bins is not None and not 2 <= bins <= max(n, 2):
+    x, y, max_bytes = as_finite("x", x), as_finite("y", y), whole("max_bytes", max_bytes, 1)
+    n = x.shape[-1] if x.ndim else 0
+    bins = None if bins is None else whole("bins", bins, 2)
+    if bins is not None and bins > max(n, 2):
         raise InputError(f"bins: {bins} is out of range; choose 2 to the number of samples, {n}")
     place = {"rank": _rank_bins, "width": _width_bins}[choose("binning", binning, ["rank", "width"])]
     correct = choose("correction", correction, ["miller-madow", "none"]) == "miller-madow"
@@ -77,7 +81,8 @@ def mi_histogram(
         return torch.cat(values).cpu().numpy()
 
     settings = {"bins": bins or default_bins(n), "binning": binning, "correction": correction}
-    return measure("histogram", core, x, y, n_min=4, settings=settings, subsamples=subsamples, seed=seed)
+    scale = "scores" if binning == "rank" else "values"  # any scale that keeps the ranks
+    return measure("histogram", core, x, y, n_min=4, settings=settings, subsamples=subsamples, seed=seed, scale=scale)
 
 
 def _rank_bins(rows: Tensor, bins: int) -> Tensor:

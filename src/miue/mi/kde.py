@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from miue.arrays import as_finite, whole
 from miue.errors import DataWarning, InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
+from miue.mi.scaling import SCALES, scores
 
 STEPS_PER_BANDWIDTH = 4  # of the grid: linear binning then widens the kernel by 1 %
 REACH = 7.0  # bandwidths; rounding hides on the grid what is farther from all other points than this
@@ -57,9 +59,10 @@ def mi_kde(
     Warns:
         DataWarning: 0.1 % of the points or more are out of reach of all others and pull the estimate down; ties.
     """
+    x, y, max_bytes = as_finite("x", x), as_finite("y", y), whole("max_bytes", max_bytes, 1)
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise InputError(f"bandwidth: {bandwidth} must be a finite number above 0, in standard deviations")
-    choose("scale", scale, ["scores", "values"])
+    choose("scale", scale, SCALES)
     choose("evaluation", evaluation, ["grid", "exact"])
 
     def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
@@ -72,14 +75,14 @@ def mi_kde(
         ]
         return torch.cat(values).cpu().numpy()
 
-    n = np.shape(x)[-1] if np.ndim(x) else 0
+    n = x.shape[-1] if x.ndim else 0
     settings = {"bandwidth": bandwidth or max(n, 1) ** (-1 / 6), "scale": scale, "evaluation": evaluation}
-    return measure("kde", core, x, y, n_min=4, settings=settings, subsamples=subsamples, seed=seed)
+    return measure("kde", core, x, y, n_min=4, settings=settings, subsamples=subsamples, seed=seed, scale=scale)
 
 
 def _values(x: Tensor, y: Tensor, h: float, scale: str, evaluation: str, max_bytes: int) -> Tensor:
     """Return (slices,) estimates of rows (slices, n)."""
-    x, y = (_scores(v) if scale == "scores" else v - v.mean(dim=1, keepdim=True) for v in (x, y))
+    x, y = (scores(v) if scale == "scores" else v - v.mean(dim=1, keepdim=True) for v in (x, y))
     x, y = (v / v.square().mean(dim=1, keepdim=True).sqrt() for v in (x, y))
     r = (x * y).mean(dim=1, keepdim=True)
     if (r.abs() > 1 - 1e-12).any():
@@ -93,14 +96,6 @@ def _values(x: Tensor, y: Tensor, h: float, scale: str, evaluation: str, max_byt
     density = _on_grid if evaluation == "grid" else _of_all_pairs
     joint = density(principal, h, max_bytes) - 0.5 * torch.log1p(-r.square())
     return (joint - density([x], h, max_bytes) - density([y], h, max_bytes)).mean(dim=1)
-
-
-def _scores(rows: Tensor) -> Tensor:
-    """Replace values (slices, n) by normal quantiles of their ranks; equal values share one."""
-    rows = rows.contiguous()
-    ordered = rows.sort(dim=1).values
-    low, high = (torch.searchsorted(ordered, rows, side=side) for side in ("left", "right"))
-    return torch.special.ndtri((low + high).double() / (2 * rows.shape[1]))
 
 
 def _on_grid(axes: list[Tensor], h: float, max_bytes: int) -> Tensor:

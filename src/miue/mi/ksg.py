@@ -10,10 +10,14 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
+from miue.mi.scaling import NOISE, checked_noise
 
 SEARCHES = ("auto", "tree", "brute")
+BRUTE_UP_TO = 10_000  # samples: all n^2 distances take longer on an accelerator than a tree does on the CPU beyond
 
 
 def mi_ksg(
@@ -22,6 +26,8 @@ def mi_ksg(
     *,
     k: int = 5,
     variant: int = 1,
+    scale: str = "values",
+    noise: float = NOISE,
     search: str = "auto",
     max_bytes: int = 2**28,
     subsamples: int = 10,
@@ -47,19 +53,30 @@ def mi_ksg(
         y: the same shape as x.
         k: which neighbour, 1 to n - 1.
         variant: 1 or 2.
+        scale: "values" (standardised) or "scores" (normal quantiles of their ranks: the truth is the same, and tails of
+            any weight are within reach).
+        noise: standard deviation of the normal noise that tells equal values apart, in standard deviations of the
+            variable; 0 for none. As the authors of the estimator do: without it k copies of a point make eps 0 and
+            lift the estimate far above the truth. Dependence on a finer scale than this is not seen.
         search: "tree" (a k-d tree for each slice, on the CPU over torch's number of threads), "brute" (all
-            distances, in chunks, on x's device) or "auto": brute on a CUDA device, else tree. Same result.
+            distances, in chunks, on x's device) or "auto": brute on an accelerator for up to 10,000 samples, else
+            tree. Same result.
         max_bytes: memory that one chunk of "brute" may take.
         subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none.
-        seed: of the split into subsamples.
+        seed: of the noise and of the split into subsamples.
 
     Returns:
         An `Estimate`; values float64 on whatever input.
 
     Raises:
-        InputError: shapes that differ, n <= k, NaN or infinity, a constant slice, an unknown variant or search.
+        InputError: shapes that differ, n <= k, NaN or infinity, a constant slice, an unknown variant, scale or search;
+            values that spread over too many powers of ten for one scale; k copies of a point and no noise.
+
+    Warns:
+        DataWarning: ties in more than 1 % of a row, with the estimator that is meant for them; a sample that equals
+            another in x and y at once.
     """
-    return _ksg(x, y, k, variant, search, max_bytes, subsamples, seed, vectors=False)
+    return _ksg(x, y, k, variant, scale, noise, search, max_bytes, subsamples, seed, vectors=False)
 
 
 def mi_ksg_joint(
@@ -68,6 +85,8 @@ def mi_ksg_joint(
     *,
     k: int = 5,
     variant: int = 1,
+    scale: str = "values",
+    noise: float = NOISE,
     search: str = "auto",
     max_bytes: int = 2**28,
     subsamples: int = 10,
@@ -79,35 +98,58 @@ def mi_ksg_joint(
     and the estimate then too low: read it next to a case of the same width whose truth is known.
 
     Args:
-        x: (n, d), or (slices, n, d) for many pairs; each column is scaled to unit standard deviation.
+        x: (n, d), or (slices, n, d) for many pairs; each column is scaled alone.
         y: (n, d') or (slices, n, d') of the same samples.
-        k, variant, search, max_bytes, subsamples, seed: as in `mi_ksg`; "brute" takes time n^2 (d + d').
+        k, variant, scale, noise, search, max_bytes, subsamples, seed: as in `mi_ksg`; "brute" takes time n^2 (d + d').
 
     Raises:
         InputError: as `mi_ksg`.
     """
-    return _ksg(x, y, k, variant, search, max_bytes, subsamples, seed, vectors=True)
+    return _ksg(x, y, k, variant, scale, noise, search, max_bytes, subsamples, seed, vectors=True)
 
 
 def _ksg(
-    x: Rows, y: Rows, k: int, variant: int, search: str, max_bytes: int, subsamples: int, seed: int, vectors: bool
+    x: Rows,
+    y: Rows,
+    k: int,
+    variant: int,
+    scale: str,
+    noise: float,
+    search: str,
+    max_bytes: int,
+    subsamples: int,
+    seed: int,
+    vectors: bool,
 ) -> Estimate:
-    if k < 1:
-        raise InputError(f"k: {k} is no neighbour; choose 1 or more (5 is usual)")
-    if variant not in (1, 2):
+    k, max_bytes = whole("k", k, 1, " (5 is usual)"), whole("max_bytes", max_bytes, 1)
+    if whole("variant", variant, 1) > 2:
         raise InputError(f"variant: {variant}; choose 1 (KSG-1) or 2 (KSG-2)")
     choose("search", search, SEARCHES)
+    noise = checked_noise(noise)
 
     def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
-        if rows_x.shape[1] <= k:
-            raise InputError(f"k: {k} neighbours need more than the {rows_x.shape[1]} samples of a subsample")
+        n = rows_x.shape[1]
+        if n <= k:
+            raise InputError(f"k: {k} neighbours need more than the {n} samples of a subsample")
         rows_x, rows_y = (v if vectors else v[..., None] for v in (rows_x, rows_y))
-        if search == "brute" or (search == "auto" and rows_x.is_cuda):
+        if search == "brute" or (search == "auto" and rows_x.device.type != "cpu" and n <= BRUTE_UP_TO):
             return _brute_force(rows_x, rows_y, k, variant, max_bytes)
         return _trees(rows_x.cpu().numpy(), rows_y.cpu().numpy(), k, variant)
 
-    settings = {"k": k, "variant": variant}
-    return measure("ksg", core, x, y, n_min=k + 1, settings=settings, subsamples=subsamples, seed=seed, vectors=vectors)
+    return measure(
+        "ksg",
+        core,
+        x,
+        y,
+        n_min=k + 1,
+        settings={"k": k, "variant": int(variant), "scale": scale, "noise": noise, "seed": seeds.checked(seed)},
+        subsamples=subsamples,
+        seed=seed,
+        vectors=vectors,
+        scale=scale,
+        noise=noise,
+        ties="jointly",
+    )
 
 
 def _trees(x: np.ndarray, y: np.ndarray, k: int, variant: int) -> np.ndarray:
@@ -122,16 +164,31 @@ def _trees(x: np.ndarray, y: np.ndarray, k: int, variant: int) -> np.ndarray:
         tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
         sides = np.ascontiguousarray(points[:, :d_x]), np.ascontiguousarray(points[:, d_x:])
         if variant == 1:
-            eps = tree.query(points, k=[k + 1], p=np.inf)[0][:, 0]  # the nearest is the point itself
+            eps = kth_distance(tree, points, k)
+            _refuse_copies(int((eps == 0).sum()), k)
             radii = eps, eps
         else:
             near = tree.query(points, k=k + 1, p=np.inf)[1]
             radii = tuple(np.abs(side[near] - side[:, None]).max(axis=(1, 2)) for side in sides)
+            _refuse_copies(int((np.maximum(*radii) == 0).sum()), k)
         counts = (_count(side, radius, variant == 2) for side, radius in zip(sides, radii, strict=True))
         return constant - sum(psi[count - (variant == 2)].mean() for count in counts)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return np.array(list(pool.map(one_slice, range(len(x)))))
+
+
+def kth_distance(tree: cKDTree, points: np.ndarray, k: int) -> np.ndarray:
+    """Max-norm distance (n,) of each of the points (n, d), those of the tree, to its k-th nearest among the others."""
+    return tree.query(points, k=[k + 1], p=np.inf)[0][:, 0]  # the nearest is the point itself
+
+
+def _refuse_copies(points: int, k: int) -> None:
+    if points:
+        raise InputError(
+            f"noise: 0 leaves {points} points at no distance from {k} others, where ksg is not defined; "
+            f"take the usual {NOISE:g}, or mi_mixed"
+        )
 
 
 def _count(side: np.ndarray, radius: np.ndarray, inclusive: bool) -> np.ndarray:
@@ -197,6 +254,7 @@ def _brute_force(x: Tensor, y: Tensor, k: int, variant: int, max_bytes: int) -> 
             for d in (d_x, d_y):
                 d[:, torch.arange(len(rows), device=x.device), rows] = torch.inf  # a point is not its own neighbour
             near = torch.maximum(d_x, d_y).topk(k, dim=2, largest=False)
+            _refuse_copies(int((near.values[..., -1] == 0).sum()), k)
             for d in (d_x, d_y):
                 if variant == 1:
                     count = (d < near.values[..., -1:]).sum(dim=2)

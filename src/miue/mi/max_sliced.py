@@ -8,6 +8,8 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES, Critic
 from miue.mi.estimate import Estimate, Rows
@@ -83,11 +85,12 @@ def max_sliced_mi(
         InputError: as `sliced_mi`; fewer than 200 samples; no restart; an unknown objective.
         FloatingPointError: the search diverged.
     """
+    steps = whole("steps", steps, 1)
+    restarts, k_dim = whole("restarts", restarts, 1, " (8 is usual)"), whole("k_dim", k_dim, 1)
+    seed = seeds.checked(seed)
     known = JOINT if k_dim > 1 else ESTIMATORS
     measured = known[choose("estimator", estimator, known)]
     search = Neural(objective=choose("objective", objective, OBJECTIVES), steps=steps, train=0.75)
-    if restarts < 1:
-        raise InputError(f"restarts: {restarts} leaves nothing to choose from; take 1 or more (8 is usual)")
     x, dead_x = live_columns("x", x, standardise)
     y, dead_y = live_columns("y", y, standardise)
     y = y.to(x.device)
@@ -95,10 +98,10 @@ def max_sliced_mi(
         raise InputError(f"x, y: {len(x)} and {len(y)} rows; pass features of the same samples")
     if len(x) < 2 * N_MIN:
         raise InputError(f"x: {len(x)} samples are too few; a search on half of them needs at least {2 * N_MIN}")
-    if not 1 <= k_dim <= min(x.shape[1], y.shape[1]):
+    if k_dim > min(x.shape[1], y.shape[1]):
         raise InputError(f"k_dim: {k_dim}; choose 1 to the number of live columns, {min(x.shape[1], y.shape[1])}")
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "directions")
     half = len(x) // 2
     order = torch.randperm(len(x), generator=generator).to(x.device)
     searching, measuring = order[:half], order[half:]

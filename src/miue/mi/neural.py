@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import whole
 from miue.errors import override
 from miue.mi.estimate import Estimate, Rows, measure
 from miue.mi.training import N_MIN, Fitted, Neural
@@ -16,6 +18,7 @@ def mi_neural(
     y: Rows,
     *,
     objective: str = "mine",
+    scale: str = "values",
     subsamples: int = 0,
     seed: int = 0,
     max_bytes: int = 2**28,
@@ -33,6 +36,7 @@ def mi_neural(
         x: (n,) or (slices, n) numbers, tensor or array.
         y: the same shape as x.
         objective: "mine", "nwj", "infonce" (at most log 512 = 6.2 nats by default) or "smile" (no bound).
+        scale: "values" or "scores", as in `mi_ksg`.
         subsamples: number of disjoint subsamples for `stderr_samples`, each with a training of its own; 0 takes the
             spread over the held-out samples instead, given the critics.
         seed: of split, batches, initial weights and subsamples; the same for all rows.
@@ -49,7 +53,7 @@ def mi_neural(
             objective or setting, a setting out of range.
         FloatingPointError: the training diverged.
     """
-    return _neural(x, y, False, objective, subsamples, seed, max_bytes, settings)
+    return _neural(x, y, False, objective, scale, subsamples, seed, max_bytes, settings)
 
 
 def mi_neural_joint(
@@ -57,6 +61,7 @@ def mi_neural_joint(
     y: Rows,
     *,
     objective: str = "mine",
+    scale: str = "values",
     subsamples: int = 0,
     seed: int = 0,
     max_bytes: int = 2**28,
@@ -66,7 +71,7 @@ def mi_neural_joint(
 
     A column that is constant is refused; all else as in `mi_neural`.
     """
-    return _neural(x, y, True, objective, subsamples, seed, max_bytes, settings)
+    return _neural(x, y, True, objective, scale, subsamples, seed, max_bytes, settings)
 
 
 def _neural(
@@ -74,12 +79,14 @@ def _neural(
     y: Rows,
     vectors: bool,
     objective: str,
+    scale: str,
     subsamples: int,
     seed: int,
     max_bytes: int,
     settings: dict[str, Any],
 ) -> Estimate:
     """Measure, and give the estimate the error over held-out samples where there is none over subsamples."""
+    seed, max_bytes = seeds.checked(seed), whole("max_bytes", max_bytes, 1)
     neural = override(Neural(objective=objective), settings, "neural")
     fits: list[Fitted] = []
 
@@ -88,9 +95,18 @@ def _neural(
         fits.append(neural.fit(rows_x, rows_y, seed=seed, max_bytes=max_bytes))
         return fits[-1].values
 
-    record = asdict(neural) | {"seed": seed}
+    record = asdict(neural) | {"scale": scale, "seed": seed}
     estimate = measure(
-        objective, core, x, y, n_min=N_MIN, settings=record, subsamples=subsamples, seed=seed, vectors=vectors
+        objective,
+        core,
+        x,
+        y,
+        n_min=N_MIN,
+        settings=record,
+        subsamples=subsamples,
+        seed=seed,
+        vectors=vectors,
+        scale=scale,
     )
     estimate.settings["contrasts"] = fits[0].contrasts
     if estimate.stderr_samples is not None:

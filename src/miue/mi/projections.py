@@ -5,14 +5,16 @@ import math
 import torch
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import Array, as_finite, whole
 from miue.errors import InputError, choose
-from miue.mi.estimate import Rows, as_finite
+from miue.mi.scaling import standardised
 
 DIRECTIONS = ("independent", "shared")
 DEAD = 1e-6  # a column whose range is below this part of its size holds float32 rounding, not signal
 
 
-def live_columns(name: str, features: Rows, standardise: bool) -> tuple[Tensor, int]:
+def live_columns(name: str, features: Array, standardise: bool) -> tuple[Tensor, int]:
     """Return the columns of (n, d) features that vary, in float64, standardised if asked; and how many do not.
 
     Raises:
@@ -27,10 +29,7 @@ def live_columns(name: str, features: Rows, standardise: bool) -> tuple[Tensor, 
         raise InputError(f"{name}: all {columns.shape[1]} columns are constant; nothing is left to slice")
     dead = int((~alive).sum())
     columns = columns[:, alive] if dead else columns
-    if standardise:
-        columns = columns - columns.mean(dim=0)
-        columns /= columns.std(dim=0, correction=0)
-    return columns, dead
+    return (standardised(columns, dim=0) if standardise else columns), dead
 
 
 def draw_directions(
@@ -54,13 +53,12 @@ def draw_directions(
         InputError: shared directions for unequal widths, or k_dim outside 1 to the smaller width.
     """
     choose("directions", kind, DIRECTIONS)
-    if n_slices < 1:
-        raise InputError(f"n_slices: {n_slices} leaves nothing to average; choose 1 or more (512 is usual)")
+    n_slices, k_dim = whole("n_slices", n_slices, 1, " (512 is usual)"), whole("k_dim", k_dim, 1)
     if kind == "shared" and d_x != d_y:
         raise InputError(f"directions: shared ones need equal widths, but x has {d_x} live columns and y {d_y}")
-    if not 1 <= k_dim <= min(d_x, d_y):
+    if k_dim > min(d_x, d_y):
         raise InputError(f"k_dim: {k_dim}; choose 1 to the number of live columns, {min(d_x, d_y)}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "directions")
 
     def draw(d: int) -> Tensor:
         if k_dim == 1:
@@ -77,6 +75,7 @@ def slices_at_once(n: int, d: int, n_slices: int, k_dim: int, max_bytes: int) ->
     Raises:
         InputError: not even one, or the directions alone are larger.
     """
+    max_bytes, n_slices = whole("max_bytes", max_bytes, 1), whole("n_slices", n_slices, 1, " (512 is usual)")
     one, directions = 16 * 8 * n * k_dim, 8 * n_slices * d * k_dim
     if max_bytes < one:
         raise InputError(f"max_bytes: {max_bytes:,} is too little; one slice of {n:,} samples takes {one:,}")

@@ -8,20 +8,24 @@ import torch
 from scipy.special import digamma
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import whole
 from miue.errors import InputError
-from miue.mi.estimate import (
-    MIN_SUBSAMPLE,
-    Estimate,
-    Rows,
-    as_rows,
-    class_members,
-    summarise,
-    warn_of_ties,
-)
+from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
 from miue.mi.ksg import count_within
+from miue.mi.scaling import NOISE, as_rows, checked_noise, scaled, ties_broken, warn_of_ties
 
 
-def mi_ross(x: Rows, labels: Rows, *, k: int = 5, subsamples: int = 10, seed: int = 0) -> Estimate:
+def mi_ross(
+    x: Rows,
+    labels: Rows,
+    *,
+    k: int = 5,
+    scale: str = "values",
+    noise: float = NOISE,
+    subsamples: int = 10,
+    seed: int = 0,
+) -> Estimate:
     """Estimate I(X;Y) in nats of a number X and a class Y.
 
     With d_i the distance of x_i to its k-th nearest neighbour of the same class, m_i the number of samples of any class
@@ -37,20 +41,21 @@ def mi_ross(x: Rows, labels: Rows, *, k: int = 5, subsamples: int = 10, seed: in
         k: which neighbour, 1 to the size of the smallest class minus 1.
         subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Fewer where a class would not
             have k + 1 samples, or all classes together 100, in each.
-        seed: of the split into subsamples, which is made within classes.
+        scale, noise: as in `mi_ksg`, for x.
+        seed: of the noise and of the split into subsamples, which is made within classes.
 
     Returns:
         An `Estimate`; values float64.
 
     Raises:
         InputError: lengths that differ, one class only, a class of no more than k samples, NaN or infinity, a
-            constant slice.
+            constant slice; values that spread over too many powers of ten; k copies of a value and no noise.
 
     Warns:
         DataWarning: ties in more than 1 % of a row.
     """
-    if k < 1:
-        raise InputError(f"k: {k} is no neighbour; choose 1 or more (5 is usual)")
+    k, subsamples = whole("k", k, 1, " (5 is usual)"), whole("subsamples", subsamples, 0)
+    seed, noise = seeds.checked(seed), checked_noise(noise)
     rows = as_rows("x", x, k + 1).cpu()
     members = class_members(labels, rows.shape[1])
     smallest = min(len(own) for own in members)
@@ -59,6 +64,7 @@ def mi_ross(x: Rows, labels: Rows, *, k: int = 5, subsamples: int = 10, seed: in
     if smallest <= k:
         raise InputError(f"labels: a class has {smallest} samples; k = {k} needs at least {k + 1} in each")
     warn_of_ties("ross", rows)
+    [rows] = ties_broken([scaled("x", rows, scale)], noise, seed)
     values = _values(rows.numpy(), [own.numpy() for own in members], k)
     blocks = min(subsamples, smallest // (k + 1), rows.shape[1] // MIN_SUBSAMPLE)
     parts = []
@@ -67,12 +73,13 @@ def mi_ross(x: Rows, labels: Rows, *, k: int = 5, subsamples: int = 10, seed: in
         within = np.split(np.arange(len(place)), np.cumsum([len(own) for own in block])[:-1])
         parts.append(_values(rows[:, place].numpy(), within, k))
     per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
-    return summarise("ross", values, per_subsample, rows.shape[1], {"k": k, "classes": len(members)})
+    settings = {"k": k, "scale": scale, "noise": noise, "seed": seed, "classes": len(members)}
+    return summarise("ross", values, per_subsample, rows.shape[1], settings)
 
 
 def _stratified(members: list[Tensor], blocks: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
     """Yield disjoint random blocks of samples, each as its classes, all of which are in every block."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.stream(seed, "subsamples")
     shuffled = [own[torch.randperm(len(own), generator=generator)] for own in members]
     yield from zip(*(own.tensor_split(blocks) for own in shuffled), strict=True)
 
@@ -89,6 +96,11 @@ def _values(x: np.ndarray, members: list[np.ndarray], k: int) -> np.ndarray:
         for own in members:
             order = own[np.argsort(row[own])]
             distance[order] = _kth_in_line(row[order], k)
+        if copies := int((distance == 0).sum()):
+            raise InputError(
+                f"noise: 0 leaves {copies} samples at no distance from {k} of their class, where ross is not defined; "
+                f"take the usual {NOISE:g}, or mi_discrete"
+            )
         return constant - psi[count_within(row, distance)].mean()
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from miue import seeds
+from miue.arrays import as_classes, whole
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES
 from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
@@ -72,7 +73,7 @@ def sliced_mi(
         y: (n, d') features of the same samples in the same order; for "ross" (n,) class labels.
         estimator: a name in `ESTIMATORS`; in `JOINT` for k_dim > 1; or "ross", E I(theta'X; Y) for a class Y.
         n_slices: number of pairs of directions.
-        seed: of the directions and of the split into subsamples.
+        seed: of the directions, of what the estimator draws and of the split into subsamples, each a stream of its own.
         given: (n,) class labels to measure within, see `conditional_mi`; None for all samples together.
         k_dim: dimension of the projections: "k-sliced" for more than 1 (Goldfeld, Greenewald, Nuradha and Reeves,
             NeurIPS 2022), with orthonormal frames in the place of directions.
@@ -81,7 +82,7 @@ def sliced_mi(
         subsamples: number of disjoint subsamples for `stderr_samples`, measured with the first 64 slices; 0 for none;
             None for 10, or for 0 with a neural estimator, which takes that error from its held-out samples.
         max_bytes: memory for a chunk of slices, beside x and y themselves. Chunking does not change the result.
-        **options: passed to the estimator: `k`, `variant` and `search` for ksg, `bins` for histogram, ...
+        **options: passed to the estimator: `k`, `scale`, `noise`, `variant`, `search` for ksg, `bins` for histogram...
 
     Returns:
         An `Estimate`, its values float64. Constant columns ("dead units") are dropped before slicing;
@@ -91,25 +92,27 @@ def sliced_mi(
         InputError: wrong shapes, lengths that differ, too few samples, NaN or infinity, only dead units, an unknown
             estimator or kind of directions, a k_dim that does not fit, more slices or samples than max_bytes holds.
     """
+    k_dim, n_slices = whole("k_dim", k_dim, 1), whole("n_slices", n_slices, 1, " (512 is usual)")
+    seed = seeds.checked(seed)
     known = JOINT if k_dim > 1 else ESTIMATORS if given is not None else ESTIMATORS | DISCRETE
     measured = known[choose("estimator", estimator, known)]
-    if given is not None:
-        measured = _within_classes(measured, class_members(given, len(x)))
     discrete = estimator in DISCRETE
     if subsamples is None:
         subsamples = 0 if estimator in OBJECTIVES else SUBSAMPLES
     x, dead_x = live_columns("x", x, standardise)
-    labels = torch.as_tensor(y)
+    labels = as_classes("y", y)[0] if discrete else None
     y, dead_y = (x, 0) if discrete else live_columns("y", y, standardise)
     y = y.to(x.device)
-    if len(x) != len(labels):
-        raise InputError(f"x, y: {len(x)} and {len(labels)} rows; pass features of the same samples")
+    if len(x) != (rows := len(y if labels is None else labels)):
+        raise InputError(f"x, y: {len(x)} and {rows} rows; pass features of the same samples")
+    if given is not None:
+        measured = _within_classes(measured, class_members(given, len(x)))
     chunk = min(SUBSAMPLED_SLICES, slices_at_once(len(x), x.shape[1] + y.shape[1], n_slices, k_dim, max_bytes))
     theta, phi = draw_directions(x.shape[1], y.shape[1], n_slices, seed, directions, k_dim)
     parts = [
         measured(
             _project(x, theta[i : i + chunk]),
-            labels if discrete else _project(y, phi[i : i + chunk]),
+            labels if labels is not None else _project(y, phi[i : i + chunk]),
             subsamples=subsamples if i < SUBSAMPLED_SLICES else 0,
             seed=seed,
             **options,

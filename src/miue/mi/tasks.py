@@ -12,6 +12,8 @@ from numpy.random import Generator, default_rng
 from scipy.special import digamma, gammaln, logsumexp
 from scipy.stats import special_ortho_group
 
+from miue import seeds
+from miue.arrays import whole
 from miue.errors import InputError
 
 MONTE_CARLO = 400_000  # samples behind a truth without a closed form
@@ -41,9 +43,7 @@ class Task:
 
     def sample(self, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Draw n samples of (X, Y), float64 (labels: int64), in the shapes of `kind`."""
-        if n < 1:
-            raise InputError(f"n: {n} samples; choose 1 or more")
-        return self.draw(n, default_rng(seed))
+        return self.draw(whole("n", n, 1), default_rng(seeds.checked(seed)))
 
 
 def bivariate_normal(r: float) -> Task:
@@ -59,8 +59,9 @@ def bivariate_normal(r: float) -> Task:
 
 def multivariate_normal(d: int, mi: float) -> Task:
     """Two normal vectors of d entries each, in d independent pairs of one correlation, with I = `mi` >= 0 in total."""
-    if mi < 0 or d < 1:
-        raise InputError(f"d, mi: {d} and {mi}; choose d >= 1 and mi >= 0")
+    d = whole("d", d, 1)
+    if not 0 <= mi < math.inf:
+        raise InputError(f"mi: {mi}; choose a finite number, 0 or above")
     r = math.sqrt(-math.expm1(-2 * mi / d))
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +121,7 @@ def gaussian_mixture(spread: float, classes: int = 10, seed: int = 0) -> Task:
         classes: of equal probability, 2 or more.
         seed: of the centres.
     """
-    _clusters(spread, classes)
+    _clusters(spread, classes, seed)
     centres = default_rng(seed).standard_normal((2, classes))
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +136,7 @@ def gaussian_mixture(spread: float, classes: int = 10, seed: int = 0) -> Task:
 
 def mixture_classes(spread: float, classes: int = 10, seed: int = 0) -> Task:
     """The class of a cluster: X as in `gaussian_mixture`, Y the label itself; at most log `classes`."""
-    _clusters(spread, classes)
+    _clusters(spread, classes, seed)
     centres = default_rng(seed).standard_normal(classes)
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -161,6 +162,7 @@ def monotone(task: Task) -> Task:
 def rotated(task: Task, seed: int = 0) -> Task:
     """The same vectors, X and Y each turned by a random rotation; I is the same."""
     _of_kind(task, "vectors")
+    seed = seeds.checked(seed)
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         x, y = task.draw(n, rng)
@@ -177,8 +179,9 @@ def sliced_normal(d: int, r: float) -> Task:
     SMI = 1/2 sum_{m >= 1} (r^{2m} / m) (1/2)_m / (d/2)_m with rising factorials, the mean of -1/2 log(1 - rho^2) over
     rho^2 = r^2 B, B of the Beta(1/2, (d - 1)/2) law of the squared cosine of two random directions.
     """
-    if d < 2 or not abs(r) <= 1:
-        raise InputError(f"d, r: {d} and {r}; choose d >= 2 and |r| <= 1")
+    d = whole("d", d, 2)
+    if not abs(r) <= 1:
+        raise InputError(f"r: {r}; choose a correlation from -1 to 1")
     m = np.arange(1, 100_000)
     log_term = 2 * m * math.log(max(abs(r), 1e-300)) - np.log(m)
     log_term += gammaln(m + 0.5) - gammaln(0.5) - gammaln(m + d / 2) + gammaln(d / 2)
@@ -197,7 +200,8 @@ def sliced_mixture(d: int, spread: float, classes: int = 10, seed: int = 0) -> T
     By Monte Carlo over 1,000 pairs of directions, with 2,000 samples for each; centres as in `gaussian_mixture`.
     Measure with `standardise=False`: columns of centres differ in their spread.
     """
-    _clusters(spread, classes)
+    _clusters(spread, classes, seed)
+    d = whole("d", d, 1)
     centres = default_rng(seed).standard_normal((2, classes, d))
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -239,9 +243,10 @@ def _below_one(name: str, r: float) -> None:
         raise InputError(f"{name}: {r}; choose a correlation between -1 and 1")
 
 
-def _clusters(spread: float, classes: int) -> None:
-    if not spread > 0 or classes < 2:
-        raise InputError(f"spread, classes: {spread} and {classes}; choose a spread above 0 and 2 classes or more")
+def _clusters(spread: float, classes: int, seed: int) -> None:
+    whole("classes", classes, 2), seeds.checked(seed)
+    if not 0 < spread < math.inf:
+        raise InputError(f"spread: {spread}; choose a finite standard deviation above 0")
 
 
 def _of_kind(task: Task, kind: str) -> None:

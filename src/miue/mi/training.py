@@ -3,21 +3,23 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from miue.errors import InputError, choose, require_positive
+from miue import seeds
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width, choose
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 
 R = TypeVar("R")
+_Part = Annotated[float, Range(0, 1, above=True, below=True)]
 N_MIN = 100  # the stopping part is a tenth of them, and fewer than ten samples say nothing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
     """How a training went.
 
@@ -34,7 +36,7 @@ class Curves:
     best_step: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """Values, and how they came about.
 
@@ -58,7 +60,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Neural:
+class Neural(Options):
     """The settings of a neural estimate, and the estimate itself.
 
     The samples fall into three parts at random. The critic is trained on the first. The *stopping* part says after
@@ -86,35 +88,27 @@ class Neural:
     """
 
     objective: str = "mine"
-    hidden: int = 48
-    layers: int = 2
-    batch: int = 256
-    group: int = 16
-    contrasts: int = 512
-    steps: int = 400
-    learning_rate: float = 0.02
-    weight_decay: float = 0.1
-    every: int = 25
-    rate: float = 0.1
-    clip: float = 5.0
-    train: float = 0.7
-    stop: float = 0.1
+    hidden: Width = 48
+    layers: Annotated[int, Range(1, 100)] = 2
+    batch: Count = 256
+    group: Annotated[int, Range(2)] = 16
+    contrasts: Annotated[int, Range(2)] = 512
+    steps: Count = 400
+    learning_rate: Positive = 0.02
+    weight_decay: NotNegative = 0.1
+    every: Count = 25
+    rate: _Part = 0.1
+    clip: Positive = 5.0
+    train: _Part = 0.7
+    stop: _Part = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("objective", self.objective, OBJECTIVES)
-        require_positive(self, *(name for name in asdict(self) if name not in ("objective", "weight_decay")))
-        if min(self.group, self.contrasts) < 2 or self.batch < self.group:
-            raise InputError(
-                f"batch, group, contrasts: {self.batch}, {self.group} and {self.contrasts}; groups need 2 samples or "
-                "more, and a batch one group or more"
-            )
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay: {self.weight_decay} is negative; choose 0 for none")
-        if self.rate >= 1 or self.train + self.stop >= 1:
-            raise InputError(
-                f"rate, train, stop: {self.rate}, {self.train} and {self.stop}; the weight of a batch is below 1, and "
-                "training and stopping leave a share for reporting"
-            )
+        if self.batch < self.group:
+            raise InputError(f"batch: {self.batch}; it must be at least one group, {self.group}")
+        if self.train + self.stop >= 1:
+            raise InputError(f"train, stop: {self.train} and {self.stop}; they must leave a share for reporting")
 
     def fit(self, x: Tensor, y: Tensor, *, seed: int = 0, max_bytes: int = 2**28) -> Fitted:
         """Train one critic for each row, and measure.
@@ -134,7 +128,7 @@ class Neural:
             FloatingPointError: the training diverged.
         """
         d_x, d_y = x.shape[2], y.shape[2]
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeds.stream(seed, "critic")
         parts = self.split(x.shape[1], generator)
         drawn = generator.get_state()
 
@@ -267,12 +261,12 @@ def groups(samples: int, wanted: int) -> tuple[int, int]:
 
 
 def over_rows(work: Callable[[slice], R], rows: int, at_once: int, device: torch.device) -> list[R]:
-    """Call `work` for slices of `rows`: on CUDA `at_once` of them together, on the CPU one by one, each in one thread.
+    """Call `work` for slices of `rows`: on an accelerator `at_once` together, on the CPU singly, each in one thread.
 
     A processor gains nothing from training several rows together, loses much by sharing such small products out among
     its cores, and alone rows are the same to the last bit. So they run side by side, torch's number of threads of them.
     """
-    if device.type == "cuda":
+    if device.type != "cpu":
         return [work(slice(i, i + at_once)) for i in range(0, rows, at_once)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

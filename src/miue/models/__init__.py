@@ -4,7 +4,7 @@ Every network takes pictures as float in [0, 1] and normalises them itself, so t
 each of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +38,12 @@ class Network(nn.Module):
         return self.head(features), features
 
 
-Builder = Callable[[int, int, float], tuple[nn.Module, int]]  # of channels, size and width: the body and its features
+Size = tuple[int, int]  # height and width of a picture in pixels
+Builder = Callable[[int, Size, float], tuple[nn.Module, int]]  # of channels, size and width: the body and its features
 
 
 def _from_torchvision(name: str) -> Builder:
-    def builder(channels: int, size: int, width: float) -> tuple[nn.Module, int]:
+    def builder(channels: int, size: Size, width: float) -> tuple[nn.Module, int]:
         from miue.models.vision import BUILDERS  # imports torchvision, which takes seconds
 
         return BUILDERS[name](channels, size, width)
@@ -95,7 +96,7 @@ def builder(spec: str) -> Builder:
     return MODELS[_read(spec)[0]]
 
 
-def build(spec: str, n_classes: int, *, channels: int = 3, size: int = 32, seed: int = 0) -> Network:
+def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[int] = 32, seed: int = 0) -> Network:
     """Make a network with freshly drawn weights.
 
     Args:
@@ -103,21 +104,24 @@ def build(spec: str, n_classes: int, *, channels: int = 3, size: int = 32, seed:
             (rounded, at least 1).
         n_classes: number of logits, at least 2.
         channels: of the pictures.
-        size: height and width of the pictures in pixels, at least 8; the stem fits it.
+        size: of the pictures in pixels, at least 8: one number, or height and width; the stem fits the smaller one.
         seed: of the weights; the global random state is left as it was.
 
     Raises:
-        InputError: see `check`; fewer than two classes; pictures that are too small, or that `vit` cannot cut up.
+        InputError: see `check`; fewer than two classes; pictures that are too small, or that `vit` cannot cut up
+            (those that are not square, too).
     """
     name, width = _read(spec)
     if n_classes < 2:
         raise InputError(f"n_classes: {n_classes}; a classifier needs at least 2")
-    if size < MIN_SIZE:
-        raise InputError(f"size: pictures of {size} px; networks need at least {MIN_SIZE}")
+    height, wide = (size, size) if isinstance(size, int) else size
+    if min(height, wide) < MIN_SIZE:
+        raise InputError(f"size: pictures of {min(height, wide)} px; networks need at least {MIN_SIZE}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body, features = MODELS[name](channels, size, width)
-        called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": size}
+        body, features = MODELS[name](channels, (height, wide), width)
+        shown = height if height == wide else [height, wide]
+        called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": shown}
         network = Network(body, features, n_classes, called)
     return network.to(memory_format=torch.channels_last)
 

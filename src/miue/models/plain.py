@@ -1,16 +1,18 @@
 """The networks that are short enough to write down: linear, MLPs, LeNet-5, a small ResNet and WideResNet-34-10.
 
-Every builder takes the pictures' channels, their size in pixels and a width factor, and returns the body of a
-`miue.models.Network` with the number of its features.
+Every builder takes the pictures' channels, their size (height, width) in pixels and a width factor for the layers, and
+returns the body of a `miue.models.Network` with the number of its features.
 """
 
+import math
 from collections import OrderedDict
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 STEM = 64
-"""Up to this size in pixels residual and dense networks start with a 3x3 convolution of stride 1, without pooling."""
+"""Up to this size in pixels (of the shorter side) residual and dense networks start with a 3x3 convolution of stride 1,
+without pooling."""
 
 
 def scaled(units: int, width: float) -> int:
@@ -27,44 +29,44 @@ def draw_he(body: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def linear(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def linear(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Nothing but the head: the features are the pixels."""
-    return nn.Flatten(), channels * size**2
+    return nn.Flatten(), channels * math.prod(size)
 
 
 def _dense(inside: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inside, out), nn.ReLU())
 
 
-def mlp2(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def mlp2(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Two linear layers, the head included, with 512 hidden units between them."""
     units = scaled(512, width)
-    return nn.Sequential(OrderedDict(flatten=nn.Flatten(), hidden1=_dense(channels * size**2, units))), units
+    return nn.Sequential(OrderedDict(flatten=nn.Flatten(), hidden1=_dense(channels * math.prod(size), units))), units
 
 
-def mlp3(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def mlp3(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Three linear layers, the head included, with 512 hidden units after each of the first two."""
     body, units = mlp2(channels, size, width)
     body.add_module("hidden2", _dense(units, units))
     return body, units
 
 
-def lenet5(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def lenet5(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """LeNet-5 (LeCun et al., Proc. IEEE 1998) with rectifiers and max-pooling; 61,706 weights for grey digits.
 
     As there, pictures below 32 px are set into a frame of 32 px. Larger ones have a larger first linear layer.
     """
-    missing = max(0, 32 - size)
-    low, high = missing // 2, missing - missing // 2
-    side = ((size + missing - 4) // 2 - 4) // 2
+    high, wide = (max(0, 32 - pixels) for pixels in size)
+    frame = (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+    places = math.prod(((max(32, pixels) - 4) // 2 - 4) // 2 for pixels in size)
     maps1, maps2, hidden, units = (scaled(n, width) for n in (6, 16, 120, 84))
     body = nn.Sequential(
         OrderedDict(
-            frame=nn.ZeroPad2d((low, high, low, high)),
+            frame=nn.ZeroPad2d(frame),
             conv1=nn.Sequential(nn.Conv2d(channels, maps1, 5), nn.ReLU(), nn.MaxPool2d(2)),
             conv2=nn.Sequential(nn.Conv2d(maps1, maps2, 5), nn.ReLU(), nn.MaxPool2d(2)),
             flatten=nn.Flatten(),
-            hidden1=_dense(maps2 * side**2, hidden),
+            hidden1=_dense(maps2 * places, hidden),
             hidden2=_dense(hidden, units),
         )
     )
@@ -102,7 +104,7 @@ class _Block(nn.Module):
         return F.relu(self.norm2(self.conv2(y)) + self.shortcut(self.every(x)))
 
 
-def small_resnet(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def small_resnet(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Three residual blocks of 16, 32 and 64 channels; 12 million multiply-adds at 32 px, 78,000 weights."""
     first, second, third = (scaled(n, width) for n in (16, 32, 64))
     body = nn.Sequential(
@@ -134,10 +136,10 @@ class _WideBlock(nn.Module):
         return self.conv2(F.relu(self.norm2(self.conv1(y)))) + shortcut
 
 
-def wrn34_10(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def wrn34_10(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """WideResNet-34-10 (Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016), without dropout."""
     first, *stages = (scaled(n, width) for n in (16, 160, 320, 640))
-    small = size <= STEM
+    small = min(size) <= STEM
     body = nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(channels, first, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False),

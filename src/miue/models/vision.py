@@ -42,14 +42,16 @@ class _ScaledResNet(ResNet):
         return stage
 
 
-def resnet(channels: int, size: int, width: float, *, block: Any, blocks: list[int]) -> tuple[nn.Module, int]:
+def resnet(
+    channels: int, size: tuple[int, int], width: float, *, block: Any, blocks: list[int]
+) -> tuple[nn.Module, int]:
     """He et al., "Deep Residual Learning for Image Recognition", CVPR 2016."""
     body = _ScaledResNet(block, blocks, width)
     body.fc = nn.Identity()
     first = scaled(64, width)
     if width != 1:
         body.bn1 = nn.BatchNorm2d(first)
-    if size <= STEM:
+    if min(size) <= STEM:
         body.conv1 = nn.Conv2d(channels, first, 3, 1, 1, bias=False)
         body.maxpool = nn.Identity()
     elif channels != 3 or width != 1:
@@ -57,22 +59,22 @@ def resnet(channels: int, size: int, width: float, *, block: Any, blocks: list[i
     return body, scaled(512, width) * block.expansion
 
 
-def vgg(channels: int, size: int, width: float, *, plan: str) -> tuple[nn.Module, int]:
+def vgg(channels: int, size: tuple[int, int], width: float, *, plan: str) -> tuple[nn.Module, int]:
     """Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015; the variant with batch norm.
 
-    A stage ends in pooling only while the map is larger than one pixel; the features are averaged over what is left.
-    The two hidden layers of 4,096 units are left out, as is usual for small pictures, at every size.
+    A stage ends in pooling only while the map is more than one pixel high and wide; the features are averaged over what
+    is left. The two hidden layers of 4,096 units are left out, as is usual for small pictures, at every size.
     """
     layers = list(make_layers([n if n == "M" else scaled(int(n), width) for n in cfgs[plan]], batch_norm=True))
     layers[0] = nn.Conv2d(channels, scaled(64, width), 3, padding=1)
-    body, stage = nn.Sequential(), nn.Sequential()
+    body, stage, shorter = nn.Sequential(), nn.Sequential(), min(size)
     for layer in layers:
         if not isinstance(layer, nn.MaxPool2d):
             stage.append(layer)
             continue
-        if size > 1:
+        if shorter > 1:
             stage.append(layer)
-        size //= 2
+        shorter //= 2
         body.add_module(f"stage{len(body) + 1}", stage)
         stage = nn.Sequential()
     body.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
@@ -80,13 +82,13 @@ def vgg(channels: int, size: int, width: float, *, plan: str) -> tuple[nn.Module
     return body, scaled(512, width)
 
 
-def densenet121(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def densenet121(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Huang et al., "Densely Connected Convolutional Networks", CVPR 2017; `width` scales growth rate and stem."""
     first = scaled(64, width)
     body = DenseNet(growth_rate=scaled(32, width), num_init_features=first)
     features = body.classifier.in_features
     body.classifier = nn.Identity()
-    if size <= STEM:
+    if min(size) <= STEM:
         body.features.conv0 = nn.Conv2d(channels, first, 3, 1, 1, bias=False)
         body.features.pool0 = nn.Identity()
     elif channels != 3:
@@ -95,17 +97,20 @@ def densenet121(channels: int, size: int, width: float = 1) -> tuple[nn.Module, 
     return body, features
 
 
-def vit(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
+def vit(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; the features are the class token.
 
     Above 64 px it is ViT-B/16: 12 layers of 768 units with 12 heads. Smaller pictures get 7 layers of 384 units with 6
     heads, and patches of 4 px up to 32 px, of 8 px above. `width` scales the units of each head.
     """
-    patch, depth, heads = (16, 12, 12) if size > 64 else (8 if size > 32 else 4, 7, 6)
-    if size % patch:
-        raise InputError(f"vit: pictures of {size} px; cut into patches of {patch} px, they must be a multiple of that")
+    side, wide = size
+    if side != wide:
+        raise InputError(f"vit: pictures of {side} x {wide} px; they must be square")
+    patch, depth, heads = (16, 12, 12) if side > 64 else (8 if side > 32 else 4, 7, 6)
+    if side % patch:
+        raise InputError(f"vit: pictures of {side} px; cut into patches of {patch} px, they must be a multiple of that")
     units = heads * scaled(64, width)
-    body = VisionTransformer(size, patch, depth, heads, units, 4 * units)
+    body = VisionTransformer(side, patch, depth, heads, units, 4 * units)
     body.heads = nn.Identity()
     if channels != 3:
         body.conv_proj = nn.Conv2d(channels, units, patch, patch)
@@ -114,7 +119,7 @@ def vit(channels: int, size: int, width: float = 1) -> tuple[nn.Module, int]:
     return body, units
 
 
-BUILDERS: dict[str, Callable[[int, int, float], tuple[nn.Module, int]]] = {
+BUILDERS: dict[str, Callable[[int, tuple[int, int], float], tuple[nn.Module, int]]] = {
     "vgg11": partial(vgg, plan="A"),
     "vgg19": partial(vgg, plan="E"),
     "resnet18": partial(resnet, block=BasicBlock, blocks=[2, 2, 2, 2]),

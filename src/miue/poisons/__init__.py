@@ -62,7 +62,7 @@ def options(method: str, preset: str, *, passes: float | None = None, **changes:
     if passes is None or outer is None or outer.removeprefix("source.") in changes:
         return chosen
     one, two = (_rounds(chosen, outer, count).passes for count in (1, 2))
-    if not passes >= one:
+    if not one <= passes < math.inf:
         raise InputError(f"passes: {passes:g}; {method} takes {one:g} for a single round of its {outer}")
     return chosen if one == two else _rounds(chosen, outer, math.floor((passes - one) / (two - one) + 1e-9) + 1)
 

@@ -16,13 +16,14 @@ with l2=3 and epsilon 127/255 it has 10 %.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from miue import seeds
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, InputError, Options, Positive, Range
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made
@@ -33,25 +34,20 @@ NEIGHBOURS = [(up, left) for up in range(3) for left in range(3) if up or left]
 
 
 @dataclass(frozen=True)
-class AR:
+class AR(Options):
     """Options of autoregressive noise.
 
     Args:
         l2: norm of a perturbation of 32 x 32 x 3 values, pixels in [0, 1].
-        crop: rows and columns of the seed that are cut off, at least 2.
+        crop: rows and columns of the seed that are cut off, at least 2, as far as a recursion looks back.
         bound: a recursion is stable where it stays below this, started from seeds of unit variance.
         attempts: how often unstable weights are drawn again.
     """
 
-    l2: float = 1.0
-    crop: int = 4
-    bound: float = 5.0
-    attempts: int = 1000
-
-    def __post_init__(self) -> None:
-        require_positive(self, "l2", "bound", "attempts")
-        if self.crop < 2:
-            raise InputError(f"crop: {self.crop}; it must be at least 2, the rows that a recursion looks back")
+    l2: Positive = 1.0
+    crop: Annotated[int, Range(2, 1024)] = 4
+    bound: Positive = 5.0
+    attempts: Count = 1000
 
     @property
     def passes(self) -> float:

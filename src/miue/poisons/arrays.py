@@ -90,7 +90,7 @@ def channels_first(values: Tensor, images: Images, layout: str, path: Path) -> T
     return values.permute(0, 3, 1, 2) if fitting == ["nhwc"] else values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Levels:
     """Values (R, C, H, W) of a file, turned into whole grey levels as they are read.
 

@@ -22,7 +22,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures (B, C, H, W), float in 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes), features (B, d), labels (B,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Made:
     """What a method returns.
 
@@ -70,7 +70,7 @@ class Method:
 
 def source_network(model: str, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device; `seed` is that of the perturbation."""
-    channels, size, _ = images.shape
+    channels, *size = images.shape
     weights = seeds.surrogate(seed).weights
     return build(model, len(images.classes), channels=channels, size=size, seed=weights).to(images.device)
 

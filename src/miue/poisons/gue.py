@@ -19,6 +19,7 @@ victims have 12 % on CIFAR-10. Not measured here.
 import copy
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from torch.optim.swa_utils import update_bn
 
 from miue import seeds
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, InputError, Options, Positive, Range, Width
 from miue.images import Images
 from miue.models import Network, forward
 from miue.pgd import Budget
@@ -36,7 +37,7 @@ from miue.progress import track
 
 
 @dataclass(frozen=True)
-class GUE:
+class GUE(Options):
     """Options of GUE.
 
     Args:
@@ -47,22 +48,17 @@ class GUE:
         eta: how fast the gap must close, BOME's control barrier; above 0.
         lr: learning rate of the generator (SGD).
         classifier_lr: learning rate of the classifier (SGD).
-        batch: pictures in a batch, at least 4.
+        batch: pictures in a batch, at least 4, for batch norm in the U-Net.
     """
 
-    epochs: int
-    width: int
-    inner_steps: int = 10
-    inner_lr: float = 1e-4
-    eta: float = 1.5
-    lr: float = 0.1
-    classifier_lr: float = 0.01
-    batch: int = 256
-
-    def __post_init__(self) -> None:
-        require_positive(self, "epochs", "width", "inner_steps", "inner_lr", "eta", "lr", "classifier_lr")
-        if self.batch < 4:
-            raise InputError(f"batch: {self.batch}; it must be 4 or more, for batch norm in the U-Net")
+    epochs: Count
+    width: Width
+    inner_steps: Count = 10
+    inner_lr: Positive = 1e-4
+    eta: Positive = 1.5
+    lr: Positive = 0.1
+    classifier_lr: Positive = 0.01
+    batch: Annotated[int, Range(4)] = 256
 
     @property
     def passes(self) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from miue.augment import flip_crop
+from miue.errors import Options, Unit, Whole
 from miue.images import Images
 from miue.pgd import attack
 from miue.poisons.base import Loss
@@ -21,7 +22,7 @@ Inner = Callable[[Loss, Tensor, Tensor], Tensor]  # of a loss, pictures and labe
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Options):
     """An attack on the pictures of a batch, within a radius and from a uniform random start.
 
     As a `train.Defense` it trains the source network adversarially.
@@ -32,8 +33,8 @@ class Attack:
             the random start is left.
     """
 
-    radius: float
-    steps: int
+    radius: Unit
+    steps: Whole
 
     def against(self, loss: Loss, pictures: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
         """Return pictures, (B, C, H, W) float in [0, 1], detached, whose loss is high; `noise` is on their device."""

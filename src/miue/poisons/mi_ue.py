@@ -24,7 +24,7 @@ from torch import Tensor
 
 from miue import seeds, train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, choose, require_positive
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Share, Unit, Whole, choose
 from miue.images import Images
 from miue.losses import distance_term, mi_ue_loss, similarity_term
 from miue.pgd import Budget
@@ -34,7 +34,7 @@ from miue.progress import track
 
 
 @dataclass(frozen=True)
-class MIUE:
+class MIUE(Options):
     """Options of MI-UE.
 
     Args:
@@ -53,24 +53,21 @@ class MIUE:
     """
 
     source: train.Recipe
-    steps: int
-    step: float
-    last_step: float
-    sweep_batch: int
-    temperature: float = 0.1
-    zeta: float = 0.1
+    steps: Count
+    step: Share
+    last_step: Share
+    sweep_batch: Count
+    temperature: Positive = 0.1
+    zeta: NotNegative = 0.1
     similarity: bool = True
-    eot: int = 0
-    source_epsilon: float = 0.0
-    source_steps: int = 10
+    eot: Whole = 0
+    source_epsilon: Unit = 0.0
+    source_steps: Count = 10
     rounding: str = "once"
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "step", "last_step", "sweep_batch", "temperature", "source_steps")
+        super().__post_init__()
         choose("rounding", self.rounding, ROUNDINGS)
-        for name in ("zeta", "eot", "source_epsilon"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}: {getattr(self, name)}; it must be 0 or above")
         if not (self.similarity or self.zeta):
             raise InputError("zeta: 0, without the similarity term; one term of the loss must remain")
 

@@ -35,9 +35,9 @@ def drawn(ids: Tensor, eligible: Tensor, ratio: float, seed: int = 0) -> Tensor:
     return chosen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Poison:
-    """A perturbation of labelled pictures.
+    """A perturbation of labelled pictures; equal to another that moves the same pictures alike, whatever made it.
 
     Args:
         delta: (N, C, H, W) pixel levels: int8, or int16 from the methods that keep no budget.
@@ -51,6 +51,12 @@ class Poison:
     fingerprints: Tensor
     record: dict[str, Any] = field(default_factory=dict)
     source: str = "this perturbation"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Poison):
+            return NotImplemented
+        names = ("ids", "fingerprints", "delta")
+        return all(torch.equal(getattr(self, name), getattr(other, name)) for name in names)
 
     def apply(self, images: Images) -> Images:
         """Add the perturbation: exact uint8, clipped to 0..255; rows are matched by id, so order does not matter.
@@ -157,5 +163,7 @@ class Poison:
             return cls.load(path)
         except FileNotFoundError:
             raise InputError(f"poison: {path} does not exist") from None
+        except OSError as error:
+            raise InputError(f"poison: {path} cannot be read ({(error.strerror or str(error)).lower()})") from None
         except tensors.Damaged as error:
             raise InputError(f"poison: {path} is damaged or no perturbation file of miue ({error})") from None

@@ -26,7 +26,7 @@ from torch.func import functional_call
 
 from miue import seeds, train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, require_positive
+from miue.errors import Count, InputError, Positive
 from miue.images import Images
 from miue.models import forward
 from miue.pgd import Budget
@@ -45,13 +45,12 @@ class PUE(EM):
     """
 
     scope: str = "class"
-    sigma: float = 0.02
-    draws: int = 3
+    sigma: Positive = 0.02
+    draws: Count = 3
     noisy_source: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "sigma", "draws")
         if self.mine:
             raise InputError(f"mine: {self.mine}; PUE takes no MINE term, it must be 0")
 

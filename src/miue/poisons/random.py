@@ -6,14 +6,14 @@ import torch
 
 from miue import seeds
 from miue.checkpoint import Checkpoint
-from miue.errors import choose
+from miue.errors import Options, choose
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, blank, put, uniform
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Options):
     """Options of random noise.
 
     Args:
@@ -23,6 +23,7 @@ class Random:
     kind: str = "uniform"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         choose("kind", self.kind, ("uniform", "sign"))
 
     @property

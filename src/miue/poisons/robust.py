@@ -5,7 +5,8 @@ SEM: Liu, Xu, Chen & Sun, "Stable Unlearnable Example: Enhancing the Robustness 
 Error-Minimizing Noise", AAAI 2024. An adversarially trained source network; sign-gradient descent on its
 cross-entropy over random flips and crops of the perturbed pictures, each of which an attack (REM) or a uniform draw
 (SEM) has moved first. Here the source is trained for an epoch, then all pictures are swept, from the delta that they
-have; the published code draws a fresh delta for every batch that it trains on, and once more for all at the end.
+have, in class-balanced batches; the published code draws a fresh delta for every batch that it trains on, and once more
+for all at the end.
 
 Published, with ResNet-18: 22.9 to 25.4 / 7.5 / 13.7 % (REM) and 14.8 / 6.3 / 4.1 % (SEM) on CIFAR-10 / CIFAR-100 /
 ImageNet-100, for about 7,700 and 830 passes over the data: the preset "paper", 7,293 and 793 of them here. "quick" and
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from miue import seeds, train
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, choose, require_positive
+from miue.errors import Count, Options, Share, Whole, choose
 from miue.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import ROUNDINGS, Made, blank, on_outputs, source_network, sweep
@@ -35,7 +36,7 @@ from miue.recipes import Recipe
 
 
 @dataclass(frozen=True)
-class Robust:
+class Robust(Options):
     """Options of REM and SEM.
 
     Args:
@@ -51,20 +52,18 @@ class Robust:
     """
 
     source: Recipe
-    steps: int = 10
-    step: float = 1.6 / 255
-    eot: int = 5
-    inner_steps: int = 10
-    source_epsilon: float = 4 / 255
-    source_steps: int = 10
-    sweep_batch: int = 128
+    steps: Count = 10
+    step: Share = 1.6 / 255
+    eot: Count = 5
+    inner_steps: Whole = 10
+    source_epsilon: Share = 4 / 255
+    source_steps: Count = 10
+    sweep_batch: Count = 128
     rounding: str = "once"
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "step", "eot", "source_epsilon", "source_steps", "sweep_batch")
+        super().__post_init__()
         choose("rounding", self.rounding, ROUNDINGS)
-        if self.inner_steps < 0:
-            raise InputError(f"inner_steps: {self.inner_steps}; it must be 0 or above")
 
     @property
     def passes(self) -> float:

@@ -21,6 +21,7 @@ measured here.
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from miue import seeds
 from miue.checkpoint import Checkpoint
-from miue.errors import InputError, choose, require_positive
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Share, Unit, Whole, choose
 from miue.images import Images
 from miue.pgd import Budget, pgd
 from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, on_outputs, put, source_network, uniform
@@ -37,7 +38,7 @@ from miue.progress import track
 
 
 @dataclass(frozen=True)
-class TUE:
+class TUE(Options):
     """Options of TUE.
 
     Args:
@@ -54,30 +55,25 @@ class TUE:
         crop, jitter: how much two views of a picture differ, `miue.poisons.contrastive.two_views`.
     """
 
-    rounds: int
-    share: float
-    steps: int
-    step: float
-    batch: int = 512
-    contrastive: float = 1.0
-    separability: float = 0.1
-    temperature: float = 0.5
-    lr: float = 1e-3
-    weight_decay: float = 1e-6
-    crop: int = 4
-    jitter: float = 0.4
+    rounds: Count
+    share: Share
+    steps: Count
+    step: Share
+    batch: Annotated[int, Range(4)] = 512
+    contrastive: NotNegative = 1.0
+    separability: NotNegative = 0.1
+    temperature: Positive = 0.5
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 1e-6
+    crop: Whole = 4
+    jitter: Unit = 0.4
     rounding: str = "once"
 
     def __post_init__(self) -> None:
-        require_positive(self, "rounds", "share", "steps", "step", "temperature", "lr")
+        super().__post_init__()
         choose("rounding", self.rounding, ROUNDINGS)
-        if self.share > 1:
-            raise InputError(f"share: {self.share}; it must be at most 1")
-        if self.batch < 4:
-            raise InputError(f"batch: {self.batch}; it must be 4 or more, for a loss that compares pictures")
-        if min(self.contrastive, self.separability) < 0 or self.contrastive == self.separability == 0:
-            weights = f"contrastive: {self.contrastive}, separability: {self.separability}"
-            raise InputError(f"{weights}; weights must be 0 or above, and not both 0")
+        if self.contrastive == self.separability == 0:
+            raise InputError("contrastive: 0, separability: 0; at least one must be above 0")
 
     @property
     def passes(self) -> float:

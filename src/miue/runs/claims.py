@@ -2,17 +2,19 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from miue.entries import NONE
+from miue.judging import CANNOT
 from miue.runs import evidence
 from miue.runs.evidence import Finding, Judge
 from miue.runs.leaderboard import SCALES, SETTING
 
 UNTESTED = "untested here"
+NO_EVIDENCE = "clean training ends within five points of guessing, or what is shuffled seems to share something"
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class Verdict:
 
     Args:
         verdict: in words: "confirmed" or "not confirmed" in the paper's own setting; "holds at our scale" or "not
-            confirmed at our scale" in another; or "untested here".
+            confirmed at our scale" in another; "cannot be judged" there, where entries speak about it but none of them
+            is evidence (see `judging`); or "untested here".
         numbers: what says so, and where it was measured.
+        against: for a claim that ranks, what speaks most strongly against the verdict in another setting, and where
+            that was measured; "" where none does.
         pages: that together show it, as paths in the book without their suffix.
     """
 
@@ -51,10 +56,12 @@ class Verdict:
     how: str
     verdict: str
     numbers: str = ""
+    against: str = ""
     pages: tuple[str, ...] = ()
 
 
-ORDER = "MI-UE is lower than each of EM, TAP, NTGA, AR, REM, SEM, GUE and TUE that was measured, in every seed"
+SEEDS = "for each seed of the perturbations, in the mean over victims"
+ORDER = f"MI-UE is lower than each of EM, TAP, NTGA, AR, REM, SEM, GUE and TUE that was measured, {SEEDS}"
 
 CLAIMS = (
     Claim(
@@ -76,7 +83,7 @@ CLAIMS = (
         "MI-UE from high to low.",
         "0.712, 0.675, 0.640, 0.497",
         evidence.information_order,
-        "the four means over random directions fall in this order, in every seed",
+        f"the four means over random directions fall in this order, {SEEDS}",
     ),
     Claim(
         "Over methods, the gap in information goes with the gap in accuracy.",
@@ -168,8 +175,8 @@ ANSWERED = (
         "holds as mathematics",
         "The chapter proves such bounds without normality and gives their conditions: the entropy of the perturbed "
         "features given the clean ones enters with a minus, the log-determinant alone means nothing, and the bound of "
-        "noised features never falls below the entropy of the labels.",
-        ("covariance",),
+        "noised features gets below the entropy of the labels only where the features lose the class.",
+        pages=("covariance",),
     ),
     Verdict(
         "AR noise is less linearly separable than clean pictures, and works nevertheless.",
@@ -178,7 +185,7 @@ ANSWERED = (
         "not confirmed at our scale",
         "Under AR a linear network reads pictures about as well as clean ones, no worse; and at its published norm AR "
         "does our victims no harm.",
-        ("detecting",),
+        pages=("detecting",),
     ),
 )
 """Claims that chapters answer, and no record of a run."""
@@ -196,49 +203,72 @@ def verdicts(entries: pd.DataFrame) -> list[Verdict]:
 def judge(claim: Claim, entries: pd.DataFrame) -> Verdict:
     """Judge a claim by the setting that weighs most among those that say something about it.
 
-    Settings weigh by scale, then by the number of training pictures, then of seeds. Only entries in the paper's own
-    setting confirm a claim or fail to; all others speak about our scale.
+    Settings weigh by scale; then by victims that are no twins of the surrogate; then by the number of training
+    pictures, then of seeds. Only entries in the paper's own setting confirm a claim or fail to; all others speak about
+    our scale. Of a claim that ranks, the setting that contradicts the verdict by the largest margin is named too.
     """
     about = claim.text, claim.reported, claim.how
-    for setting in _settings(entries[entries["family"] == claim.family]):
-        for victim in _residual(setting):
-            if finding := claim.judge(setting, victim):
-                return Verdict(*about, *_outcome(finding))
+    settings = list(_settings(entries[entries["family"] == claim.family]))
+    if found := _findings(claim, settings):
+        first, *others = found
+        contrary = [one for one in others if one.margin is not None and one.holds != first.holds]
+        against = max(contrary, key=lambda one: abs(one.margin or 0), default=None)
+        word = "not confirmed" if not first.holds else "holds" if _where(first.used) else "confirmed"
+        shown = first.used if against is None else pd.concat([first.used, against.used])
+        told = "" if against is None else f"{against.numbers} ({_measured(against.used)})"
+        numbers = f"{first.numbers} ({_measured(first.used)})"
+        return Verdict(*about, word + _where(first.used), numbers, told, _pages(shown))
+    if found := _findings(claim, [table.assign(learned=True, informed=True) for table in settings]):
+        used = found[0].used
+        return Verdict(*about, CANNOT + _where(used), f"{NO_EVIDENCE} ({_measured(used)})", pages=_pages(used))
     return Verdict(*about, UNTESTED)
 
 
-def _outcome(finding: Finding) -> tuple[str, str, tuple[str, ...]]:
-    """Verdict, numbers and pages of a finding."""
-    used, first = finding.used, finding.used.iloc[0]
-    where = "" if used["same"].all() else " at our scale"
-    word = "not confirmed" if not finding.holds else "holds" if where else "confirmed"
-    seeds = used.groupby("method")["seed"].nunique()
+def _findings(claim: Claim, settings: Iterable[pd.DataFrame]) -> list[Finding]:
+    """What each setting says about a claim, by each of its residual victims; nothing of those that say nothing."""
+    judged = (claim.judge(setting, victim) for setting in settings for victim in _residual(setting))
+    return [finding for finding in judged if finding]
+
+
+def _where(used: pd.DataFrame) -> str:
+    return "" if used["same"].all() else " at our scale"
+
+
+def _measured(used: pd.DataFrame) -> str:
+    """Where entries were measured."""
+    first, seeds = used.iloc[0], used.groupby("method")["seed"].nunique()
     times = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
-    measured = f"{first['data']}, {first['n_train']:,} pictures, {first['scale']}, seeds: {times}"
-    return word + where, f"{finding.numbers} ({measured})", tuple(f"results/{name}" for name in _pages(used))
+    kin = "" if (used["twin"] == NONE).all() else ", victims begin as the surrogate did"
+    return f"{first['data']}, {first['n_train']:,} pictures, {first['scale']}, seeds: {times}{kin}"
 
 
-def _pages(used: pd.DataFrame) -> list[str]:
+def _pages(used: pd.DataFrame) -> tuple[str, ...]:
     """Pages that together show all entries, few of them: always the one that shows most of what is left."""
     left, found = [names.split(", ") for names in used["pages"]], []
     while left:
         shown = Counter(name for names in left for name in names)
         found.append(min(shown, key=lambda name: (-shown[name], name)))
         left = [names for names in left if found[-1] not in names]
-    return found
+    return tuple(f"results/{name}" for name in found)
 
 
 def _settings(entries: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The entries of each setting and source, with those that need no source; the weightiest first."""
+    """The entries of each setting, source and kind of twin, with those that need no source; the weightiest first.
+
+    A victim of another architecture than the source is a stranger to it whatever the others are, and stands with all.
+    """
     found = []
     for _, table in entries.groupby(SETTING, dropna=False):
         for source in sorted(set(table["source"]) - {NONE}):
-            found.append(table[table["source"].isin([source, NONE])])
+            own = table[table["source"].isin([source, NONE])]
+            kin = own["victim"] == own["source"]
+            for twin in sorted(set(own.loc[kin, "twin"])) or [NONE]:
+                found.append(own[~kin | (own["twin"] == twin)])
 
-    def weight(table: pd.DataFrame) -> tuple[int, int, int]:
+    def weight(table: pd.DataFrame) -> tuple[int, bool, int, int]:
         scale = table["scale"].iloc[0]
         known = SCALES.index(scale) if scale in SCALES else -1
-        return known, int(table["n_train"].iloc[0]), table["seed"].nunique()
+        return known, (table["twin"] == NONE).all(), int(table["n_train"].iloc[0]), table["seed"].nunique()
 
     yield from sorted(found, key=weight, reverse=True)
 

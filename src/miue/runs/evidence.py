@@ -32,11 +32,19 @@ RANKED = 0.9
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a claim holds in one setting, the numbers that say so, and the entries that these come from."""
+    """What one setting says about a claim.
+
+    Args:
+        holds: whether it holds there.
+        numbers: that say so.
+        used: the entries that these come from.
+        margin: of a claim that ranks, by how much it holds (fails, where it is 0 or less); None for others.
+    """
 
     holds: bool
     numbers: str
     used: pd.DataFrame
+    margin: float | None = None
 
 
 Judge = Callable[[pd.DataFrame, str], Finding | None]
@@ -45,39 +53,39 @@ them that the claim is judged by."""
 
 
 def lowest(table: pd.DataFrame, victim: str) -> Finding | None:
-    """MI-UE leaves the lowest accuracy of all compared methods, in every seed."""
+    """MI-UE leaves the lowest accuracy of all compared methods, for every seed of the perturbations."""
     used = _select(table, (OURS, *COMPARED), victim)
     seeds = _by_seed(used, "test_accuracy")
     if OURS not in seeds or len(seeds.columns) < 2 or seeds.empty:
         return None
     others = seeds.drop(columns=OURS)
-    wins = seeds[OURS] < others.min(axis=1)
+    ahead = others.min(axis=1) - seeds[OURS]
     text = "; ".join(f"{_name(method)} {percent(seeds[method])}" for method in [OURS, *others])
-    return Finding(bool(wins.all()), f"{text}; MI-UE is the lowest in {_share(wins)}", used)
+    return Finding(bool((ahead > 0).all()), f"{text}; MI-UE is the lowest in {_share(ahead > 0)}", used, ahead.min())
 
 
 def information_order(table: pd.DataFrame, victim: str) -> Finding | None:
-    """Information falls from clean over random noise and EM to MI-UE, in every seed."""
+    """Information falls from clean over random noise and EM to MI-UE, for every seed of the perturbations."""
     order = [CLEAN, "random", "em", OURS]
     used = _informed(_select(table, order, victim))
     seeds = _by_seed(used, "mi")
     if set(order) - set(seeds) or seeds.empty:
         return None
-    falls = (seeds[order].diff(axis=1).iloc[:, 1:] < 0).all(axis=1)
+    fall = -seeds[order].diff(axis=1).iloc[:, 1:].max(axis=1)
     values = ", ".join(f"{_name(m)} {seeds[m].mean():.3f}" for m in order)
-    return Finding(bool(falls.all()), f"{values} nats; in this order in {_share(falls)}", used)
+    return Finding(bool((fall > 0).all()), f"{values} nats; in this order in {_share(fall > 0)}", used, fall.min())
 
 
 def correlation(table: pd.DataFrame, victim: str) -> Finding | None:
     """Over methods, the gap in information and the gap in accuracy rise together: the interval lies above 0."""
     used = _informed(_select(table, None, victim))
-    means = used.groupby("method")[["mi", "test_accuracy"]].mean().dropna()
-    if CLEAN not in means.index or len(means) < 6:
+    means = _gaps(used, ["seed", "victim_seed"])
+    gaps = pd.DataFrame({value: gap.mean() for value, gap in means.items()}).dropna()
+    if len(gaps) < 5:
         return None
-    gaps = means.loc[CLEAN] - means.drop(index=CLEAN)
     found = statistics.rank_correlation(gaps["mi"], gaps["test_accuracy"])
     text = f"Spearman {found.rho:.2f} ({found.low:.2f} to {found.high:.2f}) over {len(gaps)} methods"
-    return Finding(found.low > 0, text, used)
+    return Finding(found.low > 0, text, used, found.low)
 
 
 def linear_unharmed(table: pd.DataFrame, victim: str) -> Finding | None:
@@ -98,15 +106,16 @@ def depth(table: pd.DataFrame, victim: str) -> Finding | None:
     """Under MI-UE the gaps in accuracy and in information both rank the victims by their depth."""
     used = _informed(_select(table, (CLEAN, OURS)))
     used = used.assign(family=used["victim"].str.split(":").str[0])
-    means = used.pivot_table(index="family", columns="method", values=["test_accuracy", "mi"])
-    places = [name for name in DEPTH if name in means.index]
-    if len(places) < 4 or means.loc[places].isna().any(axis=None) or len(means.columns) < 4:
+    lost = _gaps(used, ["family", "victim", "seed", "victim_seed"])
+    means = {value: gap[OURS].dropna().groupby("family").mean() for value, gap in lost.items() if OURS in gap}
+    places = [name for name in DEPTH if means and name in means["mi"].index]
+    if len(places) < 4:
         return None
-    gaps = {value: (means[value][CLEAN] - means[value][OURS])[places] for value in ("test_accuracy", "mi")}
+    gaps = {value: gap[places] for value, gap in means.items()}
     rho = {value: pd.Series(gap.to_numpy()).corr(pd.Series(range(len(gap))), "spearman") for value, gap in gaps.items()}
     points = ", ".join(f"{_name(v)} {100 * gaps['test_accuracy'][v]:.1f}" for v in places)
     text = f"points lost: {points}; Spearman with depth {rho['test_accuracy']:.2f}, of the gap in information "
-    return Finding(min(rho.values()) >= RANKED, f"{text}{rho['mi']:.2f}", used)
+    return Finding(min(rho.values()) >= RANKED, f"{text}{rho['mi']:.2f}", used, min(rho.values()) - RANKED)
 
 
 def transfer(table: pd.DataFrame, victim: str) -> Finding | None:
@@ -205,7 +214,8 @@ def mine_helps(table: pd.DataFrame, victim: str) -> Finding | None:
     if {plain for plain, _ in pairs} != {"em", "tap"}:
         return None
     text = "; ".join(f"{_name(m)} {100 * means[m]:.1f} % (without {100 * means[plain]:.1f} %)" for plain, m in pairs)
-    return Finding(all(means[m] < means[plain] for plain, m in pairs), text, used)
+    gain = min(means[plain] - means[m] for plain, m in pairs)
+    return Finding(bool(gain > 0), text, used, gain)
 
 
 def generation_time(table: pd.DataFrame, victim: str) -> Finding | None:
@@ -222,11 +232,12 @@ def generation_time(table: pd.DataFrame, victim: str) -> Finding | None:
 def harm(table: pd.DataFrame) -> pd.Series:
     """Share of the possible fall of each method under one victim and training, from means over seeds.
 
-    Empty where clean training is missing, or does no better than guessing.
+    Empty where clean training is missing.
     """
     means = table.groupby("method")["test_accuracy"].mean()
-    room = means.get(CLEAN, 0) - 1 / table["n_classes"].min()
-    return (means[CLEAN] - means.drop(CLEAN)) / room if room > 0 else pd.Series(dtype=float)
+    if CLEAN not in means:
+        return pd.Series(dtype=float)
+    return (means[CLEAN] - means.drop(CLEAN)) / (means[CLEAN] - 1 / table["n_classes"].min())
 
 
 def _select(
@@ -238,9 +249,9 @@ def _select(
 ) -> pd.DataFrame:
     """Entries of bounded methods with all pictures perturbed, at the budget, for these methods, victim and defenses.
 
-    None stands for all; what needs no perturbation is there at every budget.
+    What cannot be judged is left out. None stands for all; what needs no perturbation is there at every budget.
     """
-    kept = (table["ratio"] == 1) & (table["budget"] != UNBOUNDED) & table["defense"].isin(defense)
+    kept = table["learned"] & (table["ratio"] == 1) & (table["budget"] != UNBOUNDED) & table["defense"].isin(defense)
     if budget is not None:
         kept &= table["budget"].isin([budget, NONE])
     if methods is not None:
@@ -251,14 +262,25 @@ def _select(
 
 
 def _informed(table: pd.DataFrame) -> pd.DataFrame:
-    """The entries whose information one estimator measured, the commonest: levels of two do not compare."""
-    known = table[table["mi"].notna()]
+    """The entries whose information can be judged, of one estimator, the commonest: levels of two do not compare."""
+    known = table[table["informed"] & table["mi"].notna()]
     return known[known["estimator"] == next(iter(known["estimator"].mode()), None)]
 
 
+def _gaps(table: pd.DataFrame, victim: list[str]) -> dict[str, pd.DataFrame]:
+    """How far each method leaves accuracy and information of the same `victim` below clean training, where both are."""
+    found = {}
+    for value in ("test_accuracy", "mi"):
+        met = table.pivot_table(index=victim, columns="method", values=value)
+        if CLEAN in met:
+            found[value] = -met.drop(columns=CLEAN).sub(met[CLEAN], axis=0)
+    return found
+
+
 def _by_seed(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """One row for each seed that all methods of the table have, one column for each method."""
-    return table.pivot_table(index="seed", columns="method", values=value, sort=False).dropna()
+    """One row for each perturbation seed, one column for each method: means over the victims that all of them met."""
+    met = table.pivot_table(index=["seed", "victim_seed"], columns="method", values=value, sort=False).dropna()
+    return met.groupby("seed", sort=False).mean()
 
 
 def _radius(defense: str) -> int | None:

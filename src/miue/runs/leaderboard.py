@@ -8,8 +8,10 @@ import pandas as pd
 
 from miue.entries import CLEAN, NONE, WITHHELD
 from miue.errors import InputError
+from miue.judging import believed, judged, marks
 from miue.pgd import Budget
 from miue.poisons import METHODS
+from miue.records import settled
 from miue.runs import reference
 from miue.specs import parse_epsilon
 
@@ -22,12 +24,13 @@ CONTROLS = (CLEAN, WITHHELD, "random")
 """What shows whether a method did anything; a control has no rank."""
 
 PICTURES = ["data", "content_hash", "n_train", "n_test", "n_classes", "size"]
-SETTING = [*PICTURES, "preset", "recipe", "scale"]
-"""Fields of an entry that a whole table of entries has in common."""
-GROUP = [*SETTING, "victim", "defense", "budget", "ratio"]
+SETTING = [*PICTURES, "preset", "allowed", "recipe", "scale"]
+"""Fields of an entry that a whole table of entries has in common; `allowed` are the passes that a method may take."""
+GROUP = [*SETTING, "victim", "defense", "budget", "ratio", "twin"]
 """Fields that entries share which may stand in one ranking."""
 ROW = [*GROUP, "method", "source"]
-"""Fields that entries share which differ by their seed only: a row of the leaderboard."""
+"""Fields that entries share which differ by their seeds only: a row of the leaderboard."""
+SEEDS = ["seed", "victim_seed"]
 
 
 def scale(preset: str | None, recipe: str | None) -> str:
@@ -45,20 +48,22 @@ def entries(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
     Args:
         records: by the name of their page. A record whose run measured no entries adds none. Where several pages
-            hold an entry with the same seed, it counts once, as the one that was run last has it.
+            hold an entry with the same seeds, it counts once, as the one that was run last has it.
 
     Returns:
-        One row for each entry and seed, with the fields `ROW` and `seed`; `test_accuracy` in [0, 1]; `mi` and `null`
-        in nats, NaN where they were not measured, by `estimator`; `seconds` that its perturbation took, on `device`;
-        `pages`, the names of all that show it; and what the paper says: its `family` of data or None, `reported` in
-        [0, 1] or NaN, and `same`, whether the two may be subtracted.
+        One row for each entry and its seeds, with the fields `ROW` and `SEEDS`; `test_accuracy` in [0, 1]; `mi` and
+        `null` in nats, NaN where they were not measured, by `estimator`, with `null_stderr`; `passes` and `seconds`
+        that its perturbation took, on `device`; `pages`, the names of all that show it; what can be judged of it,
+        `learned` and `informed` of `judging.judged`; and what the paper says: its `family` of data or None, `reported`
+        in [0, 1] or NaN, and `same`, whether the two may be subtracted.
     """
     newest_last = sorted(records, key=lambda page: (str(records[page].get("ended")), page))
     rows = [row for page in newest_last for row in _entries(page, records[page])]
-    table = pd.DataFrame(rows, columns=[*ROW, "seed", *MEASURED])
-    same = table.groupby([*ROW, "seed", "test_accuracy"], dropna=False)["page"]
+    table = pd.DataFrame(rows, columns=[*ROW, *SEEDS, *MEASURED])
+    same = table.groupby([*ROW, *SEEDS, "test_accuracy"], dropna=False)["page"]
     table = table.assign(pages=same.transform(lambda names: ", ".join(names)))
-    table = table.drop(columns="page").drop_duplicates([*ROW, "seed"], keep="last").reset_index(drop=True)
+    table = table.drop(columns="page").drop_duplicates([*ROW, *SEEDS], keep="last").reset_index(drop=True)
+    table = judged(table, within=[*PICTURES, "recipe"])
     whole = table.to_dict("records")
     return table.assign(
         family=pd.Series([reference.family(row) for row in whole], dtype=object),
@@ -67,7 +72,7 @@ def entries(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-MEASURED = ["test_accuracy", "mi", "null", "estimator", "seconds", "device", "page"]
+MEASURED = ["test_accuracy", "mi", "null", "null_stderr", "estimator", "passes", "seconds", "device", "page"]
 
 
 def _entries(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -85,6 +90,7 @@ def _entries(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "n_classes": data.get("n_classes", float("nan")),
         "size": data.get("shape", [_size(given, data["data"])])[-1],
         "preset": given.get("preset"),
+        "allowed": str(given.get("passes", "own")),  # before it could be asked for, each preset took its own
         "recipe": given.get("recipe"),
         "scale": scale(given.get("preset"), given.get("recipe")),
         "source": given.get("source", UNKNOWN),
@@ -103,21 +109,28 @@ def _entries(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _from_runs(metrics: Mapping[str, Any], estimator: str) -> Iterator[dict[str, Any]]:
     """The entries of a record that holds accuracies as `runs` and information apart from them."""
     measured = {
-        (one["method"], one["seed"]): {name: one[name]["value"] for name in ("mi", "null")}
+        _met(one): {name: one[name]["value"] for name in ("mi", "null")}
+        | {"null_stderr": max(one["null"].get(name) or 0.0 for name in ("stderr", "stderr_samples"))}
         for one in metrics.get("mutual_information", [])
         if one.get("estimator", estimator) == estimator
     }
     for row in metrics.get("runs", []):
-        yield row | measured.get((row["method"], row["seed"]), {})
+        yield row | measured.get(_met(row), {})
+
+
+def _met(row: Mapping[str, Any]) -> tuple:
+    """What tells apart the victims of a record that has one network."""
+    return row["method"], row["seed"], row.get("victim_seed")
 
 
 def _settled(row: dict[str, Any]) -> dict[str, Any]:
     """An entry with its budget as the groups know it, and no field that does not matter to it."""
-    seconds = row.get("perturbation_seconds")
-    row |= {"budget": _budget(row), "seconds": seconds or float("nan"), "ratio": float(row["ratio"])}
-    if row["budget"] == NONE:
-        row["source"] = NONE
-    return {name: row.get(name) for name in [*ROW, "seed", *MEASURED]}
+    row |= {"budget": _budget(row), "seconds": row.get("perturbation_seconds"), "ratio": float(row["ratio"])}
+    row = {"null_stderr": row.get("stderr")} | settled(row)
+    method = METHODS.get(row["method"].partition(":")[0])
+    if row["budget"] == NONE or (method and method.outer is None):  # no surrogate takes part
+        row |= {"source": NONE}
+    return {name: row.get(name) for name in [*ROW, *SEEDS, *MEASURED]}
 
 
 def _budget(row: Mapping[str, Any]) -> str:
@@ -139,39 +152,43 @@ def _size(given: Mapping[str, Any], data: str) -> int:
 
 
 def rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Sum up `entries` over seeds, and rank the methods of each group.
+    """Sum up `entries` over seeds and victims, and rank the methods of each group.
 
     Returns:
-        One row for what differs by its seed only, with the fields `ROW`; `seeds`, how many; `mean`, `low` and `high`
-        of the test accuracy in [0, 1]; the means of `mi` and `null`, NaN over several estimators; `estimator`;
-        `reported` and `difference` (ours minus the paper's, only where the setting is the same); `rank` and `of`: its
-        place by mean accuracy, from the lowest, among the methods of its `GROUP`, missing for controls and where there
-        is no other; and `pages`. Largest scale first, groups together, each by accuracy.
+        One row for what differs by its seeds only, with the fields `ROW`, and one more for its entries whose accuracy
+        cannot be judged; `mark`, what cannot be; `seeds` and `victims`, how many; `mean`, `low` and `high` of the test
+        accuracy in [0, 1]; the means of `passes` and `seconds`; the means of `mi` and `null`, of the entries whose
+        information can be judged where there are any, NaN over several estimators; `estimator`; `reported` and
+        `difference` (ours minus the paper's, only where the setting is the same); `rank` and `of`: its place by mean
+        accuracy, from the lowest, among the methods of its `GROUP`, missing for controls, for what cannot be judged and
+        where there is no other; and `pages`. Largest scale first, groups together, each by accuracy.
     """
-    summed = (
-        table.groupby(ROW, dropna=False, sort=False)
-        .agg(
-            seeds=("seed", "nunique"),
-            mean=("test_accuracy", "mean"),
-            low=("test_accuracy", "min"),
-            high=("test_accuracy", "max"),
-            mi=("mi", "mean"),
-            null=("null", "mean"),
-            estimator=("estimator", lambda names: ", ".join(sorted(set(names)))),
-            reported=("reported", "first"),
-            same=("same", "all"),
-            pages=("pages", listed),
-        )
-        .reset_index()
-    )
+    one = [*ROW, "learned"]
+    groups = believed(table, one, ["mi", "null"]).groupby(one, dropna=False, sort=False)
+    summed = groups.agg(
+        seeds=("seed", "nunique"),
+        victims=("seed", "size"),
+        mean=("test_accuracy", "mean"),
+        low=("test_accuracy", "min"),
+        high=("test_accuracy", "max"),
+        passes=("passes", "mean"),
+        seconds=("seconds", "mean"),
+        mi=("mi", "mean"),
+        null=("null", "mean"),
+        estimator=("estimator", lambda names: ", ".join(sorted(set(names)))),
+        reported=("reported", "first"),
+        same=("same", "all"),
+        pages=("pages", listed),
+    ).reset_index()
+    summed["mark"] = marks(groups)
     summed.loc[summed["estimator"].str.contains(","), ["mi", "null"]] = float("nan")
-    summed["difference"] = (summed["mean"] - summed["reported"]).where(summed.pop("same"))
+    summed["difference"] = (summed["mean"] - summed["reported"]).where(summed.pop("same") & summed["learned"])
     control = summed["method"].str.split(":").str[0].isin(CONTROLS) | (summed["ratio"] == 0)
-    ranked = summed[~control].groupby(GROUP, dropna=False)["mean"]
+    ranked = summed[~control & summed["learned"].astype(bool)].groupby(GROUP, dropna=False)["mean"]
     summed["of"] = ranked.transform("size")
     summed["rank"] = ranked.rank(method="min").where(summed["of"] > 1)
     summed["effort"] = [-SCALES.index(name) if name in SCALES else 1 for name in summed["scale"]]
-    order = ["effort", "data", "n_train", "size", "recipe", "ratio", "victim", "defense", "mean"]
+    order = ["effort", "data", "n_train", "size", "recipe", "allowed", "ratio", "victim", "defense", "twin", "mean"]
     falling = [name == "n_train" for name in order]
     return summed.sort_values(order, ascending=[not f for f in falling], kind="stable").drop(columns="effort")
 

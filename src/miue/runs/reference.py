@@ -84,7 +84,8 @@ def reported(entry: Mapping[str, Any]) -> float | None:
 def same_setting(entry: Mapping[str, Any]) -> bool:
     """Whether the entry's data set, classes, numbers of pictures and scale are the paper's.
 
-    A copy in JPEG holds other pixels, and a recipe with changes is another recipe.
+    A copy in JPEG holds other pixels, a recipe with changes is another recipe, and equal passes leave none but MI-UE
+    its published schedule.
     """
     name = family(entry)
     if name is None or not re.fullmatch(DATA[name].pixels, entry["data"]):
@@ -94,7 +95,8 @@ def same_setting(entry: Mapping[str, Any]) -> bool:
         entry["n_train"] >= DATA[name].n_train
         and entry["n_test"] >= DATA[name].n_test
         and (entry["preset"], entry["recipe"]) == ("paper", recipe)
-        and (entry["source"] == SOURCE or entry["budget"] == NONE)
+        and entry["source"] in (SOURCE, NONE)
+        and (entry["source"] == NONE or entry["allowed"] == "own" or specs.parse(entry["method"])[0] == "mi_ue")
     )
 
 

@@ -15,6 +15,9 @@ SCALES = {
     "paper": "paper: presets and recipes of the paper",
     leaderboard.UNKNOWN: "",
 }
+OUTDATED = "made with twins and integer rounding; to be replaced"
+"""What a page says that was made when victims could be twins of the surrogate, and each pass rounded delta."""
+
 VERSIONS = {"miue": "miue", "torch": "PyTorch", "python": "Python"}
 
 
@@ -35,6 +38,11 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
         "Time": time(record),
     }
     return {name: text for name, text in found.items() if text}
+
+
+def outdated(record: Mapping[str, Any]) -> bool:
+    """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`."""
+    return any("twin" not in row for row in _rows(record))
 
 
 def scale(record: Mapping[str, Any]) -> str:
@@ -118,18 +126,22 @@ def _written(value: Any) -> str:
 
 def _all(record: Mapping[str, Any], name: str) -> list[str]:
     """The distinct values of a field in provenance and entries, that of the run first."""
-    rows = record.get("metrics", {}).get("entries", [])
-    values = [record.get("provenance", {}).get(name), *(row.get(name) for row in rows)]
+    values = [record.get("provenance", {}).get(name), *(row.get(name) for row in _rows(record))]
     return list(dict.fromkeys(str(value) for value in values if value))
+
+
+def _rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of a record, also of one that holds accuracies as `runs`."""
+    metrics = record.get("metrics", {})
+    return metrics.get("entries", metrics.get("runs", []))
 
 
 def making(record: Mapping[str, Any]) -> float:
     """Seconds that all perturbations and victims of a record took, each once, whenever they were made."""
-    metrics = record.get("metrics", {})
     seconds: dict[tuple, float] = {}
-    for row in metrics.get("entries", metrics.get("runs", [])):
+    for row in _rows(record):
         made = tuple(row.get(name) for name in ("method", "seed", "source", "epsilon"))
-        trained = tuple(row.get(name) for name in ("victim", "defense", "ratio"))
+        trained = tuple(row.get(name) for name in ("victim", "defense", "ratio", "victim_seed", "twin"))
         seconds[made] = row.get("perturbation_seconds") or 0.0
         seconds[made + trained] = row.get("victim_seconds") or 0.0
     return sum(seconds.values())

@@ -60,6 +60,13 @@ def _seeds(values: list[int]) -> list[int]:
     return _distinct("seeds", values)
 
 
+def _passes(value: int | str) -> int | str:
+    if isinstance(value, str):
+        return choose("passes", value, ["equal", "own"])
+    _at_least(1, "passes", value)
+    return value
+
+
 def _epsilon(value: str | float) -> str | float:
     Budget(specs.parse_epsilon(value))
     return value
@@ -109,7 +116,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "victim": models.check,
     "preset": _one_of("preset", PRESETS),
     "recipe": _recipe,
+    "passes": _passes,
     "seeds": _seeds,
+    "victim_seeds": _numbers("victim_seeds", 0),
     "records": _file,
     "estimator": _one_of("estimator", ESTIMATORS),
     "estimators": _each("estimators", _one_of("estimator", ESTIMATORS)),

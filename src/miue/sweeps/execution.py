@@ -1,10 +1,12 @@
 """Sweeps carried out: what is done is skipped, what fails does not stop the rest, and the same command goes on."""
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from miue import limits, progress
 from miue.errors import InputError, choose
@@ -14,6 +16,7 @@ from miue.progress import track
 from miue.runs import Run, lock
 from miue.runs.execution import folder_name, plan_of
 from miue.runs.records import finished
+from miue.store import any_threads
 from miue.sweeps import cluster, local
 from miue.sweeps.lines import Lines
 from miue.sweeps.order import Order, Report
@@ -102,10 +105,26 @@ def check(engine: str = "local", config: str | None = None, slots: int | None = 
     _engine(engine, config, slots, 0, Path())
 
 
+@contextmanager
+def as_worker(engine: str = "local", slots: int | None = None) -> Iterator[None]:
+    """Have as many threads as a run of the local engine, so that plans look for what such a run would find.
+
+    What workers of Parsl have, only their machines know; the number of this process stays then.
+    """
+    before = torch.get_num_threads()
+    if engine == "local":
+        torch.set_num_threads(int(local.slots(slots)[0]["OMP_NUM_THREADS"]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def plans(spec: Spec, out: str | Path) -> dict[int, Plan | None]:
     """Return what each run of a sweep that is not done would make, by its number; nothing is started.
 
-    None stands for a run of a template that has no `plan` cell.
+    None stands for a run of a template that has no `plan` cell. Speeds and results are those of this process's number
+    of threads; see `as_worker`.
 
     Raises:
         InputError: the pictures are not there, or a plan cell fails.
@@ -151,7 +170,11 @@ def _told(about: dict[str, Any]) -> str:
 
 def _orders(spec: Spec, record: Record, out: Path, timeout: float, limit: float) -> list[Order]:
     """Return the runs that are to be made; those that are done are noted as such."""
-    environment = {"MIUE_DATA": str(spec.template.data_root), "MIUE_CACHE": str(cache_dir().resolve())}
+    environment = {
+        "MIUE_DATA": str(spec.template.data_root),
+        "MIUE_CACHE": str(cache_dir().resolve()),
+        "MIUE_ANY_THREADS": "1" if any_threads() else "0",
+    }
     orders = []
     for planned in spec.runs:
         if before := find(spec, planned, out):

@@ -1,0 +1,143 @@
+"""Mutual information of two labels, plain or normalised, and of variables that are discrete in part."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.special import digamma
+from torch import Tensor
+
+from miue import seeds
+from miue.arrays import whole
+from miue.errors import InputError, choose
+from miue.mi.estimate import Estimate, Rows, disjoint_blocks, measure, summarise
+from miue.mi.ksg import count_within, kth_distance
+from miue.statistics import entropy, label_information, label_pair
+
+CORRECTIONS = ("miller-madow", "none")
+NORMS: dict[str, Callable[[float, float], float]] = {
+    "min": min,
+    "max": max,
+    "mean": lambda a, b: (a + b) / 2,
+    "sqrt": lambda a, b: math.sqrt(a * b),
+}
+"""By what `normalised_mi` divides: a mean of H(U) and H(V) of some kind."""
+
+
+def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsamples: int = 10, seed: int = 0) -> Estimate:
+    """Estimate I(U;V) in nats of two labels by counting.
+
+    With the frequencies p of labels and pairs, and K_u, K_v, K_uv the numbers of those that occur,
+
+        I = sum p(u, v) log(p(u, v) / (p(u) p(v))) - (K_uv - K_u - K_v + 1) / 2n,
+
+    the second term being the correction of Miller (1955) for the bias of the first. No value exceeds H(U) or H(V) of
+    the given labels: where a correction would lift it above the smaller of them, it is that.
+
+    Args:
+        u: (n,) labels: whole numbers, text, truth values, categories.
+        v: (n,) labels of the same samples.
+        correction: "miller-madow" or "none".
+        subsamples: number of disjoint subsamples for the standard error; 0 for none.
+        seed: of the split into subsamples.
+
+    Raises:
+        InputError: lengths that differ, labels that are missing or of several kinds, an unknown correction.
+    """
+    (first, _), (second, _) = label_pair(u, v)
+    correct = choose("correction", correction, CORRECTIONS) == "miller-madow"
+    blocks = disjoint_blocks(len(first), subsamples, seeds.checked(seed))
+    parts = [[_counted(first[block], second[block], correct)] for block in blocks]
+    settings = {"correction": correction, "labels_u": len(first.unique()), "labels_v": len(second.unique())}
+    per_subsample = np.array(parts) if parts else np.empty((0, 1))
+    value = np.array([_counted(first, second, correct)])
+    return summarise("discrete", value, per_subsample, len(first), settings)
+
+
+def normalised_mi(u: Rows, v: Rows, by: str = "sqrt", *, correction: str = "none") -> float:
+    """Return I(U;V) of two labels as a share of their entropies; uncorrected, in [0, 1].
+
+    Args:
+        u, v, correction: as in `mi_discrete`.
+        by: "min", "max", "mean" or "sqrt" (the geometric mean) of H(U) and H(V). By "min" it is 1 as soon as one label
+            decides the other, by "max" only if each decides the other.
+
+    Raises:
+        InputError: as `mi_discrete`; an unknown `by`; labels of one class only, of which there is no share.
+    """
+    mean = NORMS[choose("by", by, NORMS)]
+    entropies = entropy(u), entropy(v)
+    if mean(*entropies) == 0:
+        raise InputError(f"u, v: entropies {entropies[0]:g} and {entropies[1]:g}; there is no share of nothing")
+    return mi_discrete(u, v, correction=correction, subsamples=0).value / mean(*entropies)
+
+
+def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples: int = 10, seed: int = 0) -> Estimate:
+    """Estimate I(X;Y) in nats of numbers that may be discrete, continuous, or some of both.
+
+    The mean over samples of the log of a density ratio. Where the k-th nearest neighbour of (x_i, y_i) lies at a
+    distance eps_i above 0 it is, with the counts of `mi_ksg`,
+
+        psi(k) + log n - psi(n_x(i) + 1) - psi(n_y(i) + 1)
+
+    (Gao, Kannan, Oh and Viswanath, NeurIPS 2017, as in their code; their algorithm 1 has log(n_x + 1) with "at most
+    eps_i", which is low for small k). Where eps_i is 0 the point has a probability of its own, and it is the log ratio
+    of the three frequencies. So two discrete variables of which each pair occurs more than k times get their plug-in
+    value, which exceeds neither entropy.
+
+    Args:
+        x: (n,) or (slices, n) numbers.
+        y: the same shape as x.
+        k, scale, subsamples, seed: as in `mi_ksg`; ties are left as they are, so the seed decides the subsamples alone.
+
+    Raises:
+        InputError: shapes that differ, n <= k, NaN or infinity, a constant slice, values that have no common scale.
+    """
+    k = whole("k", k, 1, " (5 is usual)")
+
+    def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
+        if rows_x.shape[1] <= k:
+            raise InputError(f"k: {k} neighbours need more than the {rows_x.shape[1]} samples of a subsample")
+        return np.array([_mixed(a, b, k) for a, b in zip(rows_x.cpu().numpy(), rows_y.cpu().numpy(), strict=True)])
+
+    return measure(
+        "mixed",
+        core,
+        x,
+        y,
+        n_min=k + 1,
+        settings={"k": k, "scale": scale},
+        subsamples=subsamples,
+        seed=seed,
+        scale=scale,
+        ties="none",
+    )
+
+
+def _counted(u: Tensor, v: Tensor, correct: bool) -> float:
+    """Plug-in value of the classes u and v (n,), corrected if asked, and at most the smaller entropy."""
+    value = label_information(u, v)
+    if correct:
+        k_uv, k_u, k_v = (len(labels.unique(dim=0)) for labels in (torch.stack([u, v], dim=1), u, v))
+        value -= (k_uv - k_u - k_v + 1) / (2 * len(u))
+    return min(value, entropy(u), entropy(v))
+
+
+def _mixed(x: np.ndarray, y: np.ndarray, k: int) -> float:
+    points = np.column_stack([x, y])
+    eps = kth_distance(cKDTree(points), points, k)
+    atom = eps == 0
+    local = np.where(atom, np.log(_copies(points)), digamma(k)) + math.log(len(points))
+    for side in (x, y):
+        within = np.empty(len(side), dtype=int)
+        within[np.argsort(side)] = count_within(side, eps)
+        local -= np.where(atom, np.log(_copies(side)), digamma(within + 1))
+    return float(local.mean())
+
+
+def _copies(values: np.ndarray) -> np.ndarray:
+    """How many of the values (n,) or (n, d) equal each of them, itself included: (n,)."""
+    _, member, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
+    return counts[member.reshape(-1)]
