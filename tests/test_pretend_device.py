@@ -1,5 +1,7 @@
 """Everything that works on a GPU, on one that is not there: nothing meets a tensor of the other device."""
 
+import math
+
 import pretend
 import pytest
 import torch
@@ -9,9 +11,11 @@ from poisons.test_methods_contract import SMALL as METHOD
 from poisons.test_methods_contract import VARIANTS, stops
 from samples import pictures
 
-from miue import defenses, steps, train
+from miue import defenses, layers, statistics, steps, train
 from miue.checkpoint import Checkpoint
+from miue.comparison import measure
 from miue.defenses import DEFENSES
+from miue.entries import Entry, Setting
 from miue.mi import with_controls
 from miue.poisons import generate
 from miue.recipes import Recipe
@@ -77,3 +81,32 @@ def test_an_estimate_of_information_takes_features_of_the_device(gpu):
     there = with_controls(features, features, images.y, n_slices=4)
     here = with_controls(features.cpu(), features.cpu(), images.y, n_slices=4)
     assert there.mi.value == pytest.approx(here.mi.value)
+
+
+def test_noise_as_large_as_its_images_or_weights_is_drawn_where_they_lie(gpu):
+    for spec in ("pue", "rem"):
+        make(spec)
+    for name in ("gaussian_noise", "adversarial_training"):
+        train.fit(pictures(), "lenet5:width=0.5", RECIPE, defense=defenses.build(name, **DEFENSE.get(name, {})))
+    carried = {place.partition(":")[0] for kind, place in gpu.places if kind == "to device"}
+    assert "train.py" in carried or "images.py" in carried
+    assert carried.isdisjoint({"poisons/pue.py", "pgd.py", "defenses/augmentations.py"})
+
+
+def test_a_comparison_measures_a_victim_of_the_device(gpu):
+    images = pictures()
+    setting = Setting("digits_m", preset="quick", recipe="quick:epochs=1:batch=16:precision=float32", n_slices=4)
+    row = measure(Entry("random", "lenet5:width=0.5"), setting, images, images)
+    assert 0 <= row["disagreement"] <= 1 and math.isfinite(row["mi"])
+
+
+def test_a_victim_starts_from_another_and_is_probed_there(gpu):
+    images = pictures()
+    settings = {"model": "lenet5:width=0.5", "epochs": 1, "batch": 16, "precision": "float32"}
+    first = steps.victim(images, images, **settings)
+    second = steps.victim(images, images, start=first, seed=1, **settings)
+    assert next(second.model.parameters()).device == pretend.DEVICE
+    z = train.features(second.model, images)
+    spectrum = statistics.within_class_spectrum(z, images.y)
+    assert spectrum == pytest.approx(statistics.within_class_spectrum(z.cpu(), images.y))
+    assert layers.activations(second.model, images.on(pretend.DEVICE).x / 255)["features"].device == pretend.DEVICE

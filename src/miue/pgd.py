@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -54,8 +54,8 @@ def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:
 def sign_steps(
     objective: Callable[[Tensor], Tensor],
     moving: Tensor,
-    low: Tensor | float,
-    high: Tensor | float,
+    low: Any,
+    high: Any,
     *,
     step: float,
     steps: int,
@@ -66,7 +66,7 @@ def sign_steps(
     Args:
         objective: maps the moving tensor to a scalar.
         moving: float, where to start.
-        low, high: the box, of a shape that broadcasts to that of `moving`.
+        low, high: the box: two numbers, or two tensors whose shapes broadcast to that of `moving`.
         step: length of a step.
         steps: number of steps.
         ascend: go up instead of down.
@@ -75,7 +75,6 @@ def sign_steps(
         A tensor of the same shape, detached; NaN where the gradient of the last step was not finite.
     """
     signed = step if ascend else -step
-    low, high = (torch.as_tensor(side, dtype=moving.dtype, device=moving.device) for side in (low, high))
     for _ in range(steps):
         moving.requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(moving), moving)
