@@ -86,6 +86,7 @@ def test_a_start_gives_its_weights_and_only_its_features_to_other_classes(images
 
 
 CELL = """
+import math
 from dataclasses import dataclass
 import torch
 from miue.defenses import Defense
@@ -98,7 +99,7 @@ class Dimmed(Defense):
         return x.float() / 255 * {factor}, y
 
 def body(channels, size, width):
-    layer = torch.nn.Linear(channels * size**2, 3)
+    layer = torch.nn.Linear(channels * math.prod(size), 3)
     layer.weight.data *= {factor}
     return torch.nn.Sequential(torch.nn.Flatten(), layer), 3
 
