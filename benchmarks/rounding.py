@@ -1,6 +1,6 @@
 """What half precision costs a perturbation, on a machine that has none: convolutions that round as tensor cores do.
 
-    python benchmarks/rounding.py --where pgd --seeds 0 --seeds 1 --seeds 2
+    python benchmarks/rounding.py --where throughout --seeds 0 --seeds 1 --seeds 2
 
 Each convolution and linear layer rounds its input, weights and output to bfloat16 (or float16), and in the backward
 pass the gradients of all three; products are summed in float32. That is what autocast computes, but for the order of
@@ -91,17 +91,21 @@ def rounding(where: str, number: str):
 def main(
     where: Annotated[str, typer.Option(help="pgd, throughout or nowhere.")] = "throughout",
     number: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
-    seeds: Annotated[list[int], typer.Option(help="Of the perturbation; its victim has another.")] = [0],  # noqa: B006
+    seeds: Annotated[list[int], typer.Option(help="Of the perturbations.")] = [0],  # noqa: B006
+    victims: Annotated[int, typer.Option(help="Strangers that each perturbation meets.")] = 2,
+    model: Annotated[str, typer.Option(help="Surrogate and victims.")] = "small_resnet",
     preset: Annotated[str, typer.Option(help="Of MI-UE.")] = "quick",
     n_train: Annotated[int, typer.Option(help="Images of Digits-M.")] = 3000,
 ) -> None:
-    """Print the test accuracy of one victim for each seed."""
+    """Print the last loss of each perturbation, and the clean test accuracy of its victims."""
     images, test = data.load("digits_m", n_train=n_train)
     for seed in seeds:
         with rounding(where, number):
-            poison = poisons.generate("mi_ue", images, model="small_resnet", preset=preset, seed=seed)
-        victim = train.fit(poison.apply(images), "small_resnet", "quick", seed=1000 + seed)
-        print(f"{number} {where}, seed {seed}: {train.accuracy(victim, test):.3f}", flush=True)
+            poison = poisons.generate("mi_ue", images, model=model, preset=preset, seed=seed)
+        shown, last = poison.apply(images), poison.record["notes"]["epochs"][-1]
+        trained = [train.fit(shown, model, "quick", seed=1000 * victim + seed) for victim in range(1, victims + 1)]
+        reached = ", ".join(f"{train.accuracy(network, test):.3f}" for network in trained)
+        print(f"{number} {where}, seed {seed}: similarity {last['similarity']:.3f}, victims {reached}", flush=True)
 
 
 if __name__ == "__main__":
