@@ -1,5 +1,7 @@
 """Precisions: what a name says is what convolutions do, for forward and backward, and only as long as it was asked."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,11 +10,15 @@ from poisons.test_methods_contract import SMALL as METHOD
 from samples import pictures
 
 from miue import defenses, layers, train
+from miue.defenses.adversarial import AdversarialTraining
+from miue.defenses.base import Defense
 from miue.errors import InputError
+from miue.images import Images
 from miue.models import build, forward
 from miue.pgd import Budget
 from miue.poisons import generate
 from miue.poisons.base import on_outputs, sweep
+from miue.poisons.hardening import Attack
 from miue.precision import PRECISIONS, arithmetic, precision
 from miue.recipes import Recipe
 
@@ -137,6 +143,52 @@ def test_a_pgd_pass_whose_gradients_overflow_is_no_result(images):
     with pytest.raises(FloatingPointError, match="pgd pass: a gradient is not finite"):
         how = {"batch": 24, "budget": Budget(8 / 255), "step": 1 / 255, "steps": 2, "order": torch.Generator()}
         sweep(images, torch.zeros(images.x.shape, dtype=torch.float16), loss, **how)
+
+
+@pytest.mark.parametrize("attack", [AdversarialTraining(8 / 255, 1, 1 / 255), Attack(8 / 255, 1)])
+def test_an_attack_on_a_network_that_is_sure_goes_the_same_way_in_float16(attack, images):
+    sure = Images(images.x, torch.zeros_like(images.y), images.classes)
+    found = []
+
+    class Watching(Defense):
+        def batch(self, x, y, moment):
+            found.append(attack.batch(x, y, moment)[0])
+            return x.float() / 255, y
+
+    for number in ("float32", "float16"):
+        network = build("lenet5", 4, size=8)
+        network.head.bias.data[0] = 14.0
+        recipe = replace(SHORT, epochs=1, batch=len(images), lr=1e-9, precision=number)
+        list(train.epochs(network, sure, recipe, defense=Watching(), device="cpu"))
+    exact, halved = found
+    assert ((exact - halved).abs() < 1e-4).float().mean() > 0.95
+
+
+@pytest.mark.parametrize(("method", "options"), [("pue", {}), ("uc", {"pretext": "labels"})])
+def test_training_and_steps_through_a_surrogate_are_of_the_precision_that_the_record_tells(
+    method, options, images, monkeypatch
+):
+    dtypes, once = set(), F.linear
+
+    def linear(*args):
+        made = once(*args)
+        if made.requires_grad:
+            dtypes.add(made.dtype)
+        return made
+
+    monkeypatch.setattr(F, "linear", linear)
+    how = METHOD[method] | options | {"precision": "bfloat16"}
+    poison = generate(method, images, preset="quick", model="lenet5", device="cpu", **how)
+    assert poison.record["precision"] == "bfloat16" and dtypes == {torch.bfloat16}
+
+
+def test_the_losses_of_uc_are_told_without_the_scale_of_float16(images):
+    exact, halved = (
+        generate("uc", images, preset="quick", model="lenet5", device="cpu", precision=number, **METHOD["uc"])
+        for number in ("float32", "float16")
+    )
+    first, second = (made.record["notes"]["clusters"][0]["losses"][0] for made in (exact, halved))
+    assert first == pytest.approx(second, rel=0.2)
 
 
 @pytest.mark.parametrize(("method", "number"), [("mi_ue", "bfloat16"), ("em", "float16"), ("lsp", "float32")])

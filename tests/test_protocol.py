@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -132,6 +132,14 @@ def test_a_victim_has_the_number_of_its_perturbation_where_nothing_else_is_said(
 def test_a_twin_of_a_surrogate_that_is_not_there_is_refused(entry):
     with pytest.raises(InputError, match="twin: .*needs a method with a surrogate"):
         entry.check(SETTING)
+
+
+@pytest.mark.parametrize("method", ["gue", "tue", "uc:pretext=untrained"])
+def test_an_order_that_no_victim_can_follow_is_refused_and_weights_are_not(method):
+    with pytest.raises(InputError, match=f"twin: 'weights.order' for {method}, .* must be 'weights' or 'none'"):
+        Entry(method, "small_resnet", twin="weights+order").check(SETTING)
+    for entry in (Entry(method, "small_resnet", twin="weights"), Entry("uc", "small_resnet", twin="weights+order")):
+        entry.check(replace(SETTING, passes="own"))
 
 
 def test_what_is_withheld_costs_no_steps(few_pictures, tmp_path):

@@ -154,6 +154,18 @@ def test_of_two_processes_one_makes_and_the_other_waits(tmp_path):
     assert (tmp_path / "log").read_text() == "made\n"
 
 
+@pytest.mark.parametrize("threads", [None, 2])
+def test_the_lock_of_a_result_is_held_whatever_other_threads_may_give(threads, monkeypatch):
+    held, lock = [], store.cache_locked
+    monkeypatch.setattr(store, "cache_locked", lambda path, what: (held.append(path.stem), lock(path, what))[1])
+    for any_threads, extra in (("0", 0), ("1", int(threads is not None))):
+        monkeypatch.setenv("MIUE_ANY_THREADS", any_threads)
+        store.cached(Text, lambda keep: Text("one"), "a text", threads=threads, seed=any_threads)
+        own = store._place(Text, threads, {"seed": any_threads}).stem
+        assert held.pop() == own and len(held) == extra
+        assert all(own.startswith(shared) for shared in held)
+
+
 def a_package(folder, monkeypatch, **sources):
     """Make `code_hash` see modules with these sources instead of the package's."""
     for name, text in sources.items():

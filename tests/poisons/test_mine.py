@@ -34,7 +34,7 @@ def source(images):
 
 
 def term(network, images, rows=None, weight=1.0, seed=5):
-    mine = Mine(weight, network, seed)
+    mine = Mine(weight, network, torch.Generator().manual_seed(seed))
     mine.on_outputs(network, images, lambda logits, features, labels: logits.sum())
     mine.begin(torch.arange(len(images)) if rows is None else rows)
     return mine

@@ -54,7 +54,8 @@ class UC(Options):
     """Options of unlearnable clusters.
 
     Args:
-        source: how the source network is trained on the clean pictures; the generators see its flips and crops too.
+        source: how the source network is trained on the clean pictures; the generators see its flips and crops too, and
+            its precision in the passes through it, while they themselves compute in float32.
         pretext: what the source network learns: "rotation", which of four ways a picture is turned; "labels", the
             only choice that reads them; or nothing: "untrained", it keeps its random weights.
         clusters: number of clusters, at least 2, for the centre of another must exist.
