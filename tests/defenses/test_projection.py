@@ -47,7 +47,7 @@ def test_prepared_pictures_keep_only_the_mean_in_that_span_up_to_rounding():
 def test_class_wise_noise_is_linearly_separable_before_and_not_after():
     images = with_pattern(smooth())
     before = linear_probe(images)
-    after = linear_probe(OrthogonalProjection().prepare(images, 0))
+    after = linear_probe(OrthogonalProjection(epochs=60).prepare(images, 0))  # few pictures need more epochs
     assert before.held_out > 0.95
     assert after.held_out < 0.45  # chance is 0.25
 
