@@ -8,7 +8,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import comparison, data, poisons, records, seeds, steps, train
+from miue import comparison, data, pgd, poisons, records, seeds, steps, train
 from miue.comparison import Entry, Records, Setting, compare
 from miue.errors import InputError
 from miue.images import Images
@@ -183,7 +183,7 @@ def test_steps_below_half_a_level_add_up():
 
 
 def test_a_delta_that_ends_at_zero_is_an_error():
-    with pytest.raises(RuntimeError, match="mi_ue: delta is 0 everywhere once it is rounded"):
+    with pytest.raises(InputError, match="mi_ue: delta is 0 everywhere once it is rounded .*steps 1"):
         generate("mi_ue", pictures(), preset="quick", device="cpu", rounding="each_pass", **SMALL_STEPS)
 
 
@@ -228,3 +228,30 @@ def test_records_of_before_are_not_added_to(tmp_path):
     with pytest.raises(InputError, match="is of version 2; measure into another file"):
         opened.add({"method": "em"})
     assert file.read_bytes() == before
+
+
+def test_a_control_with_more_steps_than_pictures_has_full_batches(monkeypatch):
+    read, batch = [], Images.batch
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "batch", lambda self, index: (read.append(index), batch(self, index))[1])
+        recipe = train.recipe("quick", epochs=2, batch=16, batches_per_epoch=12)
+        list(train.epochs(build("linear", 4, size=8), pictures(n=19), recipe, device="cpu"))
+    assert len(read) == 24 and {len(index) for index in read} == {16}
+    assert torch.cat(read[:12]).bincount().max() - torch.cat(read[:12]).bincount().min() <= 1
+
+
+def test_a_round_of_em_trains_on_no_picture_twice():
+    changes = {"batch": 16, "sweep_batch": 24, "steps": 2, "epochs": 3, "stop_accuracy": 1.0}
+    poison = generate("em", pictures(), preset="quick", device="cpu", **changes)
+    assert poison.record["passes"] == 9 and len(poison.record["notes"]["rounds"]) == 3
+
+
+@pytest.mark.parametrize("method", ["em:scope=class:epochs=1", "tue:contrastive=0:rounds=1", "pil:epochs=1"])
+def test_a_gradient_that_is_not_finite_is_an_error(method, monkeypatch):
+    def broken(objective, moving, *rest, **how):
+        return torch.full_like(moving, torch.nan)
+
+    for module in (poisons.em, poisons.pil, pgd):
+        monkeypatch.setattr(module, "sign_steps", broken)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        generate(method, pictures(), preset="quick", device="cpu", batch=16)
