@@ -1,7 +1,7 @@
 """Perturbation methods: one function in a file per method, one dict of names.
 
-Figures in the modules of the methods that name CIFAR-10 were measured with `rounding="each_pass"`, the presets' own
-passes, and victims that had the surrogate's seed (and, where of its architecture, its first weights).
+Figures in the modules of the methods were measured with `rounding="each_pass"`, the presets' own passes, and victims
+that had the surrogate's seed (and, where of its architecture, its first weights), unless they say otherwise.
 """
 
 import math
