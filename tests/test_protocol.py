@@ -8,7 +8,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import comparison, data, pgd, poisons, records, seeds, steps, train
+from miue import comparison, data, pgd, plan, poisons, records, seeds, steps, train
 from miue.comparison import Entry, Records, Setting, compare
 from miue.errors import InputError
 from miue.images import Images
@@ -163,7 +163,7 @@ def test_a_number_of_rounds_that_is_asked_for_stays():
 
 
 def test_too_few_passes_are_refused():
-    with pytest.raises(InputError, match=r"passes: 3; mi_ue takes 6 for a single round of its source.epochs"):
+    with pytest.raises(InputError, match=r"passes: 3; mi_ue takes 6 for a single round of its epochs$"):
         poisons.options("mi_ue", "quick", passes=3)
 
 
@@ -220,13 +220,13 @@ def test_records_of_before_are_read_for_what_they_are(tmp_path):
     assert rows.iloc[0]["twin"] == "none"
 
 
-def test_records_of_before_are_not_added_to(tmp_path):
+@pytest.mark.parametrize("passes", ["own", "equal"])
+def test_records_of_before_are_refused_by_templates_and_plans_before_anything_is_computed(tmp_path, passes):
     file = earlier(tmp_path)
     before = file.read_bytes()
-    opened = Records(file, Setting(passes="own"))
-    assert opened.find(Entry("em", "small_resnet", seed=1, twin="weights+order"))
-    with pytest.raises(InputError, match="is of version 2; measure into another file"):
-        opened.add({"method": "em"})
+    for opened in (Records, lambda path, setting: plan.make([], setting, path)):
+        with pytest.raises(InputError, match=r"old\.jsonl is of version 2; it must be 3, so measure into another file"):
+            opened(file, Setting(passes=passes))
     assert file.read_bytes() == before
 
 
