@@ -116,7 +116,8 @@ class Entry:
 
         Raises:
             InputError: an unknown method, victim, defense, source or option; a seed, budget or ratio out of range;
-                all pictures withheld; a twin of a surrogate that is not there or is another network.
+                all pictures withheld; a twin of a surrogate that is not there or is another network, or of the order of
+                one that is not trained in epochs.
         """
         check_fields(self)
         if self.method not in (CLEAN, WITHHELD):
@@ -131,6 +132,11 @@ class Entry:
                 f"twin: {self.twin!r} for {self.victim} and {self.method} of {self.source}; a twin needs a method with "
                 "a surrogate, and its network"
             )
+        if self.twin == "weights+order" and not self._surrogate_in_epochs(setting):
+            raise InputError(
+                f"twin: 'weights+order' for {self.method}, whose surrogate is not trained in epochs as a victim is, so "
+                "that no order can be shared; it must be 'weights' or 'none'"
+            )
         if self.method == WITHHELD and self.ratio == 1:
             raise InputError("ratio: 1 with all pictures withheld; nothing is left to train on, so it must be below 1")
 
@@ -140,6 +146,11 @@ class Entry:
             return False
         outer = poisons.METHODS[specs.parse(self.method)[0]].outer
         return outer is not None and poisons.options(self.method, setting.preset).passes > 0
+
+    def _surrogate_in_epochs(self, setting: Setting) -> bool:
+        """Whether `train.epochs` trains the surrogate: by a recipe, unless it keeps its random weights."""
+        chosen = poisons.options(self.method, setting.preset)
+        return hasattr(chosen, "source") and getattr(chosen, "pretext", None) != "untrained"
 
     def perturbation(self, setting: Setting) -> dict[str, Any]:
         """The arguments of `steps.perturbation` and `steps.find_perturbation`, beside the pictures."""

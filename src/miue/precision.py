@@ -54,6 +54,11 @@ def halves(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+def loss_scale(precision: str) -> float:
+    """What a loss is multiplied by, before its gradient is taken, in `precision` (resolved): `LOSS_SCALE`, or 1."""
+    return LOSS_SCALE if precision == "float16" else 1.0
+
+
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
     """Multiply float32 as `precision` (resolved) says: as TF32 for "tf32", else as IEEE; afterwards as before.

@@ -16,8 +16,12 @@ from miue.errors import InputError, choose
 ROLES = (
     "perturbation",
     "perturbation noise",
+    "perturbation critic",
+    "certificate noise",
     "pgd order",
     "generator weights",
+    "generator order",
+    "generator augmentation",
     "surrogate weights",
     "surrogate projection",
     "surrogate order",
@@ -29,18 +33,29 @@ ROLES = (
     "victim augmentation",
     "victim defense",
     "victim noise",
+    "defense preparation",
+    "first purifier",
+    "second purifier",
+    "purification noise",
+    "projection",
     "part",
     "probe",
+    "probe cut",
+    "linear probe",
+    "learned probe",
     "directions",
     "shuffle",
     "subsamples",
     "critic",
     "ties",
 )
-"""What a seed decides: delta's own draws; noise that it has to withstand; the order of the images in pgd passes; the
-weights of a network that generates delta, and of a projection behind a surrogate; weights, order of the images, flips
-and crops, the defense, and its noise, of a surrogate and of a victim; which part of a set is perturbed; the split of a
-probe of detection; and of an estimate of information the directions, shuffles, subsamples, critics and tie-breaks.
+"""What a seed decides: delta's own draws; noise that it has to withstand; the critic that helps to shape it, and the
+noise that certifies it; the order of the images in pgd passes; weights, order of the images, flips and crops of a
+network that generates delta, and the weights of a projection behind a surrogate; weights, order of the images, flips
+and crops, the defense, and its noise, of a surrogate and of a victim; what a defense does before training, the seeds of
+the networks that it trains for that, and its noise; which part of a set is perturbed; the split of a probe of
+detection, what two sets are cut to for it, and the seeds of its networks; and of an estimate of information the
+directions, shuffles, subsamples, critics and tie-breaks.
 
 Roles that end in "noise" draw on the device that works, since there is too much of it to be carried there: another kind
 of device draws other numbers. All others draw on the CPU, the same for every device."""

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -249,7 +250,10 @@ def cached(
         if place != path:
             say(f"{what}: from the cache, where {place.stem.rpartition('-')[2]} threads made it")
         return result
-    with cache_locked(_place(kind, None, parts) if any_threads() else path, what):
+    with ExitStack() as locks:
+        if threads is not None and any_threads():  # whatever the number of threads, only one makes it
+            locks.enter_context(cache_locked(_place(kind, None, parts), what))
+        locks.enter_context(cache_locked(path, what))
         clear_parts(path)
         try:
             return kind.load(path)  # by the process that we waited for

@@ -15,7 +15,7 @@ from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.images import Images
 from miue.models import build, forward
-from miue.precision import LOSS_SCALE, arithmetic, precision
+from miue.precision import LOSS_SCALE, arithmetic, loss_scale, precision
 from miue.progress import skip, tell
 from miue.recipes import RECIPES, Recipe, recipe
 
@@ -59,6 +59,7 @@ class Moment:
         generator: on the CPU, of the defense alone; all randomness comes from it, but for `noise`.
         noise: on the pictures' device, for random numbers as many as there are pixels.
         done: share of the training that is over, in [0, 1).
+        scale: what `losses` are multiplied by before a gradient is taken, so that float16 does not lose it; above 0.
     """
 
     losses: Callable[[Tensor, Tensor], Tensor]
@@ -66,6 +67,7 @@ class Moment:
     generator: torch.Generator
     noise: torch.Generator
     done: float
+    scale: float = 1.0
 
 
 class Defense(Protocol):
@@ -162,7 +164,7 @@ def epochs(
     streams = seed if isinstance(seed, seeds.Training) else seeds.victim(seed)
     if defense is not None:
         with arithmetic("float32"):
-            images = defense.prepare(images, streams.defense)
+            images = defense.prepare(images, seeds.derived(streams.defense, "defense preparation"))
     images, model = images.on(device), model.to(device)
     number = precision(recipe.precision, device)
     ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:4])
@@ -202,7 +204,7 @@ def epochs(
                     pictures, targets = x.float() / 255, y
                 else:
                     done = (epoch - 1 + place / len(order)) / recipe.epochs
-                    moment = Moment(losses, len(images.classes), defending, noise, done)
+                    moment = Moment(losses, len(images.classes), defending, noise, done, loss_scale(number))
                     pictures, targets = defense.batch(x, y, moment)
                 logits, _ = forward(model, pictures, number)
                 loss = F.cross_entropy(logits, targets)

@@ -37,7 +37,7 @@ class AdversarialTraining(Defense):
     def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
         """Move the pictures to where the network, in evaluation mode, has a higher loss."""
         moved = attack(
-            lambda pictures: moment.losses(pictures, y).sum(),
+            lambda pictures: moment.scale * moment.losses(pictures, y).sum(),
             x.float() / 255,
             radius=self.epsilon,
             step=self.step,

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from miue import seeds
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
 from miue.errors import Count, InputError, Range, Unit
@@ -75,7 +76,7 @@ class Avatar(Defense):
         if isinstance(self.denoise, nn.Module):
             self.denoise.eval()
         device = _device(self.denoise, images.device)
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = seeds.stream(seed, "purification noise", device)
 
         def purify(x: Tensor, y: Tensor) -> Tensor:
             return (self.purify(2 * x.to(device) - 1, generator) + 1) / 2

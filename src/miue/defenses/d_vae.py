@@ -79,9 +79,10 @@ class DVAE(Defense):
     def prepare(self, images: Images, seed: int) -> Images:
         """Purify all pictures, on the GPU where there is one."""
         there = images.on(default_device())
-        first = self.train(there, Stage(self.rough_rate, 0.01), seed, "D-VAE, epochs of stage one")
+        of_first, of_second = (seeds.derived(seed, f"{which} purifier") for which in ("first", "second"))
+        first = self.train(there, Stage(self.rough_rate, 0.01), of_first, "D-VAE, epochs of stage one")
         rough = rewrite(there, lambda x, y: x - first(x, y).perturbation, PURIFY_BATCH)
-        second = self.train(rough, Stage(self.fine_rate, 0.5), seed, "D-VAE, epochs of stage two")
+        second = self.train(rough, Stage(self.fine_rate, 0.5), of_second, "D-VAE, epochs of stage two")
 
         def refine(x: Tensor, y: Tensor) -> Tensor:
             without = (x - second(x, y).perturbation).clamp(0, 1)
@@ -91,14 +92,15 @@ class DVAE(Defense):
 
     def train(self, images: Images, stage: Stage, seed: int, label: str) -> "Disentangler":
         """Train a network on `images` and return it in evaluation mode; `label` stands beside the progress."""
+        streams = seeds.victim(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeds.derived(seed, "victim weights"))
+            torch.manual_seed(streams.weights)
             network = Disentangler(images.shape, len(images.classes), self.width, self.latent)
         network = network.to(images.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), self.lr)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
-        order = seeds.stream(seed, "victim order")
-        noise = seeds.stream(seed, "victim augmentation", images.device)
+        order = torch.Generator().manual_seed(streams.order)
+        noise = torch.Generator(images.device).manual_seed(streams.noise)
         for epoch in track(range(self.epochs), label):
             for index in torch.randperm(len(images), generator=order).split(self.fit_batch):
                 x, y = images.batch(index)

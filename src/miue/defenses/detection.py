@@ -56,7 +56,8 @@ def linear_probe(images: Images, *, share: float = 0.2, recipe: train.Recipe = L
         InputError: a class is too small to be split so.
     """
     seen, held_out = split(images, share, seed)
-    return _probe(fit_linear(seen, recipe, seed=seed, bias=True, standardise=True), seen, held_out)
+    own = seeds.derived(seed, "linear probe")
+    return _probe(fit_linear(seen, recipe, seed=own, bias=True, standardise=True), seen, held_out)
 
 
 def learnability(
@@ -72,7 +73,7 @@ def learnability(
     Arguments and errors are those of `linear_probe`; `model` is one of `miue.models.MODELS`.
     """
     seen, held_out = split(images, share, seed)
-    return _probe(train.fit(seen, model, recipe, seed=seed), seen, held_out)
+    return _probe(train.fit(seen, model, recipe, seed=seeds.derived(seed, "learned probe")), seen, held_out)
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
@@ -84,7 +85,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     if not 0 < share < 1:
         raise InputError(f"share: {share}; it must lie between 0 and 1")
     seen, held_out = [], []
-    for members in _members(images, seed):
+    for members in _members(images, seed, "probe"):
         cut = round(share * len(members))
         if not 0 < cut < len(members):
             raise InputError(
@@ -95,9 +96,9 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     return images.subset(torch.cat(seen)), images.subset(torch.cat(held_out))
 
 
-def _members(images: Images, seed: int) -> list[Tensor]:
+def _members(images: Images, seed: int, role: str) -> list[Tensor]:
     """The places of each class's pictures, in random order; classes without pictures are left out."""
-    generator = seeds.stream(seed, "probe")
+    generator = seeds.stream(seed, role)
     order = torch.randperm(len(images), generator=generator)
     labels = images.y.cpu()[order]
     return [order[labels == label] for label in labels.unique()]
@@ -147,7 +148,7 @@ def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float 
 
 def _cut_alike(one: Images, other: Images, seed: int) -> tuple[Images, Images]:
     """As many pictures of each class from both: as many as the one that has fewer of it holds."""
-    first, second = _members(one, seed), _members(other, seed)
+    first, second = (_members(images, seed, "probe cut") for images in (one, other))
     if len(first) != len(second):
         raise InputError(f"clean: it has pictures of {len(second)} classes, the others of {len(first)}")
     counts = [min(len(a), len(b)) for a, b in zip(first, second, strict=True)]

@@ -23,7 +23,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from miue import train
+from miue import seeds, train
 from miue.defenses.base import Defense
 from miue.defenses.linear import fit_linear
 from miue.defenses.pixels import pictures_per_batch, rewrite
@@ -62,7 +62,7 @@ class OrthogonalProjection(Defense):
             weight_decay=0.0,
             precision="float32",
         )
-        network = fit_linear(images, recipe, seed=seed, bias=False)
+        network = fit_linear(images, recipe, seed=seeds.derived(seed, "projection"), bias=False)
         return torch.linalg.qr(network.head.weight.detach().T).Q
 
 

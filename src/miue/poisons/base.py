@@ -15,7 +15,7 @@ from miue.images import Images
 from miue.models import Network, build, forward
 from miue.pgd import Budget, fit_to_pictures, pgd
 from miue.poisons.poison import Poison
-from miue.precision import LOSS_SCALE, arithmetic, precision
+from miue.precision import arithmetic, loss_scale, precision
 from miue.progress import tell
 from miue.store import provenance
 
@@ -142,8 +142,7 @@ def on_outputs(network: nn.Module, objective: Objective, number: str = "float32"
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         resolved = precision(number, pictures.device)
-        value = objective(*forward(fixed, pictures, resolved), labels)
-        return LOSS_SCALE * value if resolved == "float16" else value
+        return loss_scale(resolved) * objective(*forward(fixed, pictures, resolved), labels)
 
     return loss
 

@@ -85,7 +85,7 @@ PRESETS = {
 def em(images: Images, model: str, budget: Budget, options: EM, seed: int, keep: Checkpoint) -> Made:
     """Generate error-minimising noise; the notes are those of `alternate`, and of the MINE term."""
     network = source_network(model, images, seed)
-    mine = Mine(options.mine, network, seed)
+    mine = Mine(options.mine, network, seeds.stream(seed, "perturbation critic"))
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)

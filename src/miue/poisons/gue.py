@@ -189,9 +189,9 @@ class _Game:
 
 
 @torch.no_grad()
-def _perturb(generator: UNet, images: Images, budget: Budget, batch: int) -> Tensor:
+def _perturb(generator: UNet, images: Images, budget: Budget, batch: int, draws: torch.Generator) -> Tensor:
     """Run the finished generator over all pictures: (N, C, H, W) int8 levels."""
-    order = balanced_batches(images.y, batch, torch.Generator().manual_seed(0))
+    order = balanced_batches(images.y, batch, draws)
     # The running averages of batch norm lag behind the weights, far behind after the few batches of a short run.
     update_bn((images.batch(index)[0].float() / 255 for index in order), generator)
     generator.eval()
@@ -212,7 +212,7 @@ def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, kee
     if len(images) < 2:
         raise InputError(f"images: {len(images)} picture; GUE needs at least 2")
     game = _Game(images, model, budget, options, seed)
-    order = seeds.stream(seed, "pgd order")
+    order = torch.Generator().manual_seed(seeds.surrogate(seed).order)
     trace: list[dict[str, float]] = []
     keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, order=order, trace=trace)
     for epoch in track(range(keep.restore() + 1, options.epochs + 1), "GUE, epochs"):
@@ -223,4 +223,5 @@ def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, kee
             raise FloatingPointError(f"GUE diverged in epoch {epoch} at learning rates {rates}: {means}")
         trace.append({"epoch": epoch} | means)
         keep.save(epoch)
-    return Made(_perturb(game.generator, images, budget, options.batch), {"epochs": trace})
+    draws = seeds.stream(seed, "generator order")
+    return Made(_perturb(game.generator, images, budget, options.batch, draws), {"epochs": trace})

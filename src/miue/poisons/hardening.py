@@ -51,7 +51,7 @@ class Attack(Options):
         """Attack the network that is being trained."""
 
         def loss(pictures: Tensor, labels: Tensor) -> Tensor:
-            return moment.losses(pictures, labels).sum()
+            return moment.scale * moment.losses(pictures, labels).sum()
 
         return self.against(loss, x.float() / 255, y, moment.noise), y
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miue import seeds, train
+from miue import train
 from miue.images import Images
 from miue.mi.critic import Critic, bound, loss
 from miue.models import Network
@@ -32,12 +32,11 @@ class Mine:
     Args:
         weight: of the estimate (nats) in the loss; 0 leaves the term out.
         network: the source; its features, g, have a width and a device.
-        seed: of the critic's initial weights.
+        generator: of the critic's initial weights, on the CPU.
     """
 
-    def __init__(self, weight: float, network: Network, seed: int) -> None:
+    def __init__(self, weight: float, network: Network, generator: torch.Generator) -> None:
         width, device = network.head.in_features, network.head.weight.device
-        generator = seeds.stream(seed, "critic")
         self.weight = weight
         self.critic = Critic(1, width, width, HIDDEN, LAYERS, generator, device)
         self._optimiser = torch.optim.AdamW(self.critic.parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)

@@ -32,6 +32,7 @@ from miue.models import forward
 from miue.pgd import Budget
 from miue.poisons.base import Made, source_network
 from miue.poisons.em import EM, alternate
+from miue.precision import loss_scale, precision
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, kee
     draws, noise = seeds.stream(seed, "perturbation"), seeds.stream(seed, "perturbation noise", images.device)
     noisy = NoisyWeights(network, options.sigma, draws, noise)
     keep.hold(draws=draws, noise=noise)
+    number = precision(options.source.precision, images.device)
 
     def loss(pictures: Tensor, labels: Tensor) -> Tensor:
         noisy.eval()
-        drawn = [F.cross_entropy(forward(noisy, pictures)[0], labels) for _ in range(options.draws)]
-        return torch.stack(drawn).mean()
+        drawn = [F.cross_entropy(forward(noisy, pictures, number)[0], labels) for _ in range(options.draws)]
+        return loss_scale(number) * torch.stack(drawn).mean()
 
     source = noisy if options.noisy_source else network
     return alternate(images, source, lambda: loss, budget, options, seed, keep)
@@ -118,7 +120,7 @@ class NoisyWeights(nn.Module):
 @torch.no_grad()
 def noisy_accuracies(network: nn.Module, images: Images, *, sigma: float, draws: int, seed: int = 0) -> list[float]:
     """Accuracies on `images` of `draws` copies of `network` with N(0, sigma^2) noise on every weight, ascending."""
-    noise = seeds.stream(seed, "perturbation noise", next(network.parameters()).device)
+    noise = seeds.stream(seed, "certificate noise", next(network.parameters()).device)
     found = []
     for _ in range(draws):
         noisy = copy.deepcopy(network)

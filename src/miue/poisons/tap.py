@@ -89,12 +89,13 @@ def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int, kee
     for done in track(trained, "TAP, source epochs", options.source.epochs):
         curve.append({"epoch": done.epoch, "source_loss": done.loss, "source_accuracy": done.train_accuracy})
     order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
+    critics = seeds.stream(seed, "perturbation critic")
     best = blank(images)
     lowest = torch.full((len(images),), torch.inf, device=images.device)
     rows: list[dict[str, float]] = []
-    keep.hold(best=best, lowest=lowest, order=order, draws=draws, rows=rows)
+    keep.hold(best=best, lowest=lowest, order=order, draws=draws, critics=critics, rows=rows)
     for restart in track(range(keep.restore() + 1, options.restarts + 1), "TAP, restarts"):
-        mine = Mine(options.mine, network, seed)
+        mine = Mine(options.mine, network, critics)
         part = keep.part(f"restart-{restart}")
         delta = whole(images, _attack(network, images, budget, options, mine, order, draws, part))
         losses = _losses(network, images.plus(delta), options)

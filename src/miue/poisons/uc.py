@@ -16,8 +16,9 @@ the clean one has 64 %. That is weak: losses fell by 11 to 54 %, but at most 21 
 nearest to the target centre. Random noise of that budget was not measured beside it, nor the other presets.
 """
 
+import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +33,20 @@ from miue.images import Images
 from miue.models import Network, build
 from miue.pgd import Budget
 from miue.poisons.base import Loss, Made, Objective, blank, on_outputs, put
+from miue.precision import loss_scale, precision
 from miue.progress import track
 
 PRETEXTS = ("rotation", "labels", "untrained")
+ROLES = ("perturbation", "generator weights", "generator order", "generator augmentation")
+
+
+class Streams(NamedTuple):
+    """The generators behind `ROLES`: of k-means and the noise pictures; of the networks that turn these into delta."""
+
+    draws: torch.Generator
+    weights: torch.Generator
+    order: torch.Generator
+    augmentation: torch.Generator
 
 
 @dataclass(frozen=True)
@@ -103,19 +115,18 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
         shown = " x ".join(map(str, images.shape[1:]))
         raise InputError(f"pretext: rotation; pictures of {shown} px have no quarter turns, so they must be square")
     network = _source(images, model, options, seed, keep.part("source"))
-    cluster_of, centres = find_clusters(
-        train.features(network, images).cpu(), options.clusters, seeds.derived(seed, "perturbation")
-    )
+    streams = Streams(*(seeds.stream(seed, role) for role in ROLES))
+    of_clusters = int(torch.randint(2**32, (), generator=streams.draws))
+    cluster_of, centres = find_clusters(train.features(network, images).cpu(), options.clusters, of_clusters)
     of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
-    loss = on_outputs(network, divergence(centres.to(images.device)))
-    generator = seeds.stream(seed, "generator weights")
+    loss = on_outputs(network, divergence(centres.to(images.device)), options.source.precision)
     rows: list[dict[str, Any]] = []
-    keep.hold(of_cluster=of_cluster, generator=generator, rows=rows)
+    keep.hold(of_cluster=of_cluster, rows=rows, **streams._asdict())
     for cluster in track(range(keep.restore(), options.clusters), "UC, clusters"):
         members = (cluster_of == cluster).nonzero()[:, 0]
         pool = members if options.pool == "cluster" else torch.arange(len(images))
         target = (cluster + 1) % options.clusters
-        of_cluster[cluster], losses = _generate(images.subset(pool), target, loss, budget, options, generator)
+        of_cluster[cluster], losses = _generate(images.subset(pool), target, loss, budget, options, streams)
         rows.append({"cluster": cluster, "target": target, "pictures": len(members), "losses": losses})
         keep.save(cluster + 1)
     delta = blank(images)
@@ -214,28 +225,32 @@ def _network(channels: int, width: int, seed: int) -> nn.Module:
 
 
 def _generate(
-    images: Images, target: int, loss: Loss, budget: Budget, options: UC, generator: torch.Generator
+    images: Images, target: int, loss: Loss, budget: Budget, options: UC, streams: Streams
 ) -> tuple[Tensor, list[float]]:
     """Train one generator on `images`; return its perturbation (C, H, W), int8, and the mean loss of each epoch."""
     channels, height, width = images.shape
     limit = budget.levels / 255
-    seed = int(torch.randint(2**31, (), generator=generator))
+    scale = loss_scale(precision(options.source.precision, images.device))  # Adam does not see it
+    seed = int(torch.randint(2**31, (), generator=streams.weights))
     network = _network(channels, options.width, seed).to(images.device)
-    noise = torch.rand(1, channels, height, width, generator=generator).to(images.device)
+    noise = torch.rand(1, channels, height, width, generator=streams.draws).to(images.device)
     optimizer = torch.optim.Adam(network.parameters(), options.lr_of_generator)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs_of_generator)
     means = []
     for _ in range(options.epochs_of_generator):
         total = 0.0
-        for index in torch.randperm(len(images), generator=generator).split(options.batch_of_generator):
+        for index in torch.randperm(len(images), generator=streams.order).split(options.batch_of_generator):
             x, _ = images.batch(index)
             pictures = (x.float() / 255 + limit * network(noise)).clamp(0, 1)
-            pictures = flip_crop(pictures, padding=options.source.crop, flip=options.source.flip, generator=generator)
+            crop, flip = options.source.crop, options.source.flip
+            pictures = flip_crop(pictures, padding=crop, flip=flip, generator=streams.augmentation)
             value = loss(pictures, torch.full((len(x),), target, device=x.device))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-            total += float(value.detach()) * len(x)
+            total += float(value.detach()) / scale * len(x)
+        if not math.isfinite(total):
+            raise FloatingPointError(f"UC: a generator's loss is {total} at learning rate {options.lr_of_generator}")
         schedule.step()
         means.append(total / len(images))
     with torch.no_grad():
