@@ -31,7 +31,7 @@ def main(
     network: Annotated[str, typer.Option(help="Source and victim.")] = "resnet18",
     seed: Annotated[int, typer.Option(help="Of the perturbations.")] = 0,
     victims: Annotated[int, typer.Option(help="Victims that each perturbation meets, of seeds from `seed` on.")] = 1,
-    passes: Annotated[str, typer.Option(help="That a method may take: equal (as MI-UE), own, or a number.")] = "equal",
+    passes: Annotated[str, typer.Option(help="For a method: equal (at most MI-UE's), own, or a number.")] = "equal",
 ) -> None:
     """Measure every method, then clean pictures and MI-UE under adversarial training."""
     common = {"seed": seed, "source": network}

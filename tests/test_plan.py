@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -72,11 +72,37 @@ def test_what_is_cached_or_recorded_is_not_made(setting, speed, tmp_path):
     found = plan.make(wanted, setting, file)
     assert (found.entries, found.recorded, found.seconds) == (3, 1, (0.0, 0.0))
     assert any("1 of 3 are in the records file" in line for line in found.lines())
-    with pytest.raises(InputError, match="another setting"):
+    with pytest.raises(InputError, match="was made with .*give these values or another file"):
         plan.make(wanted, Setting(setting.data, size=16), file)
     Records(file, setting).add(asdict(wanted[1]) | {"test_accuracy": 0.5, "content_hash": "other"})
     with pytest.raises(InputError, match="was made on other pictures"):
         plan.make(wanted, setting, file)
+
+
+def test_steps_of_plans_are_the_same_only_where_what_is_made_is(setting, speed):
+    def keys(passes, *methods):
+        wanted = [Entry(method, "linear", source=MODEL) for method in methods]
+        return {step.key for step in plan.make(wanted, replace(setting, passes=passes)).steps}
+
+    assert not keys("own", "em") & keys("equal", "em")
+    for method in ("clean", "ar", "mi_ue"):  # MI-UE takes its own passes either way
+        assert keys("own", method) == keys("equal", method)
+
+
+def test_what_is_withheld_is_planned_as_long_as_it_is_trained(setting, speed, monkeypatch):
+    monkeypatch.setattr(plan, "SPREAD", 1.0)
+    for recipe in ("quick:epochs=2:batch=4", "quick:epochs=2:batch=4:batches_per_epoch=7"):
+        whole, part, none = (
+            plan.make([entry], replace(setting, recipe=recipe))
+            for entry in (Entry("clean", "linear"), *(Entry("withheld", "linear", ratio=r) for r in (0.5, 0)))
+        )
+        assert part.seconds == whole.seconds
+        assert [step.key for step in none.steps] == [step.key for step in whole.steps]
+
+
+def test_where_nothing_is_withheld_the_victim_is_that_of_clean_training(setting):
+    clean, none = Entry("clean", "linear"), Entry("withheld", "linear", ratio=0.0)
+    assert none.training(setting, 12) == clean.training(setting, 12)
 
 
 def test_a_defense_that_attacks_costs_its_steps(setting, speed, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from samples import pictures
 
-from miue import comparison, data, poisons, records, seeds, steps, train
+from miue import comparison, data, pgd, plan, poisons, records, seeds, steps, train
 from miue.comparison import Entry, Records, Setting, compare
 from miue.errors import InputError
 from miue.images import Images
@@ -171,7 +171,7 @@ def test_a_number_of_rounds_that_is_asked_for_stays():
 
 
 def test_too_few_passes_are_refused():
-    with pytest.raises(InputError, match=r"passes: 3; mi_ue takes 6 for a single round of its source.epochs"):
+    with pytest.raises(InputError, match=r"passes: 3; mi_ue takes 6 for a single round of its epochs$"):
         poisons.options("mi_ue", "quick", passes=3)
 
 
@@ -191,7 +191,7 @@ def test_steps_below_half_a_level_add_up():
 
 
 def test_a_delta_that_ends_at_zero_is_an_error():
-    with pytest.raises(RuntimeError, match="mi_ue: delta is 0 everywhere once it is rounded"):
+    with pytest.raises(InputError, match="mi_ue: delta is 0 everywhere once it is rounded .*steps 1"):
         generate("mi_ue", pictures(), preset="quick", device="cpu", rounding="each_pass", **SMALL_STEPS)
 
 
@@ -228,11 +228,38 @@ def test_records_of_before_are_read_for_what_they_are(tmp_path):
     assert rows.iloc[0]["twin"] == "none"
 
 
-def test_records_of_before_are_not_added_to(tmp_path):
+@pytest.mark.parametrize("passes", ["own", "equal"])
+def test_records_of_before_are_refused_by_templates_and_plans_before_anything_is_computed(tmp_path, passes):
     file = earlier(tmp_path)
     before = file.read_bytes()
-    opened = Records(file, Setting(passes="own"))
-    assert opened.find(Entry("em", "small_resnet", seed=1, twin="weights+order"))
-    with pytest.raises(InputError, match="is of version 2; measure into another file"):
-        opened.add({"method": "em"})
+    for opened in (Records, lambda path, setting: plan.make([], setting, path)):
+        with pytest.raises(InputError, match=r"old\.jsonl is of version 2; it must be 3, so measure into another file"):
+            opened(file, Setting(passes=passes))
     assert file.read_bytes() == before
+
+
+def test_a_control_with_more_steps_than_pictures_has_full_batches(monkeypatch):
+    read, batch = [], Images.batch
+    with monkeypatch.context() as patch:
+        patch.setattr(Images, "batch", lambda self, index: (read.append(index), batch(self, index))[1])
+        recipe = train.recipe("quick", epochs=2, batch=16, batches_per_epoch=12)
+        list(train.epochs(build("linear", 4, size=8), pictures(n=19), recipe, device="cpu"))
+    assert len(read) == 24 and {len(index) for index in read} == {16}
+    assert torch.cat(read[:12]).bincount().max() - torch.cat(read[:12]).bincount().min() <= 1
+
+
+def test_a_round_of_em_trains_on_no_picture_twice():
+    changes = {"batch": 16, "sweep_batch": 24, "steps": 2, "epochs": 3, "stop_accuracy": 1.0}
+    poison = generate("em", pictures(), preset="quick", device="cpu", **changes)
+    assert poison.record["passes"] == 9 and len(poison.record["notes"]["rounds"]) == 3
+
+
+@pytest.mark.parametrize("method", ["em:scope=class:epochs=1", "tue:contrastive=0:rounds=1", "pil:epochs=1"])
+def test_a_gradient_that_is_not_finite_is_an_error(method, monkeypatch):
+    def broken(objective, moving, *rest, **how):
+        return torch.full_like(moving, torch.nan)
+
+    for module in (poisons.em, poisons.pil, pgd):
+        monkeypatch.setattr(module, "sign_steps", broken)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        generate(method, pictures(), preset="quick", device="cpu", batch=16)

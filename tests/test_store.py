@@ -216,7 +216,9 @@ def test_what_trains_a_victim_is_all_that_its_hash_covers():
         covered.add(name.removeprefix("miue."))
         waiting += store._source(name)[1] - store.PLUMBING - {f"miue.{name}" for name in covered}
     networks = {"models", "models.plain", "models.vision", "specs"}
-    assert covered - {"seeds"} == {"train", "recipes", "augment", "images", "memory", "checkpoint"} | networks
+    assert (
+        covered - {"seeds"} == {"train", "recipes", "augment", "images", "memory", "checkpoint", "precision"} | networks
+    )
 
 
 def test_code_from_elsewhere_has_no_hash_and_is_named():
@@ -227,7 +229,7 @@ def test_code_from_elsewhere_has_no_hash_and_is_named():
     assert store.foreign_code(own.make, own.presets["quick"], Text, Avatar()) == ["test_store.Text"]
     assert store.foreign_code(theirs) == ["test_store.Text"]
     assert store.foreign_code(Avatar(torch.nn.Identity())) == ["torch.nn.modules.linear.Identity"]
-    assert store.foreign_code(Avatar(torch.relu)) and store.foreign_code(Avatar([torch.zeros(1)])) == ["torch.Tensor"]
+    assert store.foreign_code(Avatar(torch.relu))
 
 
 def test_only_a_checkout_of_this_project_has_a_commit(tmp_path, monkeypatch):

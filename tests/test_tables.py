@@ -109,6 +109,13 @@ def test_a_perturbation_that_several_victims_share_is_counted_once():
     assert about["sources and their preset"] == "small_resnet, mlp2; laptop"
 
 
+def test_a_clean_victim_of_several_perturbation_seeds_is_counted_once():
+    own = table(*(row(method, 0.9, seed=seed, victim_seed=0) for method in ("clean", "em") for seed in (0, 1)))
+    about = tables.about(own[own["method"] == "clean"], Setting())["this run"]
+    assert about["hours of computing"] == f"{0.5 + 2 * 2:.1f}"
+    assert tables.summary(own).data["victims"].to_dict() == {"clean": 1, "EM": 2}
+
+
 def test_budgets_are_told_with_their_levels():
     about = tables.about(table(row("em", 0.3, epsilon="0.031"), row("em", 0.4, epsilon="8/255")), Setting())["this run"]
     assert about["budgets"] == "0.031 (7 levels), 8/255 (8 levels)"

@@ -52,6 +52,7 @@ COLUMNS = {
     "Recipe": "recipe",
     "Source": "source",
     "Twin": "twin",
+    "Protocol": "protocol",
     "Passes allowed": "allowed",
     "Perturbed": "ratio",
     "Cannot be judged": "mark",
@@ -60,7 +61,7 @@ COLUMNS = {
 """Columns of the leaderboard, by the fields of `leaderboard.rows`."""
 
 LISTS = {"method", "victim", "defense", "data", "budget", "source", "scale", "recipe", "estimator"}
-LISTS |= {"twin", "allowed", "mark"}
+LISTS |= {"twin", "protocol", "allowed", "mark"}
 """Those that are filtered by choosing from a list."""
 
 SHARES, NATS = {"mean", "low", "high", "reported", "difference"}, {"mi", "null"}

@@ -1,5 +1,6 @@
 """Entries, the unit of all experiments, and the setting that many have in common."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -29,8 +30,8 @@ class Setting:
         preset: effort of the perturbations: "quick", "laptop" or "paper".
         recipe: training of the victims, with changes if wanted: "laptop:epochs=10".
         estimator, n_slices: of the sliced mutual information.
-        passes: over the data that each perturbation may take: "equal", as many as MI-UE takes in the preset; "own",
-            what each method's preset takes; or a number.
+        passes: over the data that each perturbation may take: "equal", at most as many as MI-UE takes in the preset;
+            "own", what each method's preset takes; or a number.
     """
 
     data: str = "digits_m"
@@ -189,6 +190,17 @@ class Entry:
             "surrogate_seed": None if self.twin == "none" else self.seed,
             "defense": None if self.defense == NONE else defenses.build(self.defense),
         }
-        if self.method == WITHHELD:
-            given["batches_per_epoch"] = batches(count, recipes.recipe(setting.recipe))
+        recipe = recipes.recipe(setting.recipe)
+        if self.method == WITHHELD and self.ratio > 0 and recipe.batches_per_epoch is None:
+            given["batches_per_epoch"] = batches(count, recipe)
         return given
+
+
+def trained(row: Mapping[str, Any]) -> tuple:
+    """What tells the victim of a measured row from those of other rows of its setting.
+
+    A victim of clean pictures is the same network whatever the seed, source and budget of perturbations beside it.
+    """
+    clean = row["method"] == CLEAN or row.get("ratio") == 0
+    on = [CLEAN] if clean else [row.get(name) for name in ("method", "source", "epsilon", "seed", "ratio", "twin")]
+    return *on, row.get("victim"), row.get("defense"), row.get("victim_seed", row.get("seed"))

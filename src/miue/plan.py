@@ -23,7 +23,7 @@ from miue.images import Images
 from miue.pgd import in_levels
 from miue.poisons import Poison
 from miue.progress import duration
-from miue.records import read, refuse_other
+from miue.records import matching, refuse_other
 from miue.specs import parse
 from miue.text import aligned
 
@@ -135,35 +135,36 @@ def make(
 
     Raises:
         InputError: an entry asks for what does not exist, the pictures are not there, or the records are of another
-            setting or of other pictures.
+            setting, of an earlier version or of other pictures.
     """
     setting.check()
     for entry in wanted:
         entry.check(setting)
     unique = list(dict.fromkeys(wanted))
-    measured = _measured(records, setting)
+    measured = matching(records, setting) if records is not None and records.exists() else []
     missing = [entry for entry in unique if not any(asdict(entry).items() <= row.items() for row in measured)]
     train, test = data.load(setting.data, root, setting.n_train, setting.n_test, setting.size)
-    perturbed = {"images": train.content_hash, "preset": setting.preset}
-    trained = perturbed | {"test": test.content_hash, "recipe": setting.recipe}
     if records is not None:
         refuse_other(measured, records, train)
     kept: dict[str, Poison | None] = {}
     shown: dict[str, Images | None] = {}  # what victims are trained on; None while its perturbation is not made
     made: dict[str, Step] = {}
     for entry in missing:
+        options = asdict(_options(entry, setting)) if entry.perturbs else None
+        known = {"images": train.content_hash, "options": options}
         name = _perturbation(entry)
         if entry.perturbs and name not in kept:
             kept[name] = steps.find_perturbation(images=train, **entry.perturbation(setting))
             seconds = (0.0, 0.0) if kept[name] else generation(entry, setting, train)
-            made[name] = Step("perturbation", name, kept[name] is not None, *seconds, store.key(name=name, **perturbed))
+            made[name] = Step("perturbation", name, kept[name] is not None, *seconds, store.key(name=name, **known))
         on = _pictures(entry)
         if on not in shown:
             shown[on] = None if entry.perturbs and kept[name] is None else entry.pictures(train, kept.get(name))
         name = _victim(entry)
         if name not in made:
             found, low, high = _training(entry, setting, train, test, shown[on])
-            made[name] = Step("victim", name, found, low, high, store.key(name=name, **trained))
+            known |= {"test": test.content_hash, "recipe": setting.recipe}
+            made[name] = Step("victim", name, found, low, high, store.key(name=name, **known))
     in_order = sorted(made.values(), key=lambda step: step.kind)
     return Plan(train.name, len(unique), len(unique) - len(missing), in_order)
 
@@ -176,7 +177,7 @@ def together(plans: Sequence[Plan]) -> tuple[float, float]:
 
 def generation(entry: Entry, setting: Setting, train: Images) -> tuple[float, float]:
     """Seconds that the perturbation of an entry takes, from and to; its method's passes are an upper limit."""
-    options = poisons.options(entry.method, setting.preset, passes=setting.allowed)
+    options = _options(entry, setting)
     if not options.passes:
         return 0.0, 0.0
     source = OWN_SOURCE.get(parse(entry.method)[0], entry.source)
@@ -192,9 +193,8 @@ def training(entry: Entry, setting: Setting, pictures: int, train: Images, test:
     recipe = recipes.recipe(setting.recipe)
     speed = bench.measure(entry.victim, **_shape(train), precision=recipe.precision, batch=recipe.batch)
     told = entry.training(setting, len(train))
-    each = recipe.batches_per_epoch * recipe.batch if recipe.batches_per_epoch else pictures
-    if "batches_per_epoch" in told:
-        each = len(train)
+    batches = told.get("batches_per_epoch", recipe.batches_per_epoch)
+    each = batches * min(recipe.batch, pictures) if batches else pictures
     attacks, forwards = _defending(told["defense"])
     one_epoch = each / speed.training + each * attacks / speed.attack + (each * forwards + len(test)) / speed.testing
     return recipe.epochs * one_epoch / SPREAD, recipe.epochs * one_epoch * SPREAD
@@ -228,6 +228,10 @@ def _training(
     return False, *training(entry, setting, count, train, test)
 
 
+def _options(entry: Entry, setting: Setting) -> Any:
+    return poisons.options(entry.method, setting.preset, passes=setting.allowed)
+
+
 def _perturbation(entry: Entry) -> str:
     return _name(entry.method, source=entry.source, epsilon=in_levels(entry.epsilon), seed=entry.seed)
 
@@ -255,13 +259,3 @@ def _name(first: str, **facts: Any) -> str:
 
 def _shape(images: Images) -> dict[str, Any]:
     return {"size": images.shape[-1], "channels": images.shape[0], "n_classes": len(images.classes)}
-
-
-def _measured(file: Path | None, setting: Setting) -> list[dict[str, Any]]:
-    """The rows of a file of entries; none where there is no such file yet."""
-    if file is None or not file.exists():
-        return []
-    before, rows = read(file)
-    if before != setting:
-        raise InputError(f"records: {file} was made with another setting, {before}; give another file")
-    return rows.to_dict(orient="records")

@@ -20,7 +20,7 @@ VERSION = 3
 """Of the files of entries: since 2 source, budget and ratio stand in each row, not in the line of the setting; since 3
 perturbation and victim have streams of their own, so `victim_seed` and `twin` stand there too."""
 READ = (2, VERSION)
-"""Versions that are read; only files of the last one are added to."""
+"""Versions that are read; what is measured or drawn by a template stands in files of the last one."""
 
 
 class Records:
@@ -34,13 +34,13 @@ class Records:
         setting: what the entries have in common.
 
     Raises:
-        InputError: the file holds entries of another setting, is none of entries (see `read`), or cannot be written.
+        InputError: the file holds entries of another setting or an earlier version, is none of entries (see `read`), or
+            cannot be written.
     """
 
     def __init__(self, path: str | Path, setting: Setting) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, Any]] = []
-        self._version = VERSION
         self._read = 0  # bytes of the file that `rows` covers
         head = {"version": VERSION, "setting": asdict(setting)}
         with self._alone():
@@ -49,14 +49,7 @@ class Records:
                 self.path.unlink(missing_ok=True)
                 self._append(head)
                 return
-            before, self.rows = _parsed(self.path)
-            if before != setting:
-                pairs = asdict(before).items()
-                other = [f"{name}={value!r}" for name, value in pairs if getattr(setting, name) != value]
-                raise InputError(
-                    f"records: {self.path} was made with {', '.join(other)}; give these values or another file"
-                )
-            self._version = json.loads(whole[: whole.find(b"\n")]).get("version", 1)
+            self.rows = matching(self.path, setting)
             self._read = whole.rfind(b"\n") + 1
             self._cut()
 
@@ -71,13 +64,7 @@ class Records:
         refuse_other(self.rows, self.path, train)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row, unless another process has kept one of the same entry meanwhile: that stays the only one.
-
-        Raises:
-            InputError: the file is of an earlier version.
-        """
-        if self._version != VERSION:
-            raise InputError(f"records: {self.path} is of version {self._version}; measure into another file")
+        """Keep a row, unless another process has kept one of the same entry meanwhile: that stays the only one."""
         with self._alone():
             self._refresh()
             names = [f.name for f in fields(Entry)]
@@ -105,7 +92,7 @@ class Records:
             file.seek(self._read)
             new = file.read()
         new = new[: new.rfind(b"\n") + 1]
-        self.rows += [settled(json.loads(line)) for line in new.splitlines()]
+        self.rows += [json.loads(line) for line in new.splitlines()]
         self._read += len(new)
 
     def _cut(self) -> None:
@@ -130,8 +117,23 @@ def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
     """
     if not Path(path).is_file():
         raise InputError(f"records: {path} does not exist")
-    setting, rows = _parsed(Path(path))
+    setting, rows = _parsed(Path(path), READ)
     return setting, pd.DataFrame(rows)
+
+
+def matching(path: Path, setting: Setting) -> list[dict[str, Any]]:
+    """Return the rows of a file that entries of this setting may stand in.
+
+    Raises:
+        InputError: it is of another setting or an earlier version, which shares victims' seeds with perturbations, or
+            no file of entries.
+    """
+    before, rows = _parsed(path, (VERSION,))
+    if before != setting:
+        pairs = asdict(before).items()
+        other = [f"{name}={value!r}" for name, value in pairs if getattr(setting, name) != value]
+        raise InputError(f"records: {path} was made with {', '.join(other)}; give these values or another file")
+    return rows
 
 
 def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> None:
@@ -165,7 +167,7 @@ def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, allow_nan=False).encode() + b"\n"
 
 
-def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
+def _parsed(path: Path, versions: Sequence[int]) -> tuple[Setting, list[dict[str, Any]]]:
     """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it.
 
     Files of version 2 are read as `settled` says; they were made with the presets' own passes.
@@ -176,7 +178,7 @@ def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
         version, setting = head.get("version", 1), head["setting"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"records: {path} is damaged or no file of entries ({error})") from None
-    if version not in READ:
+    if version not in versions:
         raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")
     try:
         return Setting(**({} if version == VERSION else {"passes": "own"}) | setting), [settled(row) for row in rows]

@@ -24,8 +24,11 @@ from miue.progress import say
 from miue.tensors import Damaged
 
 PACKAGE = Path(__file__).parent
-PLUMBING = {f"miue.{name}" for name in ("errors", "files", "progress", "store", "tensors")} | {"miue"}
-"""Modules that show and keep results but make none; a change in them leaves the cache valid."""
+PLUMBING = {"miue"} | {
+    f"miue.{name}" for name in ("arrays", "errors", "files", "labelled", "progress", "store", "tensors")
+}
+"""Modules that read what comes in, whose content stands in the keys, and that show and keep results, but make none; a
+change in them leaves the cache valid."""
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from miue import store
 from miue.comparison import CLEAN, NONE, Setting
+from miue.entries import trained
 from miue.judging import VICTIM, believed, judged, marks
 from miue.names import title
 from miue.pgd import in_levels
@@ -35,7 +36,8 @@ def chance(table: pd.DataFrame) -> float:
 def about(table: pd.DataFrame, setting: Setting) -> pd.DataFrame:
     """List what the entries of a table have in common, and what was varied, one line each."""
     first = table.iloc[0]
-    hours = table["victim_seconds"].sum() + table.drop_duplicates(PERTURBATION)["perturbation_seconds"].sum()
+    victims = table.loc[~_trained(table).duplicated(), "victim_seconds"]
+    hours = victims.sum() + table.drop_duplicates(PERTURBATION)["perturbation_seconds"].sum()
     lines = {
         "training pictures": f"{first['n_train']:,} of {first['data']}, {first['n_classes']} classes",
         "their content hash": first["content_hash"],
@@ -87,10 +89,11 @@ def summary(table: pd.DataFrame, by: str | Sequence[str] = "method") -> Styler:
     rows = [*shared, "learned"]
     measured = [name for name in (*PERCENT, *NATS) if name in table and name != "test_accuracy"]
     nats = [name for name in NATS if name in table]
-    groups = believed(judged(table), rows, nats).groupby(rows, sort=False)
+    judgeable = judged(table.assign(trained=_trained(table)))
+    groups = believed(judgeable, rows, nats).groupby(rows, sort=False)
     shown = groups.agg(
         seeds=("seed", "nunique"),
-        victims=("seed", "size"),
+        victims=("trained", "nunique"),
         test_accuracy=("test_accuracy", "mean"),
         lowest=("test_accuracy", "min"),
         highest=("test_accuracy", "max"),
@@ -220,6 +223,11 @@ def mean_differences(pairs: pd.DataFrame) -> pd.DataFrame:
 def provenance() -> pd.DataFrame:
     """What made a page: versions, code and device, one line each."""
     return pd.Series(store.provenance(), name="this page was made with").to_frame()
+
+
+def _trained(table: pd.DataFrame) -> pd.Series:
+    """`trained` of each row."""
+    return pd.Series(list(map(trained, table.to_dict("records"))), index=table.index, dtype=object)
 
 
 def _listed(values: pd.Series) -> str:

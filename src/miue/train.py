@@ -94,7 +94,8 @@ def batches(count: int, recipe: Recipe) -> int:
 class _Orders:
     """Endless permutations of the pictures, cut into batches and these into epochs; a lone last picture is left out.
 
-    Where an epoch has a number of batches of its own, the rest of a permutation waits for the next epoch.
+    Where an epoch has fewer batches than a permutation, the rest waits for the next one; where it has more, several
+    permutations are joined before they are cut, so that its batches are full.
     """
 
     def __init__(self, count: int, size: int, per_epoch: int, generator: torch.Generator) -> None:
@@ -103,11 +104,16 @@ class _Orders:
         self.waiting: list[Tensor] = []
 
     def next(self) -> list[Tensor]:
+        if self.per_epoch > -(-self.count // self.size):
+            orders = [self._permutation() for _ in range(-(-self.per_epoch * self.size // self.count))]
+            return list(torch.cat(orders).split(self.size)[: self.per_epoch])
         while len(self.waiting) < self.per_epoch:
-            batches = torch.randperm(self.count, generator=self.generator).split(self.size)
-            self.waiting += [batch for batch in batches if len(batch) > 1]
+            self.waiting += [batch for batch in self._permutation().split(self.size) if len(batch) > 1]
         order, self.waiting[:] = self.waiting[: self.per_epoch], self.waiting[self.per_epoch :]
         return order
+
+    def _permutation(self) -> Tensor:
+        return torch.randperm(self.count, generator=self.generator)
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -> tuple[Any, bool]:

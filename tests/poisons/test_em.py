@@ -10,7 +10,7 @@ from miue import Images
 from miue.errors import InputError
 from miue.poisons import generate, options
 
-small = partial(generate, "em", preset="quick", device="cpu", epochs=15, steps=10, batches_per_epoch=4, sweep_batch=24)
+small = partial(generate, "em", preset="quick", device="cpu", epochs=15, steps=10, batch=12, sweep_batch=24)
 
 
 @pytest.fixture(scope="module")

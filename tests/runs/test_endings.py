@@ -86,7 +86,7 @@ def test_exit_codes_states_and_what_is_left(small, miue, monkeypatch, execute, c
         (["-p", "n"], "-p: 'n'; write it as NAME=VALUE"),
         (["-p", "n=1", "-p", "n=2"], "-p: n is given twice, 1 and 2; give it once"),
         (["-p", "data=folder:nowhere"], "data: nowhere is no folder"),
-        (["--limit", "0"], "must both be above 0"),
+        (["--limit", "0"], "--limit: 0; it must be above 0"),
         (["--out", "/proc/runs"], "out: /proc/runs cannot be written"),
         (["--out", "_config.yml"], "out: "),
         (["--dry-run"], "no cell is tagged `plan`"),

@@ -87,6 +87,7 @@ def test_seeds_are_summed_up_and_methods_ranked_from_the_lowest():
         {"bounded": False},
         {"twin": "weights"},
         {"passes": 60},
+        {"twin": "none", "victim_steps": 20},
     ],
 )
 def test_nothing_is_ranked_across_groups(other):
@@ -125,6 +126,23 @@ def test_records_of_before_are_read_as_twins_where_victim_and_source_are_one_net
     assert found["twin"].tolist() == ["weights+order", *3 * ["none"]] and found["victim_seed"].tolist() == [3, 0, 3, 0]
     assert found["source"].tolist() == ["linear", "linear", "none", "none"]  # a method without a surrogate has none
     assert found["allowed"].unique().tolist() == ["own"]
+
+
+def test_entries_of_the_earlier_protocol_are_not_put_together_with_those_of_the_present():
+    old = [entry("withheld", 0.4, ratio=0.5), entry("random", 0.5, seed=1), entry("clean", 0.1, victim="mlp2")]
+    added = {"twin": "none", "victim_steps": 20, "victim_seed": 0}
+    new = [entry("withheld", 0.6, ratio=0.5), entry("random", 0.7), entry("em", 0.2, victim="mlp2")]
+    found = board(old=record(*old), new=record(*(row | added for row in new), passes="own"))
+    assert sorted(found["pages"]) == 3 * [["new"]] + 3 * [["old"]]
+    assert found.groupby("protocol")["pages"].first().to_dict() == {"before": ["old"], "now": ["new"]}
+    assert found.loc[found["method"] == "em", "mark"].item() == ""  # clean training of before says nothing about it
+
+
+def test_a_clean_victim_that_stands_beside_several_perturbations_is_counted_once():
+    met = {"victim_seed": 0, "twin": "none"}
+    rows = [entry(method, 0.5, seed=seed, **met) for method in ("clean", "em") for seed in (0, 1)]
+    found = board(a=record(*rows)).set_index("method")
+    assert found["victims"].to_dict() == {"clean": 1, "em": 2}
 
 
 def test_what_cannot_be_judged_is_kept_and_marked_and_has_no_rank():

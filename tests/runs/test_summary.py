@@ -50,6 +50,14 @@ def test_victims_of_several_seeds_and_twins_are_counted_each():
     assert summary.making({"metrics": {"entries": rows}}) == 150
 
 
+def test_a_clean_victim_is_counted_once_for_all_perturbation_seeds():
+    common = {"perturbation_seconds": 0.0, "victim_seconds": 30.0, "victim": "linear"}
+    rows = [common | {"method": "clean", "seed": seed, "victim_seed": met} for seed in (0, 1) for met in (0, 1)]
+    assert summary.making({"metrics": {"entries": rows}}) == 60
+    of_before = [common | {"method": "clean", "seed": seed} for seed in (0, 1)]  # whose seed is the victim's
+    assert summary.making({"metrics": {"entries": of_before}}) == 60
+
+
 def test_a_record_that_tells_nothing_says_nothing():
     assert summary.facts({}) == {}
 

@@ -9,7 +9,7 @@ import pytest
 from samples import pictures
 
 import miue
-from miue import comparison, data, judging, plots, runs, store
+from miue import comparison, data, judging, plots, poisons, runs, store
 from miue.comparison import Entry, Setting
 from miue.runs import parameters, template
 from miue.runs.vocabulary import CHECKS
@@ -141,6 +141,12 @@ def test_each_perturbation_meets_a_twin_a_half_twin_and_a_stranger():
         ("mi_ue", "weights", 3, 3),
         ("mi_ue", "none", 3, 3),
     ]
+
+
+def test_an_ablation_counts_epochs_from_those_that_the_allowed_passes_leave():
+    _, wanted = planned("ablation", passes=30, source_epochs=[5, 10])
+    epochs = {entry.method for entry in wanted if "epochs" in entry.method}
+    assert poisons.options("mi_ue", "quick", passes=30).source.epochs == 5 and epochs == {"mi_ue:epochs=10"}
 
 
 def test_an_ablation_leaves_out_what_the_preset_has_anyway():

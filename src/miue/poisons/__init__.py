@@ -1,7 +1,7 @@
 """Perturbation methods: one function in a file per method, one dict of names.
 
-Figures in the modules of the methods that name CIFAR-10 were measured with `rounding="each_pass"`, the presets' own
-passes, and victims that had the surrogate's seed (and, where of its architecture, its first weights).
+Figures in the modules of the methods were measured with `rounding="each_pass"`, the presets' own passes, and victims
+that had the surrogate's seed (and, where of its architecture, its first weights), unless they say otherwise.
 """
 
 import math
@@ -59,11 +59,11 @@ def options(method: str, preset: str, *, passes: float | None = None, **changes:
     name, changes = parse(method, changes)
     chosen = _changed(name, preset, changes)
     outer = METHODS[name].outer
-    if passes is None or outer is None or outer.removeprefix("source.") in changes:
+    if passes is None or outer is None or (rounds := outer.removeprefix("source.")) in changes:
         return chosen
     one, two = (_rounds(chosen, outer, count).passes for count in (1, 2))
     if not one <= passes < math.inf:
-        raise InputError(f"passes: {passes:g}; {method} takes {one:g} for a single round of its {outer}")
+        raise InputError(f"passes: {passes:g}; {method} takes {one:g} for a single round of its {rounds}")
     return chosen if one == two else _rounds(chosen, outer, math.floor((passes - one) / (two - one) + 1e-9) + 1)
 
 

@@ -10,6 +10,7 @@ from torch.fx.experimental.optimization import fuse
 
 from miue import memory, seeds
 from miue.checkpoint import Checkpoint
+from miue.errors import InputError
 from miue.images import Images
 from miue.models import Network, build, forward
 from miue.pgd import Budget, fit_to_pictures, pgd
@@ -89,12 +90,21 @@ def put(delta: Tensor, index: Tensor, levels: Tensor) -> None:
 
 
 def whole(images: Images, delta: Tensor) -> Tensor:
-    """Round a delta of floating point, (N, C, H, W), to whole levels, int8; one of integers comes back as it is."""
+    """Round a delta of floating point, (N, C, H, W), to whole levels, int8; one of integers comes back as it is.
+
+    Raises:
+        FloatingPointError: a value is not finite.
+    """
     if not delta.is_floating_point():
         return delta
     rounded = blank(images)
+    finite = torch.ones((), dtype=torch.bool, device=delta.device)
     for index in images.chunks():
-        put(rounded, index, delta[index.to(delta.device)].round())
+        levels = delta[index.to(delta.device)]
+        finite &= levels.isfinite().all()
+        put(rounded, index, levels.round())
+    if not finite:
+        raise FloatingPointError("delta: a value is not finite; take precision float32, or another recipe")
     return rounded
 
 
@@ -192,7 +202,8 @@ def make(
     """Run `method` on `images` in the order of their ids, so that the order they come in does not matter.
 
     Raises:
-        RuntimeError: nothing is left of delta once it is rounded to whole levels.
+        InputError: nothing is left of delta once it is rounded to whole levels.
+        FloatingPointError: a value of it is not finite.
     """
     about = images.record()  # before the pictures are ordered, so that they are hashed once
     ordered = images.subset(torch.argsort(images.ids)).on(images.device)
@@ -211,8 +222,10 @@ def make(
         largest = max(largest, int(fitted.abs().max()))
         put(delta, index, fitted)
     if not largest:
-        raise RuntimeError(
-            f"{name}: delta is 0 everywhere once it is rounded to whole grey levels; it needs longer steps, or more"
+        given = ", ".join(f"{key} {value:.3g}" for key, value in asdict(options).items() if type(value) in (int, float))
+        raise InputError(
+            f"{name}: delta is 0 everywhere once it is rounded to whole grey levels; some pixel must move by half a "
+            f"level ({given})"
         )
     record = {
         "method": name,

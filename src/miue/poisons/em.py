@@ -117,14 +117,17 @@ def alternate(
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
     order = seeds.stream(seed, "pgd order")
-    batches = options.source.batches_per_epoch
-    trained_on = 1.0 if batches is None else min(1.0, batches * options.source.batch / len(images))
-    each_round = trained_on + (options.passes / options.source.epochs - 1)
+    source = options.source
+    if source.batches_per_epoch is not None:  # a round trains on at most all pictures once
+        once = train.batches(len(images), replace(source, batches_per_epoch=None))
+        source = replace(source, batches_per_epoch=min(source.batches_per_epoch, once))
+    trained_on = min(1.0, train.batches(len(images), source) * source.batch / len(images))
+    each_round = trained_on + (options.passes / source.epochs - 1)
 
     rounds: list[dict[str, Any]] = []
     keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
     streams = seeds.surrogate(seed)
-    trained = train.epochs(network, poisoned, options.source, seed=streams, device=images.device, keep=keep)
+    trained = train.epochs(network, poisoned, source, seed=streams, device=images.device, keep=keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.source.epochs):
         if options.scope == "class":
             of_class.copy_(_sweep_classes(images, of_class.clone(), loss(), options, budget, order))

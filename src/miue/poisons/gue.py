@@ -195,10 +195,10 @@ def _perturb(generator: UNet, images: Images, budget: Budget, batch: int, draws:
     # The running averages of batch norm lag behind the weights, far behind after the few batches of a short run.
     update_bn((images.batch(index)[0].float() / 255 for index in order), generator)
     generator.eval()
-    delta = blank(images)
+    delta = blank(images, torch.float16)
     for index in order:
         x, _ = images.batch(index)
-        put(delta, index, (budget.levels * generator(x.float() / 255)).round())
+        put(delta, index, budget.levels * generator(x.float() / 255))
     return delta
 
 

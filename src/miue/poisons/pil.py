@@ -83,7 +83,7 @@ def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int, kee
     linear = Linear(images.shape, len(images.classes), streams.weights)
     trained = train.epochs(linear, images, options.source, seed=streams, device=images.device)
     *_, last = track(trained, "PIL, linear source", options.source.epochs)
-    delta = blank(images)
+    delta = blank(images, torch.float16)
     before = after = 0.0
     for index in track(torch.arange(len(images)).split(options.sweep_batch), "PIL, perturbations"):
         x, y = images.batch(index)
@@ -96,7 +96,7 @@ def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int, kee
         low, high = (pixels - 1).clamp(min=-limit), pixels.clamp(max=limit)
         start = torch.zeros_like(pixels)
         moved = sign_steps(loss, start, low, high, step=options.step, steps=options.steps)
-        put(delta, index, -(255 * moved).round())
+        put(delta, index, -255 * moved)
         with torch.no_grad():
             before += len(index) * float(loss(torch.zeros_like(pixels)))
             after += len(index) * float(loss(moved))

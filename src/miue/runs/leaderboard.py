@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from miue.entries import CLEAN, NONE, WITHHELD
+from miue.entries import CLEAN, NONE, WITHHELD, trained
 from miue.errors import InputError
 from miue.judging import believed, judged, marks
 from miue.pgd import Budget
@@ -24,7 +24,7 @@ CONTROLS = (CLEAN, WITHHELD, "random")
 """What shows whether a method did anything; a control has no rank."""
 
 PICTURES = ["data", "content_hash", "n_train", "n_test", "n_classes", "size"]
-SETTING = [*PICTURES, "preset", "allowed", "recipe", "scale"]
+SETTING = [*PICTURES, "protocol", "preset", "allowed", "recipe", "scale"]
 """Fields of an entry that a whole table of entries has in common; `allowed` are the passes that a method may take."""
 GROUP = [*SETTING, "victim", "defense", "budget", "ratio", "twin"]
 """Fields that entries share which may stand in one ranking."""
@@ -41,6 +41,16 @@ def scale(preset: str | None, recipe: str | None) -> str:
     ranks = [RANKS.get((name or "").partition(":")[0]) for name in (preset, recipe)]
     known = [rank for rank in ranks if rank is not None]
     return SCALES[min(known)] if len(known) == len(ranks) else UNKNOWN
+
+
+def protocol(row: Mapping[str, Any]) -> str:
+    """Return by which protocol an entry was measured, given its row as the page has it.
+
+    "before": each pass rounded delta, one seed fed surrogate and victim alike, and victims from whom pictures were
+    withheld took fewer steps; "now": none of these. A page that was drawn later from an older file of records has the
+    field `twin`, filled in, and no optimiser steps.
+    """
+    return "now" if {"twin", "victim_steps"} <= row.keys() else "before"
 
 
 def entries(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -63,7 +73,7 @@ def entries(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     same = table.groupby([*ROW, *SEEDS, "test_accuracy"], dropna=False)["page"]
     table = table.assign(pages=same.transform(lambda names: ", ".join(names)))
     table = table.drop(columns="page").drop_duplicates([*ROW, *SEEDS], keep="last").reset_index(drop=True)
-    table = judged(table, within=[*PICTURES, "recipe"])
+    table = judged(table, within=[*PICTURES, "protocol", "recipe"])
     whole = table.to_dict("records")
     return table.assign(
         family=pd.Series([reference.family(row) for row in whole], dtype=object),
@@ -125,7 +135,12 @@ def _met(row: Mapping[str, Any]) -> tuple:
 
 def _settled(row: dict[str, Any]) -> dict[str, Any]:
     """An entry with its budget as the groups know it, and no field that does not matter to it."""
-    row |= {"budget": _budget(row), "seconds": row.get("perturbation_seconds"), "ratio": float(row["ratio"])}
+    row |= {
+        "protocol": protocol(row),
+        "budget": _budget(row),
+        "seconds": row.get("perturbation_seconds"),
+        "ratio": float(row["ratio"]),
+    }
     row = {"null_stderr": row.get("stderr")} | settled(row)
     method = METHODS.get(row["method"].partition(":")[0])
     if row["budget"] == NONE or (method and method.outer is None):  # no surrogate takes part
@@ -164,10 +179,11 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
         where there is no other; and `pages`. Largest scale first, groups together, each by accuracy.
     """
     one = [*ROW, "learned"]
+    table = table.assign(trained=list(map(trained, table.to_dict("records"))))
     groups = believed(table, one, ["mi", "null"]).groupby(one, dropna=False, sort=False)
     summed = groups.agg(
         seeds=("seed", "nunique"),
-        victims=("seed", "size"),
+        victims=("trained", "nunique"),
         mean=("test_accuracy", "mean"),
         low=("test_accuracy", "min"),
         high=("test_accuracy", "max"),
@@ -188,8 +204,9 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
     summed["of"] = ranked.transform("size")
     summed["rank"] = ranked.rank(method="min").where(summed["of"] > 1)
     summed["effort"] = [-SCALES.index(name) if name in SCALES else 1 for name in summed["scale"]]
-    order = ["effort", "data", "n_train", "size", "recipe", "allowed", "ratio", "victim", "defense", "twin", "mean"]
-    falling = [name == "n_train" for name in order]
+    order = ["effort", "data", "n_train", "size", "protocol", "recipe", "allowed"]
+    order += ["ratio", "victim", "defense", "twin", "mean"]
+    falling = [name in ("n_train", "protocol") for name in order]
     return summed.sort_values(order, ascending=[not f for f in falling], kind="stable").drop(columns="effort")
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from miue.entries import trained
 from miue.errors import InputError
 from miue.runs import leaderboard, notebook, parameters
 
@@ -41,11 +42,8 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def outdated(record: Mapping[str, Any]) -> bool:
-    """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`.
-
-    A page that is drawn anew from an older file of records has the field `twin`, filled in, and no optimiser steps.
-    """
-    return any(not {"twin", "victim_steps"} <= row.keys() for row in _rows(record))
+    """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`."""
+    return any(leaderboard.protocol(row) == "before" for row in _rows(record))
 
 
 def scale(record: Mapping[str, Any]) -> str:
@@ -144,7 +142,6 @@ def making(record: Mapping[str, Any]) -> float:
     seconds: dict[tuple, float] = {}
     for row in _rows(record):
         made = tuple(row.get(name) for name in ("method", "seed", "source", "epsilon"))
-        trained = tuple(row.get(name) for name in ("victim", "defense", "ratio", "victim_seed", "twin"))
         seconds[made] = row.get("perturbation_seconds") or 0.0
-        seconds[made + trained] = row.get("victim_seconds") or 0.0
+        seconds[trained(row)] = row.get("victim_seconds") or 0.0
     return sum(seconds.values())
