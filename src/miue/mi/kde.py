@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miue.arrays import as_finite, whole
+from miue.arrays import as_finite, real, whole
 from miue.errors import DataWarning, InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
 from miue.mi.scaling import SCALES, scores
@@ -60,8 +60,8 @@ def mi_kde(
         DataWarning: 0.1 % of the points or more are out of reach of all others and pull the estimate down; ties.
     """
     x, y, max_bytes = as_finite("x", x), as_finite("y", y), whole("max_bytes", max_bytes, 1)
-    if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
-        raise InputError(f"bandwidth: {bandwidth} must be a finite number above 0, in standard deviations")
+    if bandwidth is not None:
+        bandwidth = real("bandwidth", bandwidth, 0, " above 0, in standard deviations")
     choose("scale", scale, SCALES)
     choose("evaluation", evaluation, ["grid", "exact"])
 
