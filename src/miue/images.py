@@ -91,12 +91,11 @@ class Images:
         x = as_pixels(x)
         y = as_whole("y", y, len(x)).to(y.device if isinstance(y, Tensor) else "cpu")
         names = None if classes is None else [printable(str(c)) for c in classes]
+        most = MOST_CLASSES if names is None else len(names)
         low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= (MOST_CLASSES if names is None else len(names)):
-            allowed = (
-                "0..C-1, the number of one of C classes" if names is None else f"0..{len(names) - 1} with these classes"
-            )
-            raise InputError(f"y: label {low if low < 0 else high} is out of range; it must be {allowed}")
+        if low < 0 or high >= most:
+            wrong = low if low < 0 else high
+            raise InputError(f"y: label {wrong} is out of range; number the classes from 0 on, below {most:,}")
         self._pixels, self._delta = _Rows(x), None
         self._fingerprints = fingerprints
         self.y = y

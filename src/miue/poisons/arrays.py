@@ -1,7 +1,6 @@
 """Arrays in other people's files: read without running what is in them, and turned into whole grey levels."""
 
 import math
-import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from miue import memory
-from miue.errors import DataWarning, InputError, choose
+from miue.errors import InputError, choose, warn
 from miue.images import Images, pieces
 
 FORMATS = (".npy", ".pt", ".pth", ".safetensors")
@@ -123,11 +122,7 @@ def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Levels:
     if low < least or high > limit:
         raise InputError(f"{path}: values from {low:g} to {high:g}; {kind} as {scale} must lie in {least}..{limit}")
     if kind == "perturbation" and high > low >= 0:
-        warnings.warn(
-            f"{path}: no value is negative; half of the noise may have been lost when it was saved",
-            DataWarning,
-            stacklevel=3,
-        )
+        warn(f"{path}: no value is negative; half of the noise may have been lost when it was saved")
     factor = 255 if scale == "fraction" else 1
     return Levels(values, factor, math.ceil(factor * max(-low, high)))
 
