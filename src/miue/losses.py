@@ -50,7 +50,7 @@ def distance_term(features: Tensor, labels: Tensor) -> Tensor:
     """
     same, z = _same_class(labels), features.double()
     # Seen from the first of their class, rows are about as small as their distances, so that the Gram matrix keeps the
-    # digits of these. Fewer are kept where that first row is an outlier: one as far off as the features are large leaves
+    # digits of these. Fewer are kept where that first row is an outlier: one as far off as the features are large has
     # a gradient good to 1e-4 at a spread of 1e-6. Only differences within a class matter, so no gradient passes through
     # that first row.
     z = z - z[same.byte().argmax(1)].detach()
