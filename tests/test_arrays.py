@@ -1,5 +1,6 @@
 """Arrays of all kinds are read as what they are, or refused in one line that names the argument."""
 
+import math
 from decimal import Decimal
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from miue.arrays import as_classes, as_finite, as_labels, whole
+from miue.arrays import as_classes, as_finite, as_labels, real, whole
 from miue.errors import InputError
 
 WHOLE = np.arange(1, 13).reshape(6, 2) % 7
@@ -91,10 +92,14 @@ NO_NUMBERS = {
     "None in a list": ([1.0, None], "it holds NoneType"),
     "NaN": ([1.0, float("nan")], "x: 1 values are NaN or infinite"),
     "infinity": (torch.tensor([1, float("inf")]), "x: 1 values are NaN or infinite"),
-    "too large for float64": ([10**400, 1], "x: a number is too large for float64"),
+    "too large for float64": ([Fraction(10**400, 3), 1], "x: a number is too large for float64"),
     "too large a longdouble": (np.array([np.longdouble("1e4000")]), "x: 1 values are NaN or infinite"),
     "too fine for float64": (np.array([2**60, 2**60 + 1]), "x: whole numbers beyond 2.53"),
     "too fine a tensor": (torch.tensor([2**60, 2**60 + 1]), "x: whole numbers beyond 2.53"),
+    "too fine an unsigned tensor": (torch.tensor([2**53 + 1, 1], dtype=torch.uint64), "x: whole numbers beyond 2.53"),
+    "too fine objects": ([2**70, 1], "x: whole numbers beyond 2.53"),
+    "too fine beside a fraction": ([2**53 + 1, 0.5], "x: whole numbers beyond 2.53"),
+    "of both signs": ([2**63, -1], "x: whole numbers beyond 2.53"),
     "sparse": (torch.eye(3).to_sparse(), "x: a tensor of torch.sparse_coo"),
     "without data": (torch.ones(3, device="meta"), "x: a tensor of .* on meta"),
     "tensors of several shapes": ([torch.ones(2), torch.ones(3)], "x: tensors of several shapes"),
@@ -155,6 +160,8 @@ def test_labels_are_read_as_what_they_are(kind):
         ([], r"labels: shape \(0,\)"),
         (1, r"labels: shape \(\)"),
         ([1j, 2], "labels: "),
+        ([2**53, 2**53 + 1, 0.5], "labels: whole numbers beyond 2.53, which float64 cannot tell apart"),
+        ([2**63, -1], "labels: whole numbers beyond 2.53"),
     ],
 )
 def test_what_names_no_class_is_refused(given, message):
@@ -172,3 +179,35 @@ def test_whole_numbers(value):
 def test_no_whole_numbers(value):
     with pytest.raises(InputError, match="^k: .*; it must be a whole number, 1 or above [(]5 is usual[)]$"):
         whole("k", value, 1, " (5 is usual)")
+
+
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float32(2), np.int8(2), np.array(2.0), torch.tensor(2.0, requires_grad=True), Fraction(4, 2)]
+)
+def test_numbers(value):
+    assert type(real("h", value)) is float and real("h", value, 0) == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2",
+        None,
+        True,
+        np.True_,
+        torch.tensor(True),
+        math.nan,
+        math.inf,
+        10**400,
+        1j,
+        [2],
+        np.ones(90),
+        torch.ones(1),
+        0,
+        -1,
+    ],
+)
+def test_no_numbers(value):
+    with pytest.raises(InputError, match="^h: .* must be a finite number above 0$") as caught:
+        real("h", value, 0, " above 0")
+    assert len(str(caught.value)) < 120 and "\n" not in str(caught.value)

@@ -159,11 +159,32 @@ def test_float_levels_are_adopted_from_the_shell(miue, picture_folder, tmp_path)
     data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "own.safetensors"]
     np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.float32))
     code, _, err = miue("adopt", tmp_path / "noise.npy", *data)
-    assert code == 2 and "say which with scale=" in err
+    assert code == 2 and "say which: scale fraction or levels" in err
     code, out, _ = miue(
         "adopt", tmp_path / "noise.npy", *data, "--scale", "levels", "--rows", "classes", "--layout", "nhwc"
     )
     assert code == 0 and "at most 4 of 255 grey levels" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["noise.npy", "--scale", "grey"], "scale: 'grey' does not exist"),
+        (["noise.npy", "--layout", "chw"], "layout: 'chw' does not exist"),
+        (["noise.npy", "--rows", "all"], "rows: 'all' does not exist"),
+        (["noise.npy", "--epsilon", "0"], "epsilon: 0.0; it must be"),
+        (["noise.npy", "--kind", "pictures"], "epsilon: missing"),
+        (["noise.npy", "--labels", "none.npy"], "none.npy does not exist"),
+        (["none.npy"], "none.npy does not exist"),
+        (["noise.txt"], "noise.txt: .txt is not read"),
+    ],
+)
+def test_what_cannot_be_adopted_is_refused_before_pictures_are_loaded(miue, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    for file in ("noise.npy", "noise.txt"):
+        (tmp_path / file).touch()
+    code, out, err = miue("adopt", *words, "--data", "digits_m", "--out", "own.safetensors")
+    assert code == 2 and message in err and "data:" not in out
 
 
 def test_a_class_that_is_too_small_costs_its_part_and_not_the_measurement(miue, picture_folder, tmp_path):

@@ -271,6 +271,7 @@ def test_subsets_are_seeded_and_in_proportion(monkeypatch, images):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"name": None}, "data: None does not exist; choose one of digits_m"),
         ({"name": "mnist"}, "data: 'mnist' does not exist; choose one of digits_m"),
         ({"name": "folder:"}, "does not exist"),
         ({"name": "folder:/no/such/place"}, "is no folder"),

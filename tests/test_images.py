@@ -230,3 +230,27 @@ def test_joined_pictures_are_one_set_and_other_pixels_keep_their_labels():
         one.joined(pictures(n=4, classes=3))
     grey = one.subset(torch.tensor([5, 2])).with_pixels(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     assert grey.ids.tolist() == [5, 2] and grey.y.tolist() == [1, 2] and int(grey.x.sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 10**7], "y: label 10000000 is out of range; number the classes from 0 on, below 100,000"),
+        ([0, 10**12], "y: label 1000000000000 is out of range; number the classes"),
+        ([-1, -1], "y: label -1 is out of range; number the classes"),
+    ],
+)
+def test_labels_that_number_no_classes_are_refused(y, message):
+    with pytest.raises(InputError, match=message):
+        Images(np.zeros((2, 3, 8, 8), np.uint8), y)
+
+
+def test_values_that_are_no_levels_are_told_with_the_type_that_was_given():
+    with pytest.raises(InputError, match="x: uint16 from 0 to 300"):
+        Images(np.array([0, 300], np.uint16).repeat(64).reshape(2, 1, 8, 8), [0, 1])
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (3, 4, 4), (1, 8, 3)])
+def test_pictures_of_which_either_end_may_be_the_channels_are_refused(shape):
+    with pytest.raises(InputError, match="in which any may be the channels"):
+        Images(np.zeros((2, *shape), np.uint8), [0, 1])

@@ -122,15 +122,16 @@ def test_a_victim_has_the_number_of_its_perturbation_where_nothing_else_is_said(
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "message"),
     [
-        Entry("em", "mlp2", twin="weights"),
-        Entry("lsp", "small_resnet", twin="weights"),
-        Entry("clean", "small_resnet", twin="weights+order"),
+        (Entry("em", "mlp2", twin="weights"), "victim: mlp2; a twin must be of the surrogate's network, small_resnet"),
+        (Entry("lsp", "small_resnet", twin="weights"), "method: lsp has no surrogate, so there is no twin of it"),
+        (Entry("ar", "small_resnet", twin="weights+order"), "method: ar has no surrogate, so there is no twin of it"),
+        (Entry("clean", "small_resnet", twin="weights+order"), "method: clean has no surrogate"),
     ],
 )
-def test_a_twin_of_a_surrogate_that_is_not_there_is_refused(entry):
-    with pytest.raises(InputError, match="twin: .*needs a method with a surrogate"):
+def test_a_twin_of_a_surrogate_that_is_not_there_is_refused(entry, message):
+    with pytest.raises(InputError, match=message):
         entry.check(SETTING)
 
 
@@ -140,6 +141,11 @@ def test_an_order_that_no_victim_can_follow_is_refused_and_weights_are_not(metho
         Entry(method, "small_resnet", twin="weights+order").check(SETTING)
     for entry in (Entry(method, "small_resnet", twin="weights"), Entry("uc", "small_resnet", twin="weights+order")):
         entry.check(replace(SETTING, passes="own"))
+
+
+def test_where_no_entry_is_wanted_the_file_that_holds_none_is_named(few_pictures, tmp_path):
+    with pytest.raises(InputError, match="records: .*r.jsonl holds no entry that is asked for, and none is to be"):
+        compare([], SETTING, Records(tmp_path / "r.jsonl", SETTING))
 
 
 def test_what_is_withheld_costs_no_steps(few_pictures, tmp_path):

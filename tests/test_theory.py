@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -248,14 +249,17 @@ Z = features_with(SPECTRA)
         (lambda: noise_bound(Z[:4], torch.tensor([0, 0, 0, 1]), 1.0), "labels: a class has one sample only"),
         (lambda: noise_bound(Z, LABELS, 1.0, covariance="oas"), "covariance: 'oas' does not exist"),
         (lambda: covariance_bound(Z, LABELS, 1.0, covariance="empirical"), "covariance of a class is singular"),
-        (lambda: covariance_bound(Z, LABELS, -math.inf), "conditional_entropy: -inf is not finite"),
+        (lambda: covariance_bound(Z, LABELS, -math.inf), "conditional_entropy: -inf must be a finite number"),
         (lambda: sliced_noise_bound(Z, LABELS, -1.0, directions=torch.eye(3)), "noise_std: -1.0 must be"),
         (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(4)), r"directions: shape \(4, 4\)"),
         (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3)[0]), r"directions: shape \(3,\)"),
         (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=2 * torch.eye(3)), "directions: some have no length"),
-        (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3) / 0), "directions: some have no length"),
+        (lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3) / 0), "directions: 9 values are NaN or"),
         (lambda: sliced_noise_bound(Z, LABELS[:9], 1.0, directions=torch.eye(3)), "labels: 9 labels for 600 samples"),
-        (lambda: noise_bound(Z, LABELS, 1.0, class_information=math.nan), "class_information: nan is not finite"),
+        (
+            lambda: noise_bound(Z, LABELS, 1.0, class_information=math.nan),
+            "class_information: 1 values are NaN or infinite",
+        ),
         (
             lambda: noise_bound(Z, LABELS, 1.0, class_information=np.ones(2)),
             r"class_information: shape \(2,\); pass one",
@@ -264,15 +268,50 @@ Z = features_with(SPECTRA)
             lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=torch.eye(3), class_information=np.ones(2)),
             r"class_information: shape \(2,\); pass one number or \(3,\)",
         ),
-        (lambda: fano_bound(math.nan, 10, 1.0), "mi: nan is not finite"),
-        (lambda: fano_bound(math.inf, 10, 1.0), "mi: inf is not finite"),
-        (lambda: fano_bound(1.0, 1, 0.0), "n_classes: 1; a prediction needs"),
-        (lambda: fano_bound(1.0, 2.5, 0.0), "n_classes: 2.5; a prediction needs"),
+        (lambda: fano_bound(math.nan, 10, 1.0), "mi: nan must be a finite number"),
+        (lambda: fano_bound(math.inf, 10, 1.0), "mi: inf must be a finite number"),
+        (lambda: fano_bound(1.0, 1, 0.0), "n_classes: 1; it must be a whole number, 2 or above"),
+        (lambda: fano_bound(1.0, 2.5, 0.0), "n_classes: 2.5; it must be a whole number, 2 or above"),
         (lambda: fano_bound(1.0, 10, 2.31), r"prediction_entropy: 2.31 nats; 10 classes allow 0 to log C = 2.3026"),
         (lambda: fano_bound(1.0, 10, -0.1), "prediction_entropy: -0.1 nats"),
-        (lambda: fano_bound(1.0, 10, math.nan), "prediction_entropy: nan nats"),
+        (lambda: fano_bound(1.0, 10, math.nan), "prediction_entropy: nan must be a finite number"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("value", ["a", None, True, torch.ones(2), [1.0, [2.0]], {}])
+def test_what_is_no_number_is_refused_by_name(value):
+    calls = {
+        "noise_std": lambda: noise_bound(Z, LABELS, value),
+        "conditional_entropy": lambda: covariance_bound(Z, LABELS, value),
+        "mi": lambda: fano_bound(value, 10, 1.0),
+        "n_classes": lambda: fano_bound(1.0, value, 1.0),
+        "prediction_entropy": lambda: fano_bound(1.0, 10, value),
+        "directions": lambda: sliced_noise_bound(Z, LABELS, 1.0, directions=value),
+    }
+    if value is not None:
+        calls["class_information"] = lambda: noise_bound(Z, LABELS, 1.0, class_information=value)
+    for argument, call in calls.items():
+        with pytest.raises(InputError, match=f"^{argument}: "):
+            call()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "kind", [torch.tensor, lambda v: v[::-1].copy()[::-1], pd.DataFrame, lambda v: torch.tensor(v, requires_grad=True)]
+)
+def test_arrays_and_numbers_of_every_kind_are_read_alike(kind):
+    phi, part = unit_directions(4, 3).numpy(), np.array([0.1, 0.2, 0.3, 0.4])
+    expected = sliced_noise_bound(Z, LABELS, 0.5, directions=phi, class_information=part)
+    given = kind(part[:, None])
+    given = given[0] if isinstance(given, pd.DataFrame) else given[:, 0]
+    found = sliced_noise_bound(
+        kind(Z.numpy()), LABELS, torch.tensor(0.5, requires_grad=True), directions=kind(phi), class_information=given
+    )
+    torch.testing.assert_close(found, expected)
+    number = torch.tensor(1.0, requires_grad=True)
+    assert fano_bound(number, np.int64(10), np.float64(2)) == fano_bound(1.0, 10, 2.0)
+    assert covariance_bound(Z, LABELS, number) == covariance_bound(Z, LABELS, 1.0)

@@ -101,7 +101,7 @@ class Header(OfRecords):
             fields += nodes.field("", nodes.field_name("", name), body)
         line = summary.command(record, Path(self.env.doc2path(self.env.docname)))
         about = "The command of it; what it does not name was left at its default"
-        if record.get("parameters", {}).get("records"):
+        if "-p records=" in line:
             about += ". Entries that its file of records holds are read, not measured; without it all are measured anew"
         told = nodes.paragraph("", f"{about}:")
         command = nodes.literal_block(line, line, language="bash")

@@ -4,8 +4,10 @@ Arrays of NumPy in any layout and byte order, series and frames of pandas with o
 torch on any device, and lists come here first, and in no other place.
 """
 
+import math
 import numbers
 import operator
+import textwrap
 from decimal import Decimal
 from typing import Any
 
@@ -90,6 +92,24 @@ def whole(argument: str, value: object, least: int, advice: str = "") -> int:
     return number
 
 
+def real(argument: str, value: object, above: float = -math.inf, advice: str = "") -> float:
+    """Return `value` as a plain finite float, also where NumPy or torch hands it over.
+
+    Raises:
+        InputError: it is no number (a truth value is none), NaN or infinite, or not above `above`; the message names
+            the `argument`.
+    """
+    single = value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
+    known = isinstance(single, numbers.Real | Decimal) and not isinstance(single, bool)
+    try:
+        number = float(single) if known else math.nan  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.inf
+    if not above < number < math.inf:
+        raise InputError(f"{argument}: {textwrap.shorten(repr(value), 60)} must be a finite number{advice}")
+    return number
+
+
 def _plain(name: str, values: Array) -> Tensor | np.ndarray:
     """Return a dense real tensor or an array, none of its entries masked or missing."""
     if isinstance(values, list | tuple) and values and all(isinstance(value, Tensor) for value in values):
@@ -116,8 +136,8 @@ def _plain(name: str, values: Array) -> Tensor | np.ndarray:
 
 
 def _double(name: str, tensor: Tensor) -> Tensor:
-    if tensor.dtype == torch.int64 and bool(((tensor > EXACT) | (tensor < -EXACT)).any()):
-        raise InputError(TOO_WIDE.format(name))
+    if tensor.dtype in (torch.int64, torch.uint64):
+        _refuse_wide(name, tensor.cpu().numpy())
     try:
         return tensor.to(torch.float64)
     except TypeError:  # an accelerator without float64, Apple's for one
@@ -128,6 +148,8 @@ def _floats(name: str, values: Array, array: np.ndarray) -> np.ndarray:
     """Return an array of real numbers as float64: native, contiguous, writable."""
     if array.dtype.kind == "c":
         raise InputError(f"{name}: complex numbers are not supported; pass real ones")
+    if isinstance(values, list | tuple) and array.dtype.kind == "f" and (abs(array) >= EXACT).any():
+        array = np.array(values, dtype=object)  # NumPy has turned whole numbers beside others into floats
     if array.dtype.kind == "O":
         strange = {type(v).__name__ for v in array.flat if not isinstance(v, numbers.Real | Decimal | np.bool_)}
     else:
@@ -135,14 +157,23 @@ def _floats(name: str, values: Array, array: np.ndarray) -> np.ndarray:
     if strange:
         held = ", ".join(sorted(strange))
         raise InputError(f"{name}: {type(values).__name__} is not an array of numbers (it holds {held})")
-    if array.dtype.kind in "iu" and array.size and (array.max() > EXACT or array.min() < -EXACT):
-        raise InputError(TOO_WIDE.format(name))
+    _refuse_wide(name, array)
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
             array = array.astype(np.float64, order="C", copy=False)
     except OverflowError as error:
         raise InputError(f"{name}: a number is too large for float64 ({error})") from error
     return array if array.flags.writeable else array.copy()
+
+
+def _refuse_wide(name: str, array: np.ndarray) -> None:
+    """Refuse whole numbers, also among objects, that have no float64 of their own."""
+    if array.dtype.kind == "O":
+        wide = any(isinstance(value, numbers.Integral) and abs(int(value)) > EXACT for value in array.flat)
+    else:
+        wide = array.dtype.kind in "iu" and array.size > 0 and bool(array.max() > EXACT or array.min() < -EXACT)
+    if wide:
+        raise InputError(TOO_WIDE.format(name))
 
 
 def _of_one_kind(name: str, labels: np.ndarray) -> np.ndarray:
@@ -156,4 +187,7 @@ def _of_one_kind(name: str, labels: np.ndarray) -> np.ndarray:
     kinds = sorted({kind(label) for label in labels})
     if kinds not in (["numbers"], ["text"], ["bytes"]):
         raise InputError(f"{name}: labels of the kinds {', '.join(kinds)}; pass numbers or text, one for each sample")
-    return np.array(labels.tolist())
+    plain = np.array(labels.tolist())
+    if plain.dtype.kind == "f":
+        _refuse_wide(name, labels)
+    return plain

@@ -9,6 +9,7 @@ import pandas as pd
 
 from miue import data, steps, store
 from miue.entries import CLEAN, NONE, WITHHELD, Entry, Setting
+from miue.errors import InputError
 from miue.images import Images
 from miue.mi import with_controls
 from miue.poisons import Poison
@@ -71,9 +72,11 @@ def compare(wanted: Sequence[Entry], setting: Setting, records: Records) -> pd.D
 
     Raises:
         InputError: an entry asks for what does not exist, or the records are of other pictures, also where they hold
-            every entry; nothing is computed then.
+            every entry; no entry is wanted; nothing is computed then.
     """
     setting.check()
+    if not wanted:
+        raise InputError(f"records: {records.path} holds no entry that is asked for, and none is to be measured")
     for entry in wanted:
         entry.check(setting)
     train, test = data.load(setting.data, None, setting.n_train, setting.n_test, setting.size)

@@ -86,7 +86,7 @@ def check_name(name: str) -> str:
     Raises:
         InputError: it does not; the message lists what exists.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = name.partition(":") if isinstance(name, str) else ("", "", "")
     return name if kind == "folder" and path else choose("data", name, DATASETS)
 
 

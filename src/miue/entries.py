@@ -127,22 +127,22 @@ class Entry:
         if self.defense != NONE:
             defenses.build(self.defense)
         Budget(parse_epsilon(self.epsilon))
-        if choose("twin", self.twin, seeds.TWINS) != "none" and not self._has_surrogate(setting):
-            raise InputError(
-                f"twin: {self.twin!r} for {self.victim} and {self.method} of {self.source}; a twin needs a method with "
-                "a surrogate, and its network"
-            )
+        if choose("twin", self.twin, seeds.TWINS) != "none":
+            if not self._has_surrogate(setting):
+                raise InputError(f"method: {self.method} has no surrogate, so there is no twin of it")
+            if self.victim != self.source:
+                raise InputError(f"victim: {self.victim}; a twin must be of the surrogate's network, {self.source}")
         if self.twin == "weights+order" and not self._surrogate_in_epochs(setting):
             raise InputError(
-                f"twin: 'weights+order' for {self.method}, whose surrogate is not trained in epochs as a victim is, so "
-                "that no order can be shared; it must be 'weights' or 'none'"
+                f"method: the surrogate of {self.method} is not trained in epochs as a victim is, so no twin of it has "
+                "its order; twin must be 'weights' or 'none'"
             )
         if self.method == WITHHELD and self.ratio == 1:
             raise InputError("ratio: 1 with all pictures withheld; nothing is left to train on, so it must be below 1")
 
     def _has_surrogate(self, setting: Setting) -> bool:
-        """Whether a surrogate of the victim's architecture takes part."""
-        if not self.perturbs or self.victim != self.source:
+        """Whether a surrogate takes part."""
+        if not self.perturbs:
             return False
         outer = poisons.METHODS[specs.parse(self.method)[0]].outer
         return outer is not None and poisons.options(self.method, setting.preset).passes > 0

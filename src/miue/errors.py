@@ -2,6 +2,8 @@
 
 import math
 import reprlib
+import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
@@ -18,6 +20,14 @@ class InputError(ValueError):
 
 class DataWarning(UserWarning):
     """The input is usable, but a property of it (ties, dead units) bends the result."""
+
+
+def warn(message: str) -> None:
+    """Warn of the data at the line, outside of this package, that handed them over."""
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "miue":
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(message, DataWarning, stacklevel=depth)
 
 
 def choose(argument: str, value: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from miue.labelled import as_pixels, as_rows, as_whole
 from miue.progress import track
 
 DELTAS = (torch.int8, torch.int16, torch.float16, torch.float32)  # what may be added to pictures, in grey levels
+MOST_CLASSES = 10**5  # that are named by their numbers; a label beyond is more likely to be no class number
 CHUNK_BYTES = 2**24  # of pixels that are in memory at once, where a set is gone through whole
 
 
@@ -66,7 +67,7 @@ class Images:
 
     Args:
         x: (N, C, H, W) uint8, N >= 1; also what `miue.labelled.as_pixels` reads as such.
-        y: (N,) labels, whole numbers in 0..len(classes)-1.
+        y: (N,) labels, whole numbers in 0..len(classes)-1; without `classes`, below 100,000.
         classes: class names; by default "0", "1", ... up to the largest label.
         ids: (N,) int64 on the CPU, unique: which picture each row is, however the set is cut or ordered; by default
             the position.
@@ -89,16 +90,16 @@ class Images:
     ) -> None:
         x = as_pixels(x)
         y = as_whole("y", y, len(x)).to(y.device if isinstance(y, Tensor) else "cpu")
-        names = [str(c) for c in range(int(y.max()) + 1)] if classes is None else [printable(str(c)) for c in classes]
-        if int(y.min()) < 0 or int(y.max()) >= len(names):
-            wrong = int(y.min()) if int(y.min()) < 0 else int(y.max())
-            raise InputError(
-                f"y: label {wrong} is out of range; with {len(names)} classes it must be 0..{len(names) - 1}"
-            )
+        names = None if classes is None else [printable(str(c)) for c in classes]
+        most = MOST_CLASSES if names is None else len(names)
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= most:
+            wrong = low if low < 0 else high
+            raise InputError(f"y: label {wrong} is out of range; number the classes from 0 on, below {most:,}")
         self._pixels, self._delta = _Rows(x), None
         self._fingerprints = fingerprints
         self.y = y
-        self.classes = names
+        self.classes = [str(c) for c in range(high + 1)] if names is None else names
         self.ids = torch.arange(len(x)) if ids is None else as_whole("ids", ids, len(x))
         if len(self.ids.unique()) != len(x):
             raise InputError(

@@ -17,7 +17,8 @@ def as_pixels(x: Array) -> Tensor:
     """Return images as (N, C, H, W) uint8, where the data lie; uint8 is shared, not copied.
 
     Args:
-        x: (N, C, H, W), or (N, H, W, C) with C up to 4; whole grey levels from 0 to 255 of any type, or fractions from
+        x: (N, C, H, W), or (N, H, W, C) with C up to 4, where no other
+            axis could be the channels; whole grey levels from 0 to 255 of any type, or fractions from
             0 to 1 of a floating-point type, which are rounded to levels.
 
     Raises:
@@ -28,7 +29,7 @@ def as_pixels(x: Array) -> Tensor:
     if given.ndim != 4 or given.numel() == 0:
         grey = "; for grey images, pass x[:, None]" if given.ndim == 3 else ""
         raise InputError(f"x: shape {shape}; images must be (N, C, H, W), at least one{grey}")
-    return _levels(_channels_first(given))
+    return _levels(_channels_first(given), getattr(x, "dtype", given.dtype))
 
 
 def as_whole(name: str, values: Array, count: int) -> Tensor:
@@ -85,9 +86,10 @@ def _tensor(name: str, values: Array) -> Tensor:
 
 def _channels_first(given: Tensor) -> Tensor:
     _, first, height, last = given.shape
-    if first <= CHANNELS or first < min(height, last):
+    either = first <= CHANNELS and last <= CHANNELS and first != last
+    if not either and (first <= CHANNELS or first < min(height, last)):
         return given
-    if last <= CHANNELS:
+    if not either and last <= CHANNELS:
         return given.permute(0, 3, 1, 2)
     raise InputError(
         f"x: shape {tuple(given.shape)}, in which any may be the channels; images must be (N, C, H, W): "
@@ -95,7 +97,7 @@ def _channels_first(given: Tensor) -> Tensor:
     )
 
 
-def _levels(given: Tensor) -> Tensor:
+def _levels(given: Tensor, dtype: Any) -> Tensor:
     if given.dtype == torch.uint8:
         return given
     if given.dtype == torch.bool:
@@ -106,6 +108,5 @@ def _levels(given: Tensor) -> Tensor:
     if low >= 0 and high <= 255 and (not given.is_floating_point() or bool((given == given.round()).all())):
         return given.to(torch.uint8)
     raise InputError(
-        f"x: {given.dtype} from {low:g} to {high:g}; images must be whole grey levels from 0 to 255, or fractions from "
-        "0 to 1"
+        f"x: {dtype} from {low:g} to {high:g}; images must be whole grey levels from 0 to 255, or fractions from 0 to 1"
     )

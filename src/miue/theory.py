@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import entr
 from torch import Tensor
 
+from miue.arrays import as_finite, real, whole
 from miue.errors import InputError
 from miue.statistics import (
     COVARIANCES,
@@ -81,7 +82,7 @@ def noise_bound(
     Raises:
         InputError: shapes that do not match, NaN or infinity, a class of one sample, noise_std not above 0.
     """
-    _check_noise(noise_std)
+    noise_std = _noise(noise_std)
     base = float(_class_part(labels, class_information))
     log_dets = [
         share * torch.log1p(eigenvalues(sigma) / noise_std**2).sum()
@@ -130,10 +131,10 @@ def sliced_noise_bound(
         InputError: as `noise_bound`; directions of another width, NaN, or not of length 1; class_information of
             another length.
     """
-    _check_noise(noise_std)
+    noise_std, features = _noise(noise_std), as_finite("features", features).cpu()
     covariances = class_covariances(features, labels, covariance="empirical")
-    phi = torch.as_tensor(directions).detach().to("cpu", torch.float64)
-    width = np.shape(features)[1] if np.ndim(features) == 2 else 1
+    phi = as_finite("directions", directions).cpu()
+    width = features.shape[1] if features.ndim == 2 else 1
     if phi.ndim != 2 or len(phi) == 0 or phi.shape[1] != width:
         raise InputError(f"directions: shape {tuple(phi.shape)}; pass (slices, {width}) for these features")
     if not ((phi.norm(dim=1) - 1).abs() <= UNIT).all():
@@ -169,8 +170,7 @@ def covariance_bound(
         InputError: as `noise_bound`; a singular covariance (a dead unit, or an empirical one with no more samples
             in a class than features), for which the bound says nothing.
     """
-    if not math.isfinite(conditional_entropy):
-        raise InputError(f"conditional_entropy: {conditional_entropy} is not finite; the bound then says nothing")
+    conditional_entropy = real("conditional_entropy", conditional_entropy, advice=", in nats")
     total = 0.0
     for share, sigma in class_covariances(features, labels, covariance=covariance):
         values = eigenvalues(sigma)
@@ -207,10 +207,8 @@ def fano_bound(mi: float, n_classes: int, prediction_entropy: float) -> float:
     Raises:
         InputError: a value out of range or not finite.
     """
-    if n_classes != int(n_classes) or n_classes < 2:
-        raise InputError(f"n_classes: {n_classes}; a prediction needs a whole number of classes, at least 2")
-    if not math.isfinite(mi):
-        raise InputError(f"mi: {mi} is not finite; give nats")
+    n_classes, mi = whole("n_classes", n_classes, 2), real("mi", mi, advice=", in nats")
+    prediction_entropy = real("prediction_entropy", prediction_entropy, advice=", in nats")
     largest, top = math.log(n_classes), 1 - 1 / n_classes
     if not -ROUNDING <= prediction_entropy <= largest + ROUNDING:
         raise InputError(
@@ -228,9 +226,8 @@ def fano_bound(mi: float, n_classes: int, prediction_entropy: float) -> float:
     return float(brentq(short_by, 0.0, top, xtol=1e-14))
 
 
-def _check_noise(noise_std: float) -> None:
-    if not (math.isfinite(noise_std) and noise_std > 0):
-        raise InputError(f"noise_std: {noise_std} must be a finite number above 0, in the units of the features")
+def _noise(noise_std: object) -> float:
+    return real("noise_std", noise_std, 0, " above 0, in the units of the features")
 
 
 def _class_part(
@@ -238,10 +235,10 @@ def _class_part(
 ) -> Tensor:
     """Return min{H(Y), information} in nats as float64: () without slices, else (slices,)."""
     at_most = entropy(labels)
-    given = torch.as_tensor(at_most if information is None else information).detach().to("cpu", torch.float64)
+    given = as_finite("class_information", at_most if information is None else information).cpu()
+    if information is not None and given.ndim == 0:
+        real("class_information", information, advice=", in nats, or None for H(Y)")  # a truth value is none
     if given.ndim and given.shape != (slices,):
         wanted = f"one number or ({slices},)" if slices else "one number"
         raise InputError(f"class_information: shape {tuple(given.shape)}; pass {wanted}")
-    if len(unusable := given[~given.isfinite()]):
-        raise InputError(f"class_information: {float(unusable[0])} is not finite; give nats, or None for H(Y)")
     return given.clamp(0, at_most).expand(slices) if slices else given.clamp(0, at_most)

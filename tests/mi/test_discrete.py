@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from miue.errors import InputError
-from miue.mi import mi_discrete, mi_ksg, mi_mixed, normalised_mi
+from miue.errors import DataWarning, InputError
+from miue.mi import discrete, mi_discrete, mi_ksg, mi_mixed, normalised_mi
 from miue.statistics import entropy
 
 RNG = np.random.default_rng(0)
@@ -40,6 +40,7 @@ def test_the_correction_takes_most_of_the_bias_away():
     assert plain == pytest.approx(81 / 1000, rel=0.1) and abs(corrected) < 0.01
 
 
+@pytest.mark.filterwarnings("ignore::miue.errors.DataWarning")
 @pytest.mark.parametrize("n", [4, 20, 600])
 def test_no_value_exceeds_an_entropy(n):
     u, v = U[:n], V[:n]
@@ -75,6 +76,36 @@ def test_mixed_is_right_where_ksg_is_not_meant():
     r = RNG.standard_normal((2, n))
     continuous = 0.8 * r[0] + 0.6 * r[1]
     assert mi_mixed(r[0], continuous).value == pytest.approx(mi_ksg(r[0], continuous).value, abs=1e-3)
+
+
+def test_mixed_reads_an_atom_within_a_continuous_part_low():
+    """Half of the pairs are (0, 0), the others normal with r = 0.8: log 2 + 0.51 / 2, read as the docstring says."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(5):
+        x = rng.standard_normal(2000)
+        pair = np.stack([x, 0.8 * x + 0.6 * rng.standard_normal(2000)])
+        found.append(mi_mixed(*np.where(rng.random(2000) < 0.5, 0, pair), subsamples=0).value)
+    truth = math.log(2) - 0.25 * math.log(1 - 0.64)
+    assert truth == pytest.approx(0.949, abs=1e-3) and np.mean(found) == pytest.approx(0.764, abs=0.04)
+
+
+def test_neighbours_of_what_repeats_are_not_searched_for(monkeypatch):
+    """Among many copies of a point a tree has to look at each of them: quadratic."""
+    searched = []
+    monkeypatch.setattr(
+        discrete, "kth_distance", lambda tree, points, k: searched.append(len(points)) or np.ones(len(points))
+    )
+    rest = np.arange(7.0)
+    mi_mixed(np.append(U, 10 + rest), np.append(V, rest - 10), subsamples=0)
+    assert searched == [7]
+
+
+def test_numbers_in_the_place_of_labels_are_told():
+    with pytest.warns(DataWarning, match="u, v: 600 of 600 pairs of labels occur once; .* mi_ksg") as told:
+        mi_discrete(RNG.random(600), RNG.random(600))
+    with pytest.warns(DataWarning, match="occur once") as told_too:
+        normalised_mi(RNG.random(600), U)
+    assert {w.filename for w in [*told, *told_too]} == {__file__}
 
 
 def test_mixed_plug_in_of_two_discrete_variables():

@@ -75,6 +75,31 @@ def test_coins_share_at_most_log_2_and_the_right_estimator_is_named():
         assert abs(mi_ross(coins[0], coins[1], **QUICK).value) < 0.02
 
 
+@pytest.mark.filterwarnings("ignore::miue.errors.DataWarning")
+def test_slices_that_tie_are_measured_by_the_estimator_that_the_warning_names():
+    x = RNG.integers(0, 2, (2000, 1))
+    with pytest.warns(DataWarning, match='mi_mixed ."mixed" in sliced_mi. is meant for discrete ones'):
+        sliced_mi(x, x, n_slices=4, **QUICK)
+    assert sliced_mi(x, x, "mixed", n_slices=4, **QUICK).value == pytest.approx(math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: mi_ksg(x, x, **QUICK),
+        lambda x: mi_ksg_joint(x[:, None], x[:, None], **QUICK),
+        lambda x: mi_neural(x, x, steps=1),
+        lambda x: mi_ross(x, x > 0, **QUICK),
+        lambda x: mi_kde(x + 1e9 * (x == 0), x, scale="values", bandwidth=1e-3, evaluation="exact", **QUICK),
+        lambda x: sliced_mi(x[:, None], x[:, None], n_slices=2, **QUICK),
+    ],
+)
+def test_a_warning_points_at_the_caller(call):
+    with pytest.warns(DataWarning) as told:
+        call(np.round(X, 1))
+    assert {warning.filename for warning in told} == {__file__}
+
+
 def test_noise_is_recorded_seeded_and_can_be_switched_off():
     x = np.round(X, 1)
     with pytest.warns(DataWarning):

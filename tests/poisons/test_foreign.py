@@ -74,7 +74,9 @@ def test_as_many_classes_as_pictures_must_be_told_apart(tmp_path):
     images = pictures(n=4, classes=4).subset(torch.tensor([3, 2, 1, 0]))
     noise = torch.arange(-2, 2, dtype=torch.int8)[:, None, None, None].expand(4, *images.shape).contiguous() * 2
     file = write(noise, tmp_path / "noise.pt")
-    with pytest.raises(InputError, match="4 rows may be classes or pictures, there are as many; say which with rows="):
+    with pytest.raises(
+        InputError, match="4 rows may be classes or pictures, there are as many; say which: rows classes or"
+    ):
         read(file, images)
     by_class = read(file, images, rows="classes").delta
     by_picture = read(file, images, rows="pictures", trust_order=True).delta
@@ -96,12 +98,18 @@ def test_noise_of_another_size_is_refused_with_both_shapes(images, tmp_path):
         read(file, images, trust_order=True)
 
 
+def test_a_shape_that_fits_in_the_other_layout_is_told_so(images, levels, tmp_path):
+    file = write(levels.permute(0, 2, 3, 1).contiguous(), tmp_path / "noise.pt")
+    with pytest.raises(InputError, match=r"\(48, 8, 8, 3\) as nchw does not fit .* are \(3, 8, 8\); it fits as nhwc"):
+        read(file, images, trust_order=True, layout="nchw")
+
+
 def test_a_shape_that_fits_both_layouts_is_refused(tmp_path):
     x = torch.randint(0, 256, (6, 3, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images = Images(x, torch.arange(6) % 2)
     noise = torch.randint(-8, 9, x.shape, dtype=torch.int8, generator=torch.Generator().manual_seed(1))
     file = write(noise, tmp_path / "noise.pt")
-    with pytest.raises(InputError, match=r"shape \(6, 3, 3, 3\) may be nchw or nhwc; say which with layout="):
+    with pytest.raises(InputError, match=r"shape \(6, 3, 3, 3\) may be nchw or nhwc; say which: layout nchw or nhwc"):
         read(file, images, trust_order=True)
     first, last = (read(file, images, trust_order=True, layout=layout).apply(images).x for layout in ("nchw", "nhwc"))
     assert torch.equal(first, (x.int() + noise).clamp(0, 255).to(torch.uint8))
@@ -179,7 +187,7 @@ def test_labels_may_lie_in_the_file_or_in_another_and_must_agree(images, levels,
 
 def test_one_array_of_several_is_chosen_by_name(images, levels, tmp_path):
     torch.save({"noise": levels, "other": -levels, "epoch": 3}, tmp_path / "noise.pt")
-    with pytest.raises(InputError, match="holds noise, other; exactly one besides labels is read, or the one named"):
+    with pytest.raises(InputError, match="holds noise, other; exactly one besides labels is read, or the one that key"):
         read(tmp_path / "noise.pt", images, trust_order=True)
     with pytest.raises(InputError, match="key: 'third' does not exist; choose one of noise, other"):
         read(tmp_path / "noise.pt", images, trust_order=True, key="third")

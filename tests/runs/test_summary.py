@@ -43,6 +43,14 @@ def test_a_page_of_before_is_known_by_entries_that_do_not_say_whether_they_are_t
     assert not summary.outdated({"metrics": {"speeds": []}})  # a page that measures no entries
 
 
+def test_the_command_of_a_page_of_before_does_not_read_its_records_which_would_be_refused(tmp_path):
+    made_with = {"parameters": {"records": "kept.jsonl", "seeds": [0, 1]}}
+    for now, told in (({}, False), ({"twin": "none", "victim_steps": 20}, True)):
+        record = made_with | {"metrics": {"entries": [{"method": "em"} | now]}}
+        command = summary.command(record, page(tmp_path, "seeds: list[int] = [0]"))
+        assert "-p seeds=0,1" in command and ("records=" in command) == told
+
+
 def test_victims_of_several_seeds_and_twins_are_counted_each():
     victims = [{"victim_seed": 0, "twin": "none"}, {"victim_seed": 1, "twin": "none"}]
     victims += [{"victim_seed": 0, "twin": "weights"}]

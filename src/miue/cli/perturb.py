@@ -1,7 +1,7 @@
 """Commands that perturb pictures, read perturbations made elsewhere, and train victims."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,19 +87,17 @@ def adopt(
     trust_order: Annotated[bool, typer.Option(help="Vouch for the order where nothing in FILE proves it.")] = False,
 ) -> None:
     """Turn a perturbation made elsewhere into a file that `miue train --poison` takes, its order checked."""
+    given: dict[str, Any] = {
+        "kind": kind,
+        "labels": labels,
+        "scale": scale,
+        "layout": layout,
+        "rows": rows,
+        "epsilon": epsilon,
+    }
+    foreign.check(file, **given)
     images, _ = load(data, root, n_train, None, size)
-    made = foreign.read(
-        file,
-        images,
-        kind=kind,
-        labels=labels,
-        key=key,
-        scale=scale,
-        layout=layout,
-        rows=rows,
-        epsilon=epsilon,
-        trust_order=trust_order,
-    )
+    made = foreign.read(file, images, key=key, trust_order=trust_order, **given)
     made.save(out)
     if epsilon is not None:
         typer.echo(f"budget: epsilon {in_levels(epsilon)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from miue import seeds
 from miue.arrays import whole
-from miue.errors import InputError, choose
+from miue.errors import InputError, choose, warn
 from miue.mi.estimate import Estimate, Rows, disjoint_blocks, measure, summarise
 from miue.mi.ksg import count_within, kth_distance
 from miue.statistics import entropy, label_information, label_pair
@@ -45,9 +45,19 @@ def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsample
 
     Raises:
         InputError: lengths that differ, labels that are missing or of several kinds, an unknown correction.
+
+    Warns:
+        DataWarning: most of the pairs occur once, as those of numbers do; the value is then near the smaller entropy,
+            whatever they share.
     """
     (first, _), (second, _) = label_pair(u, v)
     correct = choose("correction", correction, CORRECTIONS) == "miller-madow"
+    counts = torch.stack([first, second], dim=1).unique(dim=0, return_counts=True)[1]
+    if (once := int((counts == 1).sum())) > len(first) / 2:
+        warn(
+            f"u, v: {once} of {len(first)} pairs of labels occur once; counting needs labels that repeat, and mi_ksg "
+            "is meant for numbers"
+        )
     blocks = disjoint_blocks(len(first), subsamples, seeds.checked(seed))
     parts = [[_counted(first[block], second[block], correct)] for block in blocks]
     settings = {"correction": correction, "labels_u": len(first.unique()), "labels_v": len(second.unique())}
@@ -57,7 +67,7 @@ def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsample
 
 
 def normalised_mi(u: Rows, v: Rows, by: str = "sqrt", *, correction: str = "none") -> float:
-    """Return I(U;V) of two labels as a share of their entropies; uncorrected, in [0, 1].
+    """Return I(U;V) of two labels as a share of their entropies: in [0, 1], or a little below 0 where corrected.
 
     Args:
         u, v, correction: as in `mi_discrete`.
@@ -65,7 +75,11 @@ def normalised_mi(u: Rows, v: Rows, by: str = "sqrt", *, correction: str = "none
             decides the other, by "max" only if each decides the other.
 
     Raises:
-        InputError: as `mi_discrete`; an unknown `by`; labels of one class only, of which there is no share.
+        InputError: as `mi_discrete`; an unknown `by`; a mean of 0, of which there is no share: "min" and "sqrt" where
+            one label is of one class only, "max" and "mean" where both are.
+
+    Warns:
+        DataWarning: as `mi_discrete`.
     """
     mean = NORMS[choose("by", by, NORMS)]
     entropies = entropy(u), entropy(v)
@@ -82,10 +96,14 @@ def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples:
 
         psi(k) + log n - psi(n_x(i) + 1) - psi(n_y(i) + 1)
 
-    (Gao, Kannan, Oh and Viswanath, NeurIPS 2017, as in their code; their algorithm 1 has log(n_x + 1) with "at most
-    eps_i", which is low for small k). Where eps_i is 0 the point has a probability of its own, and it is the log ratio
-    of the three frequencies. So two discrete variables of which each pair occurs more than k times get their plug-in
-    value, which exceeds neither entropy.
+    (Gao, Kannan, Oh and Viswanath, NeurIPS 2017, whose released code has this formula for points with eps_i > 0; their
+    algorithm 1 has log(n_x + 1) with "at most eps_i"). Where eps_i is 0 the point has a probability of its own. That
+    code has psi of the three counts there, we take logarithms, so that two discrete variables of which each pair occurs
+    more than k times get their plug-in value, which exceeds neither entropy.
+
+    A point of probability in the midst of a continuous part is read low: where half of the pairs are (0, 0) and the
+    others normal with a correlation of 0.8, the truth is 0.949, and the mean of 10 draws is 0.764 with 2,000 samples
+    and 0.878 with 32,000.
 
     Args:
         x: (n,) or (slices, n) numbers.
@@ -127,9 +145,10 @@ def _counted(u: Tensor, v: Tensor, correct: bool) -> float:
 
 def _mixed(x: np.ndarray, y: np.ndarray, k: int) -> float:
     points = np.column_stack([x, y])
-    eps = kth_distance(cKDTree(points), points, k)
-    atom = eps == 0
-    local = np.where(atom, np.log(_copies(points)), digamma(k)) + math.log(len(points))
+    copies = _copies(points)
+    atom, eps = copies > k, np.zeros(len(points))  # the k nearest neighbours of an atom are its copies
+    eps[~atom] = kth_distance(cKDTree(points), points[~atom], k)
+    local = np.where(atom, np.log(copies), digamma(k)) + math.log(len(points))
     for side in (x, y):
         within = np.empty(len(side), dtype=int)
         within[np.argsort(side)] = count_within(side, eps)

@@ -1,14 +1,13 @@
 """Mutual information from Gaussian kernel densities, each point left out of its own estimate."""
 
 import math
-import warnings
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from miue.arrays import as_finite, whole
-from miue.errors import DataWarning, InputError, choose
+from miue.arrays import as_finite, real, whole
+from miue.errors import InputError, choose, warn
 from miue.mi.estimate import Estimate, Rows, measure
 from miue.mi.scaling import SCALES, scores
 
@@ -60,8 +59,8 @@ def mi_kde(
         DataWarning: 0.1 % of the points or more are out of reach of all others and pull the estimate down; ties.
     """
     x, y, max_bytes = as_finite("x", x), as_finite("y", y), whole("max_bytes", max_bytes, 1)
-    if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
-        raise InputError(f"bandwidth: {bandwidth} must be a finite number above 0, in standard deviations")
+    if bandwidth is not None:
+        bandwidth = real("bandwidth", bandwidth, 0, " above 0, in standard deviations")
     choose("scale", scale, SCALES)
     choose("evaluation", evaluation, ["grid", "exact"])
 
@@ -132,11 +131,7 @@ def _on_grid(axes: list[Tensor], h: float, max_bytes: int) -> Tensor:
     others = total - own
     far = others < math.exp(-(REACH**2) / 2)
     if (share := float(far.double().mean())) > FAR_WORTH_A_WARNING:
-        warnings.warn(
-            f"{share:.1%} of the points lie over {REACH:g} bandwidths from all others and pull kde down",
-            DataWarning,
-            stacklevel=6,
-        )
+        warn(f"{share:.1%} of the points lie over {REACH:g} bandwidths from all others and pull kde down")
     others = others.masked_fill(far, 1.0)
     log_density = others.log() - math.log(n - 1) - len(axes) * math.log(math.sqrt(2 * math.pi) * h)
     for s in far.any(dim=1).nonzero()[:, 0].cpu().tolist():

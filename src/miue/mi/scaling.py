@@ -1,14 +1,12 @@
 """One scale for all variables: standardised values or normal scores, with ties broken, seen and told."""
 
-import warnings
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from miue import seeds
 from miue.arrays import Array, as_finite
-from miue.errors import DataWarning, InputError, choose
+from miue.errors import InputError, choose, warn
 
 SCALES = ("values", "scores")
 NOISE = 1e-10  # standard deviations: above the rounding of float64, below that of float32
@@ -119,22 +117,20 @@ def warn_of_ties(estimator: str, *variables: Tensor, jointly: bool = False) -> N
     shares = [_share_tied(rows) for rows in variables]
     if max(shares) > TIES_WORTH_A_WARNING:
         discrete = sum(share > 1 - FEW for share in shares)
+        told = f"{max(shares):.0%} of the samples in a slice are tied; {estimator} expects continuous variables"
+        slices, *vectors = (variables[0].shape[0], *variables[0].shape[2:])
         if estimator == "ross":
             meant = "mi_discrete" if discrete else "mi_mixed"
+        elif slices > 1:
+            meant = 'mi_mixed ("mixed" in sliced_mi)'
         else:
             meant = ("mi_mixed", "mi_ross" if len(variables) == 2 else "mi_discrete", "mi_discrete")[discrete]
-        warnings.warn(
-            f"{max(shares):.0%} of the samples in a slice are tied; {estimator} expects continuous variables, and "
-            f"{meant} is meant for {'discrete' if discrete else 'partly discrete'} ones",
-            DataWarning,
-            stacklevel=4,
-        )
+        kind = "discrete" if discrete else "partly discrete"
+        warn(told if vectors else f"{told}, and {meant} is meant for {kind} ones")
     elif jointly and min(shares) > 0 and (tied := _tied_jointly(*variables)):
-        warnings.warn(
+        warn(
             f"{tied} samples equal another one in x and in y at once; {estimator} takes each such group for a point of "
-            "probability, which is shared in full: drop copies that are none",
-            DataWarning,
-            stacklevel=4,
+            "probability, which is shared in full: drop copies that are none"
         )
 
 

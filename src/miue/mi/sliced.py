@@ -12,6 +12,7 @@ from miue import seeds
 from miue.arrays import as_classes, whole
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES
+from miue.mi.discrete import mi_mixed
 from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
 from miue.mi.histogram import mi_histogram
 from miue.mi.kde import mi_kde
@@ -26,6 +27,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "histogram": mi_histogram,
     "kde": mi_kde,
     "ksg": mi_ksg,
+    "mixed": mi_mixed,
     **{name: partial(mi_neural, objective=name) for name in OBJECTIVES},
 }
 """Estimators for pairs of numbers: each takes x and y of shape (slices, n), `subsamples`, `seed` and its own options,

@@ -1,7 +1,6 @@
 """Arrays in other people's files: read without running what is in them, and turned into whole grey levels."""
 
 import math
-import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from miue import memory
-from miue.errors import DataWarning, InputError, choose
+from miue.errors import InputError, choose, warn
 from miue.images import Images, pieces
 
 FORMATS = (".npy", ".pt", ".pth", ".safetensors")
@@ -25,15 +24,20 @@ SCALES = ("auto", "fraction", "levels")
 LAYOUTS = ("auto", "nchw", "nhwc")
 
 
+def check_file(path: Path) -> None:
+    """Refuse a file that is not there, or whose ending is none of `FORMATS`."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: {path.suffix or 'no ending'} is not read; it must be one of {', '.join(FORMATS)}")
+
+
 def load(path: Path) -> dict[str, Tensor]:
     """Read all arrays of a file by name; a lone one has the name "". Nothing in the file is executed.
 
     They are mapped from the file. An .npy file may be larger than memory.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: {path.suffix or 'no ending'} is not read; it must be one of {', '.join(FORMATS)}")
+    check_file(path)
     found: Any
     try:
         if path.suffix.lower() == ".npy":
@@ -69,7 +73,7 @@ def pick(arrays: dict[str, Tensor], key: str | None, path: Path) -> tuple[Tensor
     candidates = [name for name in arrays if name not in LABELS]
     if len(candidates) != 1:
         listed = ", ".join(arrays) or "no array"
-        raise InputError(f"{path} holds {listed}; exactly one besides labels is read, or the one named by key=")
+        raise InputError(f"{path} holds {listed}; exactly one besides labels is read, or the one that key names")
     return arrays[candidates[0]], beside
 
 
@@ -81,12 +85,14 @@ def channels_first(values: Tensor, images: Images, layout: str, path: Path) -> T
     shapes = {"nchw": (channels, height, width), "nhwc": (height, width, channels)}
     fitting = [name for name, shape in shapes.items() if layout in ("auto", name) and tuple(values.shape[1:]) == shape]
     if not fitting:
+        other = [name for name, shape in shapes.items() if tuple(values.shape[1:]) == shape]
+        reason = f"it fits as {other[0]}" if other else "perturbations are never resized"
         raise InputError(
-            f"{path}: shape {tuple(values.shape)} does not fit the pictures of {images.name}, which are "
-            f"{tuple(images.shape)}; perturbations are never resized"
+            f"{path}: shape {tuple(values.shape)}{'' if layout == 'auto' else f' as {layout}'} does not fit the "
+            f"pictures of {images.name}, which are {tuple(images.shape)}; {reason}"
         )
     if len(fitting) > 1:
-        raise InputError(f"{path}: shape {tuple(values.shape)} may be nchw or nhwc; say which with layout=")
+        raise InputError(f"{path}: shape {tuple(values.shape)} may be nchw or nhwc; say which: layout nchw or nhwc")
     return values.permute(0, 3, 1, 2) if fitting == ["nhwc"] else values
 
 
@@ -123,11 +129,7 @@ def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Levels:
     if low < least or high > limit:
         raise InputError(f"{path}: values from {low:g} to {high:g}; {kind} as {scale} must lie in {least}..{limit}")
     if kind == "perturbation" and high > low >= 0:
-        warnings.warn(
-            f"{path}: no value is negative; half of the noise may have been lost when it was saved",
-            DataWarning,
-            stacklevel=3,
-        )
+        warn(f"{path}: no value is negative; half of the noise may have been lost when it was saved")
     factor = 255 if scale == "fraction" else 1
     return Levels(values, factor, math.ceil(factor * max(-low, high)))
 
@@ -149,7 +151,7 @@ def _detect_scale(values: Tensor, low: float, high: float, kind: str, path: Path
     elif values.dtype == torch.uint8 and kind == "perturbation" and high > 127:
         raise InputError(
             f"{path}: torch.uint8 up to {high}; negative levels seem to have wrapped around (-8 is kept as 248), or "
-            "say scale='levels'"
+            "say that its scale is levels"
         )
     elif not small:
         return "levels"
@@ -157,5 +159,5 @@ def _detect_scale(values: Tensor, low: float, high: float, kind: str, path: Path
         return "levels"  # refused later, for what it does
     raise InputError(
         f"{path}: {values.dtype} from {low:g} to {high:g} may be fractions of the pixel range or grey levels; say "
-        "which with scale="
+        "which: scale fraction or levels"
     )

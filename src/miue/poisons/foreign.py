@@ -17,7 +17,7 @@ from miue import memory
 from miue.errors import InputError, choose
 from miue.images import Images
 from miue.pgd import MAX_LEVELS, Budget, fit_to_pictures
-from miue.poisons.arrays import LABELS, LAYOUTS, SCALES, Levels, channels_first, load, pick, whole_levels
+from miue.poisons.arrays import LABELS, LAYOUTS, SCALES, Levels, channels_first, check_file, load, pick, whole_levels
 from miue.poisons.poison import Poison
 from miue.specs import parse_epsilon
 from miue.store import provenance
@@ -67,17 +67,7 @@ def read(
         DataWarning: no value is negative, as if half of the noise had been clipped away.
     """
     path = Path(path)
-    for name, value, known in (
-        ("kind", kind, KINDS),
-        ("scale", scale, SCALES),
-        ("layout", layout, LAYOUTS),
-        ("rows", rows, ROWS),
-    ):
-        choose(name, value, known)
-    budget = None if epsilon is None else Budget(parse_epsilon(epsilon))
-    if kind == "pictures" and budget is None:
-        raise InputError("epsilon: missing; perturbed pictures can only be told from other pictures by their budget")
-
+    budget = check(path, kind=kind, labels=labels, scale=scale, layout=layout, rows=rows, epsilon=epsilon)
     array, inside = pick(load(path), key, path)
     values = channels_first(array, images, layout, path)
     by_class = _is_by_class(len(values), images, rows, kind, path)
@@ -87,8 +77,8 @@ def read(
         _compare_labels(found, images, path)
     elif kind == "perturbation" and not by_class and not trust_order:
         raise InputError(
-            f"{path}: nothing proves that row i belongs to picture i; give the labels of the file (labels=), or "
-            "trust_order=True if you know it"
+            f"{path}: nothing proves that row i belongs to picture i; give the labels of the file, or say "
+            "that you trust the order if you know it"
         )
     delta, largest = _delta(levels, images, by_class, kind, budget, path)
     order = "pixels" if kind == "pictures" else "classes" if by_class else "labels" if found is not None else "trust"
@@ -109,6 +99,37 @@ def read(
     return Poison(delta, images.ids, images.fingerprints, record, str(path))
 
 
+def check(
+    path: Path,
+    *,
+    kind: str,
+    labels: Tensor | np.ndarray | str | Path | None,
+    scale: str,
+    layout: str,
+    rows: str,
+    epsilon: float | str | None,
+) -> Budget | None:
+    """Refuse what `read` would refuse whatever the pictures and the contents of the files; return the budget.
+
+    Raises:
+        InputError: no such file, an ending that is not read, an unknown word, or no budget where one is needed.
+    """
+    check_file(path)
+    if isinstance(labels, str | Path):
+        check_file(Path(labels))
+    for name, value, known in (
+        ("kind", kind, KINDS),
+        ("scale", scale, SCALES),
+        ("layout", layout, LAYOUTS),
+        ("rows", rows, ROWS),
+    ):
+        choose(name, value, known)
+    budget = None if epsilon is None else Budget(parse_epsilon(epsilon))
+    if kind == "pictures" and budget is None:
+        raise InputError("epsilon: missing; perturbed pictures can only be told from other pictures by their budget")
+    return budget
+
+
 def _is_by_class(count: int, images: Images, rows: str, kind: str, path: Path) -> bool:
     fitting = {"pictures": len(images)} | ({"classes": len(images.classes)} if kind == "perturbation" else {})
     found = [name for name, wanted in fitting.items() if rows in ("auto", name) and count == wanted]
@@ -118,7 +139,9 @@ def _is_by_class(count: int, images: Images, rows: str, kind: str, path: Path) -
             f"{kind} must have one row for each of the {' or '.join(fitting)}"
         )
     if len(found) > 1:
-        raise InputError(f"{path}: {count} rows may be classes or pictures, there are as many; say which with rows=")
+        raise InputError(
+            f"{path}: {count} rows may be classes or pictures, there are as many; say which: rows classes or pictures"
+        )
     return found == ["classes"]
 
 

@@ -98,12 +98,16 @@ def duration(seconds: float) -> str:
 def command(record: Mapping[str, Any], page: Path) -> str:
     """Write the command line that runs the experiment again: the parameters that differ from their defaults.
 
+    The file of records of an outdated page is left out: its entries are refused beside new ones.
+
     Args:
         record: of a published page.
         page: its notebook, whose own parameters cell holds the defaults of its time.
     """
     defaults = _defaults(page)
     changed = {k: v for k, v in record.get("parameters", {}).items() if k not in defaults or defaults[k] != v}
+    if outdated(record):
+        changed.pop("records", None)
     lines = [f"miue run {Path(record.get('template', page.stem)).stem}"]
     lines += [f"-p {shlex.quote(f'{name}={_written(value)}')}" for name, value in changed.items()]
     return " \\\n    ".join(lines)
