@@ -12,7 +12,7 @@ SCALES = ("values", "scores")
 NOISE = 1e-10  # standard deviations: above the rounding of float64, below that of float32
 CONSTANT = 1e-12  # a range below this part of the values is rounding, as in projections of constant columns
 ROUNDING = 1e-9  # gaps between neighbours below this part of their values may be rounding, those above are not
-LOST_AT_MOST = 0.01  # share of the samples that one scale may push together
+LOST_AT_MOST = 0.1  # share of the samples that one scale may push together
 TIES_WORTH_A_WARNING = 0.01  # float32 data of 50,000 points tie by chance in 0.3 % of the points
 FEW = 0.1  # distinct values as a share of the samples, from which on a variable counts as discrete
 
@@ -47,8 +47,8 @@ def scaled(name: str, rows: Tensor, scale: str = "values") -> Tensor:
     distances in y need a common scale.
 
     Raises:
-        InputError: the scale is unknown, or is "values" and more than 1 % of the samples, though they differ, come
-            closer than 1e-10 to their neighbours, since few values are larger than all others by many powers of ten.
+        InputError: the scale is unknown, or is "values" and more than 10 % of the samples, though they differ, come
+            closer than 1e-10 to their neighbours, as where few values are larger than all others by many powers of ten.
     """
     if choose("scale", scale, SCALES) == "scores":
         return scores(rows.mT).mT if rows.ndim == 3 else scores(rows)
@@ -58,9 +58,9 @@ def scaled(name: str, rows: Tensor, scale: str = "values") -> Tensor:
     if (lost > LOST_AT_MOST).any():
         which = (lost > LOST_AT_MOST).nonzero()[0].cpu().tolist()
         raise InputError(
-            f"{name}: {_variable(which)} spreads over so many powers of ten that {float(lost[*which]):.0%} of the "
-            f'samples lie within {NOISE:g} standard deviations of another; choose scale="scores" where there is a '
-            "scale to choose, or take logarithms"
+            f"{name}: {float(lost[*which]):.0%} of the samples of {_variable(which)} differ from another by less than "
+            f"{NOISE:g} standard deviations, as values do that spread over many powers of ten; choose "
+            'scale="scores" where there is a scale to choose, or take logarithms'
         )
     return standardised(rows, dim=1)
 
