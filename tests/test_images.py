@@ -250,7 +250,7 @@ def test_values_that_are_no_levels_are_told_with_the_type_that_was_given():
         Images(np.array([0, 300], np.uint16).repeat(64).reshape(2, 1, 8, 8), [0, 1])
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 3), (3, 4, 4), (1, 8, 3)])
+@pytest.mark.parametrize("shape", [(4, 4, 3), (3, 4, 4)])
 def test_pictures_of_which_either_end_may_be_the_channels_are_refused(shape):
     with pytest.raises(InputError, match="in which any may be the channels"):
         Images(np.zeros((2, *shape), np.uint8), [0, 1])

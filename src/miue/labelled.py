@@ -86,7 +86,7 @@ def _tensor(name: str, values: Array) -> Tensor:
 
 def _channels_first(given: Tensor) -> Tensor:
     _, first, height, last = given.shape
-    either = first <= CHANNELS and last <= CHANNELS and first != last
+    either = 3 <= first <= CHANNELS and height >= 3 and 3 <= last <= CHANNELS and first != last
     if not either and (first <= CHANNELS or first < min(height, last)):
         return given
     if not either and last <= CHANNELS:

@@ -10,7 +10,7 @@ from miue.poisons.base import source_network
 from miue.poisons.mine import Mine
 
 TRAINED = {"batch": 12, "lr": 0.05, "sweep_batch": 24, "steps": 20, "step": 3 / 255}
-SETTINGS = {"tap": TRAINED | {"epochs": 3}, "em": TRAINED | {"epochs": 1, "batches_per_epoch": 12}}
+SETTINGS = {"tap": TRAINED | {"epochs": 3}, "em": TRAINED | {"epochs": 1, "batch": 4, "batches_per_epoch": 12}}
 
 
 @pytest.fixture(scope="module")

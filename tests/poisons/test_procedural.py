@@ -194,7 +194,7 @@ def test_ops_gives_classes_that_look_alike_different_shortcuts():
 
 @pytest.mark.parametrize(("classes", "channels"), [(100, 1), (4, 4)])
 def test_ops_does_not_fail_where_pairs_run_out_or_classes_are_empty(classes, channels):
-    x = torch.randint(0, 256, (120, channels, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = torch.randint(0, 256, (120, channels, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     result = made(ops, Images(x, torch.arange(120) % classes, [str(c) for c in range(classes + 2)]))
     assert len(result.notes["pixels"]) == classes and ((result.delta != 0).any(1).flatten(1).sum(1) <= 1).all()
 
