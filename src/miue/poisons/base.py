@@ -135,8 +135,9 @@ def on_outputs(network: nn.Module, objective: Objective, number: str = "float32"
     """Turn an objective on a network's outputs into a loss on pictures, with the network as it stands now.
 
     The network computes in `number`, one of `PRECISIONS`; for float16 the loss is scaled, for only the signs of its
-    gradients count. Methods ask for float32 whatever the victims use: made in bfloat16, source network and gradients,
-    the quick MI-UE perturbation of Digits-M left its victim 40 % instead of 17 % (one run each).
+    gradients count. The presets ask for float32: made in bfloat16, surrogate and gradients, the quick MI-UE
+    perturbation of Digits-M left its victim 40 % instead of 17 %. That was one run each, with a twin of the surrogate
+    for a victim; `benchmarks/rounding.py` is there to settle it with strangers.
     """
     fixed = fuse(network.eval())  # a copy with batch norm folded into the convolutions, a fifth faster
 

@@ -78,7 +78,7 @@ class MIUE(Options):
         return self.source.epochs * (trained + self.steps * max(self.eot, 1))
 
 
-# float32 throughout: trained in bfloat16, the source left the quick loss at 0.3 instead of 0.16 (one run each).
+# float32 throughout; see `miue.poisons.base.on_outputs` for what little is known of bfloat16.
 _SOURCE = train.Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4, precision="float32")
 _QUICK = MIUE(source=_SOURCE, steps=5, step=0.8 / 255, last_step=0.8 / 255, sweep_batch=256)
 
