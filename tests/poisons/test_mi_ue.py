@@ -104,15 +104,3 @@ def test_passes_count_the_draws_and_the_attack(change, passes):
 def test_a_loss_without_a_term_is_refused():
     with pytest.raises(InputError, match="zeta: 0, without the similarity term; one term of the loss must remain"):
         options("mi_ue", "quick", zeta=0, similarity=False)
-
-
-@pytest.mark.slow
-def test_quick_makes_digits_unlearnable():
-    """The promise of the quick preset: from about 90 % to under 25 %."""
-    import miue
-    from miue.train import accuracy, fit
-
-    train, test = miue.load("digits_m")
-    clean = accuracy(fit(train, "small_resnet", "quick"), test)
-    mi_ue = accuracy(fit(generate("mi_ue", train, preset="quick").apply(train), "small_resnet", "quick"), test)
-    assert clean > 0.85 and mi_ue < 0.25

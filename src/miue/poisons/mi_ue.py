@@ -6,7 +6,7 @@ out either term of the loss, average it over flips and crops, or train the sourc
 
 What the presets bring, with small_resnet as source and victim on two cores of an AMD EPYC:
 
-- quick: Digits-M, 3,000 pictures: victim 13 % where the clean one has 89 %; 96 s (one seed).
+- quick: Digits-M, 3,000 pictures: victim 12 % where the clean one has 86 % (one seed, victims that are strangers).
 - laptop: CIFAR-10 (JPEG-75 copy), 4,000 pictures: victim 14 to 26 % where the clean one has 60 %; about 430 s
   (three seeds).
 - paper: the published schedule, for ResNet-18 and 50,000 pictures on a GPU; the paper reports 9.95 % and 3.6 hours.
