@@ -5,7 +5,7 @@ few training batches of a source network on the perturbed pictures, then sign-gr
 over all of them, until the perturbed pictures are all but fitted. With `scope="class"` the pictures of a class share
 one delta, which takes one step on each batch.
 
-What the presets bring, with small_resnet as source and victim on two cores of an AMD EPYC:
+What the presets bring, with small_resnet as source and victim (times on two cores of an AMD EPYC):
 
 - quick: Digits-M, 3,000 pictures, `passes=60`: victim 16 % where the clean one has 86 % (one seed, victims that are
   strangers); 52 passes were made.
@@ -16,7 +16,8 @@ What the presets bring, with small_resnet as source and victim on two cores of a
 
 Ours rather than published: the rounds end after a number of them, 100 in the paper preset, where the published ones go
 on until the accuracy is reached; the batches of a pgd pass are class-balanced, 512 pictures in the paper preset; and
-quick takes 10 steps in a pass instead of 20."""
+quick takes 10 steps in a pass instead of 20.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -4,7 +4,7 @@ Zhu, Miao, Dong & Gao, ICLR 2026 (arXiv 2603.03725): train a source network on t
 epoch, sweep once over the data with sign-gradient descent on the MI-UE loss of the network's features. Options leave
 out either term of the loss, average it over flips and crops, or train the source network adversarially.
 
-What the presets bring, with small_resnet as source and victim on two cores of an AMD EPYC:
+What the presets bring, with small_resnet as source and victim (times on two cores of an AMD EPYC):
 
 - quick: Digits-M, 3,000 pictures: victim 12 % where the clean one has 86 % (one seed, victims that are strangers).
 - laptop: CIFAR-10 (JPEG-75 copy), 4,000 pictures: victim 14 to 26 % where the clean one has 60 %; about 430 s
