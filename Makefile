@@ -42,7 +42,7 @@ book: env
 	$(BIN)/miue book
 
 check: env
-	$(BIN)/python -m miue.page_check _build/html
+	$(BIN)/python -m miue.publishing.page_check _build/html
 
 clean:
 	rm -rf _build book/results/default.ipynb book/results/default.json

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from miue.losses import mi_ue_loss
 from miue.models import build, forward
 from miue.pgd import Budget, pgd
-from miue.store import device_name
-from miue.train import default_device
+from miue.storage.provenance import device_name
+from miue.training.loop import default_device
 
 
 def seconds(call, at_least):
@@ -42,8 +42,8 @@ def pgd_row(name, batch, size, steps, device, top, at_least):
     y = torch.arange(batch, device=device) % 10
     delta = torch.zeros(x.shape, dtype=torch.int8, device=device)
 
-    def objective(pictures, labels):
-        return mi_ue_loss(forward(network, pictures)[1], labels)
+    def objective(images, labels):
+        return mi_ue_loss(forward(network, images)[1], labels)
 
     def run(count):
         pgd(objective, x, y, delta, budget=Budget(8 / 255), step=0.8 / 255, steps=count)
@@ -97,7 +97,7 @@ def main():
     parser.add_argument("--steps", type=int, default=2, help="steps in a timed call")
     parser.add_argument("--seconds", type=float, default=2.0, help="least time to repeat each call for")
     parser.add_argument(
-        "--batch", type=int, default=256, help="pictures in a batch of small_resnet (resnet18: a quarter)"
+        "--batch", type=int, default=256, help="images in a batch of small_resnet (resnet18: a quarter)"
     )
     given = parser.parse_args()
     device = torch.device(given.device)

@@ -16,9 +16,12 @@ import typer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from miue import data, poisons, train
-from miue.poisons import base, mi_ue
+from miue import poisons
+from miue.data import loading
+from miue.poisons import base
+from miue.poisons.methods import mi_ue
 from miue.precision import LOSS_SCALE
+from miue.training import loop
 
 LAYERS = (torch.conv2d, F.conv2d, F.linear)
 DTYPES = {"bfloat16": (torch.bfloat16, 1.0), "float16": (torch.float16, LOSS_SCALE)}
@@ -98,13 +101,13 @@ def main(
     n_train: Annotated[int, typer.Option(help="Images of Digits-M.")] = 3000,
 ) -> None:
     """Print the last loss of each perturbation, and the clean test accuracy of its victims."""
-    images, test = data.load("digits_m", n_train=n_train)
+    images, test = loading.load("digits_m", n_train=n_train)
     for seed in seeds:
         with rounding(where, number):
-            poison = poisons.generate("mi_ue", images, model=model, preset=preset, seed=seed)
+            poison = poisons.perturb(images, "mi_ue", surrogate=model, preset=preset, seed=seed, cache=False)
         shown, last = poison.apply(images), poison.record["notes"]["epochs"][-1]
-        trained = [train.fit(shown, model, "quick", seed=1000 * victim + seed) for victim in range(1, victims + 1)]
-        reached = ", ".join(f"{train.accuracy(network, test):.3f}" for network in trained)
+        trained = [loop.fit(shown, model, "quick", seed=1000 * victim + seed) for victim in range(1, victims + 1)]
+        reached = ", ".join(f"{loop.accuracy(network, test):.3f}" for network in trained)
         print(f"{number} {where}, seed {seed}: similarity {last['similarity']:.3f}, victims {reached}", flush=True)
 
 

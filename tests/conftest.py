@@ -1,4 +1,4 @@
-"""Shared by all tests: a cache of their own, a handful of pictures, a folder of them."""
+"""Shared by all tests: a cache of their own, a handful of images, a folder of them."""
 
 import sys
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import pictures
+from samples import some_images
 
-from miue import cli, train
+from miue import cli
+from miue.training import loop
 
 
 @pytest.fixture(autouse=True)
@@ -20,12 +21,12 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def images():
-    return pictures()
+    return some_images()
 
 
 @pytest.fixture
-def picture_folder(tmp_path):
-    """PATH with train and val of two classes, pictures of different sizes and modes."""
+def image_folder(tmp_path):
+    """PATH with train and val of two classes, images of different sizes and modes."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 6), ("val", 3)):
         for name in ("cats", "dogs"):
@@ -60,7 +61,7 @@ def gpu(monkeypatch):
     import pretend  # registers a device with PyTorch, which only these tests need
 
     monkeypatch.setattr(torch, "Generator", pretend.Generator)
-    asked = train.default_device
+    asked = loop.default_device
     for module in [module for module in sys.modules.values() if getattr(module, "default_device", None) is asked]:
         monkeypatch.setattr(module, "default_device", lambda: pretend.DEVICE)
     with pretend.running() as traffic:

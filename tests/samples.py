@@ -1,4 +1,4 @@
-"""Pictures small enough to train on in a blink, and what every notebook in MyST Markdown begins with."""
+"""Images small enough to train on in a blink, and what every notebook in MyST Markdown begins with."""
 
 import torch
 
@@ -18,8 +18,8 @@ kernelspec:
 """
 
 
-def pictures(n=48, classes=4, channels=3, size=8, seed=0):
-    """Noise pictures with labels in turn; `size` 8 keeps a training epoch at milliseconds."""
+def some_images(n=48, classes=4, channels=3, size=8, seed=0):
+    """Noise images with labels in turn; `size` 8 keeps a training epoch at milliseconds."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
     return Images(x, torch.arange(n) % classes, [f"class {c}" for c in range(classes)], name="noise")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from miue.arrays import as_classes, as_finite, as_labels, real, whole
+from miue.data.arrays import as_classes, as_finite, as_labels, real, whole
 from miue.errors import InputError
 
 WHOLE = np.arange(1, 13).reshape(6, 2) % 7

@@ -1,6 +1,6 @@
 import torch
 
-from miue.augment import flip_crop
+from miue.training.augment import flip_crop
 
 
 def draw(x, seed=0, **settings):
@@ -12,12 +12,12 @@ def test_nothing_asked_nothing_done():
     assert draw(x, padding=0, flip=False) is x
 
 
-def test_every_picture_is_one_of_its_crops_or_mirrors():
+def test_every_image_is_one_of_its_crops_or_mirrors():
     x = torch.arange(1, 10, dtype=torch.uint8).reshape(1, 1, 3, 3).repeat(200, 1, 1, 1)
     padded = torch.nn.functional.pad(x[0], (1, 1, 1, 1))
     crops = [padded[:, r : r + 3, c : c + 3] for r in range(3) for c in range(3)]
     expected = {crop.numpy().tobytes() for crop in crops} | {crop.flip(2).numpy().tobytes() for crop in crops}
-    found = {picture.contiguous().numpy().tobytes() for picture in draw(x, padding=1, flip=True)}
+    found = {image.contiguous().numpy().tobytes() for image in draw(x, padding=1, flip=True)}
     assert found == expected
 
 

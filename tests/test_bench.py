@@ -2,9 +2,10 @@ from dataclasses import asdict
 
 import pytest
 
-from miue import bench, store
 from miue.errors import InputError
-from miue.files import cache_dir
+from miue.experiments import bench
+from miue.storage import files, provenance
+from miue.storage.files import cache_dir
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def short(monkeypatch):
 def test_a_speed_is_measured_once_for_all_that_determines_it(capsys):
     first = bench.measure("linear", size=8, n_classes=3)
     assert min(first.training, first.attack, first.testing) > 0
-    assert first.batch <= 128 and first.device == store.device_name()
+    assert first.batch <= 128 and first.device == provenance.device_name()
     assert bench.measure("linear", size=8, n_classes=3) == first
     assert capsys.readouterr().err.count("measuring") == 1
     for change in ({"size": 16}, {"n_classes": 4}, {"channels": 1}, {"batch": 64}, {"precision": "bfloat16"}):
@@ -28,7 +29,7 @@ def test_a_damaged_speed_is_measured_again():
     bench.measure("linear", size=8)
     (file,) = (cache_dir() / "bench").glob("*.json")
     file.write_text(file.read_text()[:20])
-    assert asdict(bench.measure("linear", size=8)) == store.read_json(file)
+    assert asdict(bench.measure("linear", size=8)) == files.read_json(file)
 
 
 def test_a_batch_that_takes_long_is_measured_in_part():

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from miue import checkpoint, tensors
-from miue.checkpoint import Checkpoint
+from miue.storage import checkpoint, tensors
+from miue.storage.checkpoint import Checkpoint
 
 
 def walk(folder, steps=6, stop=None):

@@ -14,8 +14,8 @@ from miue import cli
 from miue.poisons import Poison, foreign
 
 
-def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
-    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+def test_perturb_train_and_measure(miue, image_folder, tmp_path):
+    data = ["--data", f"folder:{image_folder}", "--size", 16]
     file = tmp_path / "out" / "delta.safetensors"
     code, out, _ = miue("poison", "--method", "random", *data, "--epsilon", "0.019", "--out", file)
     assert code == 0
@@ -34,8 +34,8 @@ def test_perturb_train_and_measure(miue, picture_folder, tmp_path):
     assert json.loads((tmp_path / "m.json").read_text())["mutual_information"]["mi"]["unit"] == "nats"
 
 
-def test_a_defense_a_part_and_a_method_without_a_budget(miue, picture_folder, tmp_path):
-    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+def test_a_defense_a_part_and_a_method_without_a_budget(miue, image_folder, tmp_path):
+    data = ["--data", f"folder:{image_folder}", "--size", 16]
     file = tmp_path / "ops.safetensors"
     code, out, _ = miue("poison", "--method", "ops", *data, "--out", file)
     assert code == 0 and "ops keeps none" in out
@@ -49,8 +49,8 @@ def test_a_defense_a_part_and_a_method_without_a_budget(miue, picture_folder, tm
     assert code == 2 and "class: 'fish' does not exist; choose one of cats, dogs" in err
 
 
-def test_a_perturbation_made_elsewhere_is_adopted(miue, picture_folder, tmp_path):
-    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+def test_a_perturbation_made_elsewhere_is_adopted(miue, image_folder, tmp_path):
+    data = ["--data", f"folder:{image_folder}", "--size", 16]
     noise = np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.int8)
     np.save(tmp_path / "noise.npy", noise)
     words = ["--out", tmp_path / "own.safetensors", "--epsilon", "0.02"]
@@ -103,15 +103,15 @@ def test_bad_input_is_one_line_and_code_2(miue, words, message, monkeypatch, tmp
     assert not list(tmp_path.glob("x*"))
 
 
-def test_a_perturbation_of_other_pictures_never_becomes_clean_training(miue, picture_folder, tmp_path):
+def test_a_perturbation_of_other_images_never_becomes_clean_training(miue, image_folder, tmp_path):
     file = tmp_path / "delta.safetensors"
-    miue("poison", "--method", "random", "--data", f"folder:{picture_folder}", "--size", 16, "--out", file)
-    code, _, err = miue("train", "--data", f"folder:{picture_folder}", "--size", 24, "--poison", file)
+    miue("poison", "--method", "random", "--data", f"folder:{image_folder}", "--size", 16, "--out", file)
+    code, _, err = miue("train", "--data", f"folder:{image_folder}", "--size", 24, "--poison", file)
     assert code == 2 and "delta.safetensors was made for other images" in err
 
 
-def test_failures_while_running_are_code_1(miue, picture_folder, tmp_path):
-    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+def test_failures_while_running_are_code_1(miue, image_folder, tmp_path):
+    data = ["--data", f"folder:{image_folder}", "--size", 16]
     code, _, err = miue("train", *data, "--set", "lr=1e9", "--set", "epochs=8", "--set", "schedule=constant")
     assert code == 1 and "training diverged" in err
 
@@ -155,8 +155,8 @@ def test_what_a_perturbation_file_can_be_told_about_is_told_by_options():
     assert [name for name in arguments if f"--{name.replace('_', '-')}" not in told] == []
 
 
-def test_float_levels_are_adopted_from_the_shell(miue, picture_folder, tmp_path):
-    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "own.safetensors"]
+def test_float_levels_are_adopted_from_the_shell(miue, image_folder, tmp_path):
+    data = ["--data", f"folder:{image_folder}", "--size", 16, "--out", tmp_path / "own.safetensors"]
     np.save(tmp_path / "noise.npy", np.random.default_rng(0).integers(-4, 5, (2, 16, 16, 3)).astype(np.float32))
     code, _, err = miue("adopt", tmp_path / "noise.npy", *data)
     assert code == 2 and "say which: scale fraction or levels" in err
@@ -173,13 +173,13 @@ def test_float_levels_are_adopted_from_the_shell(miue, picture_folder, tmp_path)
         (["noise.npy", "--layout", "chw"], "layout: 'chw' does not exist"),
         (["noise.npy", "--rows", "all"], "rows: 'all' does not exist"),
         (["noise.npy", "--epsilon", "0"], "epsilon: 0.0; it must be"),
-        (["noise.npy", "--kind", "pictures"], "epsilon: missing"),
+        (["noise.npy", "--kind", "images"], "epsilon: missing"),
         (["noise.npy", "--labels", "none.npy"], "none.npy does not exist"),
         (["none.npy"], "none.npy does not exist"),
         (["noise.txt"], "noise.txt: .txt is not read"),
     ],
 )
-def test_what_cannot_be_adopted_is_refused_before_pictures_are_loaded(miue, tmp_path, monkeypatch, words, message):
+def test_what_cannot_be_adopted_is_refused_before_images_are_loaded(miue, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     for file in ("noise.npy", "noise.txt"):
         (tmp_path / file).touch()
@@ -187,10 +187,10 @@ def test_what_cannot_be_adopted_is_refused_before_pictures_are_loaded(miue, tmp_
     assert code == 2 and message in err and "data:" not in out
 
 
-def test_a_class_that_is_too_small_costs_its_part_and_not_the_measurement(miue, picture_folder, tmp_path):
-    for file in sorted((picture_folder / "train" / "cats").iterdir())[3:]:
+def test_a_class_that_is_too_small_costs_its_part_and_not_the_measurement(miue, image_folder, tmp_path):
+    for file in sorted((image_folder / "train" / "cats").iterdir())[3:]:
         file.unlink()
-    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--set", "epochs=1", "--set", "batch=4"]
+    data = ["--data", f"folder:{image_folder}", "--size", 16, "--set", "epochs=1", "--set", "batch=4"]
     code, out, _ = miue("mi", *data, "--model", "linear", "--n-slices", 4, "--out", tmp_path / "m.json")
     assert code == 0 and "ceiling" in out and "given_class   left out: within class number 0" in out
     record = json.loads((tmp_path / "m.json").read_text())
@@ -198,16 +198,16 @@ def test_a_class_that_is_too_small_costs_its_part_and_not_the_measurement(miue, 
     assert "too few" in record["left_out"]["given_class"]
 
 
-def test_a_seed_of_any_size_is_one(miue, picture_folder, tmp_path):
-    data = ["--data", f"folder:{picture_folder}", "--size", 16, "--out", tmp_path / "x.safetensors"]
+def test_a_seed_of_any_size_is_one(miue, image_folder, tmp_path):
+    data = ["--data", f"folder:{image_folder}", "--size", 16, "--out", tmp_path / "x.safetensors"]
     code, _, err = miue("poison", "--method", "random", *data, "--seed", 2**64)
     assert code == 0, err
 
 
 def test_an_unwritable_file_is_refused_before_anything_is_made(miue, tmp_path, monkeypatch):
-    monkeypatch.setattr("miue.data.load", lambda *args: pytest.fail("it was begun"))
+    monkeypatch.setattr("miue.data.loading.load", lambda *args: pytest.fail("it was begun"))
     monkeypatch.setattr("miue.mi.acceptance.check", lambda *args, **options: pytest.fail("it was begun"))
-    monkeypatch.setattr("miue.bench.table", lambda *args, **options: pytest.fail("it was begun"))
+    monkeypatch.setattr("miue.experiments.bench.table", lambda *args, **options: pytest.fail("it was begun"))
     (tmp_path / "taken").write_text("a file")
     for words in (["poison"], ["adopt", "x.npy"], ["train"], ["mi"], ["mi", "check", "ksg"], ["bench"]):
         for out, message in ((tmp_path, "it is a folder"), (tmp_path / "taken" / "x", "taken is a file and no folder")):

@@ -15,9 +15,9 @@ from PIL import Image
 from torchvision import datasets
 
 import miue
-from miue import archives, data, decoding, digits_m
+from miue.data import archives, decoding, digits_m, loading
 from miue.errors import InputError
-from miue.files import cache_dir
+from miue.storage.files import cache_dir
 
 DIGITS_TRAIN = "94571a0ce953de5b3ddaeebe3bf7cd5f"
 DIGITS_TEST = "8d7388798c50902b3fe8b23135f58561"
@@ -50,9 +50,9 @@ def test_digits_m_is_digit_minus_photograph(monkeypatch):
     def centred(images):
         """The digit cut out of its shifted place."""
         cut = set()
-        for picture in images.x[:, 0]:
-            rows, columns = picture.nonzero(as_tuple=True)
-            cut.add(picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].numpy().tobytes())
+        for image in images.x[:, 0]:
+            rows, columns = image.nonzero(as_tuple=True)
+            cut.add(image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].numpy().tobytes())
         return cut
 
     assert not centred(train) & centred(test)
@@ -67,25 +67,25 @@ def test_train_and_test_patches_come_from_different_parts(monkeypatch):
     assert (train.x[corner] == 0).all() and (test.x[corner] == 200).all()
 
 
-def test_another_seed_draws_other_pictures():
+def test_another_seed_draws_other_images():
     assert miue.load("digits_m", n_train=50, n_test=10, seed=1)[0].content_hash != (
         miue.load("digits_m", n_train=50, n_test=10, seed=0)[0].content_hash
     )
 
 
-def test_folders_are_decoded_once_and_mapped(picture_folder, monkeypatch):
-    train, test = miue.load(f"folder:{picture_folder}", size=16)
+def test_folders_are_decoded_once_and_mapped(image_folder, monkeypatch):
+    train, test = miue.load(f"folder:{image_folder}", size=16)
     assert (len(train), len(test), train.shape, train.classes) == (12, 6, (3, 16, 16), ["cats", "dogs"])
-    monkeypatch.setattr(decoding, "_picture", None)  # a second decoding would call it
-    again, _ = miue.load(f"folder:{picture_folder}", size=16)
+    monkeypatch.setattr(decoding, "_image", None)  # a second decoding would call it
+    again, _ = miue.load(f"folder:{image_folder}", size=16)
     assert again.content_hash == train.content_hash
     assert torch.equal(again.ids, train.ids)
 
 
-def test_a_changed_picture_is_decoded_again(picture_folder):
-    before, _ = miue.load(f"folder:{picture_folder}", size=16)
-    Image.new("RGB", (40, 40), "red").save(picture_folder / "train" / "cats" / "0.png")
-    after, _ = miue.load(f"folder:{picture_folder}", size=16)
+def test_a_changed_image_is_decoded_again(image_folder):
+    before, _ = miue.load(f"folder:{image_folder}", size=16)
+    Image.new("RGB", (40, 40), "red").save(image_folder / "train" / "cats" / "0.png")
+    after, _ = miue.load(f"folder:{image_folder}", size=16)
     assert (before.fingerprints != after.fingerprints).sum() == 1
 
 
@@ -107,20 +107,20 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("harm", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_pictures_in_the_cache_are_decoded_anew(picture_folder, harm, capsys):
-    before, _ = miue.load(f"folder:{picture_folder}", size=16)
+def test_damaged_images_in_the_cache_are_decoded_anew(image_folder, harm, capsys):
+    before, _ = miue.load(f"folder:{image_folder}", size=16)
     hashed, pixels = before.content_hash, before.x.clone()
-    prints = next(file for file in (cache_dir() / "pictures").glob("*.fingerprints.npy") if len(np.load(file)) == 12)
+    prints = next(file for file in (cache_dir() / "images").glob("*.fingerprints.npy") if len(np.load(file)) == 12)
     harm(prints.with_name(prints.name.replace(".fingerprints", "")), prints)
     capsys.readouterr()
-    again, _ = miue.load(f"folder:{picture_folder}", size=16)
+    again, _ = miue.load(f"folder:{image_folder}", size=16)
     assert again.content_hash == hashed and torch.equal(again.x, pixels)
-    assert "the decoded pictures in the cache are damaged; they are decoded anew" in capsys.readouterr().err
-    miue.load(f"folder:{picture_folder}", size=16)
+    assert "the decoded images in the cache are damaged; they are decoded anew" in capsys.readouterr().err
+    miue.load(f"folder:{image_folder}", size=16)
     assert "damaged" not in capsys.readouterr().err
 
 
-def test_damage_that_stays_is_reported(picture_folder, monkeypatch):
+def test_damage_that_stays_is_reported(image_folder, monkeypatch):
     decode = decoding._decode
 
     def failing(files, labels, shape, target, name):
@@ -129,25 +129,25 @@ def test_damage_that_stays_is_reported(picture_folder, monkeypatch):
 
     monkeypatch.setattr(decoding, "_decode", failing)
     with pytest.raises(OSError, match="pets, 16 px does not stay as it is decoded; disk or memory may be failing"):
-        miue.load(f"folder:{picture_folder}", size=16)
+        miue.load(f"folder:{image_folder}", size=16)
 
 
-def test_one_decodes_and_the_other_waits(picture_folder, monkeypatch, capsys):
+def test_one_decodes_and_the_other_waits(image_folder, monkeypatch, capsys):
     """Both want the same; the second comes while the first is in the middle."""
     begun, go_on, decoded = threading.Event(), threading.Event(), []
-    picture = decoding._picture
+    image = decoding._image
 
     def slow(file, size):
         decoded.append(file)
         begun.set()
         assert go_on.wait(20)
-        return picture(file, size)
+        return image(file, size)
 
-    monkeypatch.setattr(decoding, "_picture", slow)
+    monkeypatch.setattr(decoding, "_image", slow)
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(miue.load, f"folder:{picture_folder}", size=16)
+        first = pool.submit(miue.load, f"folder:{image_folder}", size=16)
         assert begun.wait(20)
-        second = pool.submit(miue.load, f"folder:{picture_folder}", size=16)
+        second = pool.submit(miue.load, f"folder:{image_folder}", size=16)
         while "waiting for its result" not in (told := capsys.readouterr().err):
             time.sleep(0.01)
         go_on.set()
@@ -156,22 +156,22 @@ def test_one_decodes_and_the_other_waits(picture_folder, monkeypatch, capsys):
     assert len(decoded) == len(set(decoded)) == 18
 
 
-def test_what_a_killed_process_left_is_cleared_away(picture_folder):
-    miue.load(f"folder:{picture_folder}", size=16)
-    folder = cache_dir() / "pictures"
+def test_what_a_killed_process_left_is_cleared_away(image_folder):
+    miue.load(f"folder:{image_folder}", size=16)
+    folder = cache_dir() / "images"
     target = next(folder.glob("*.fingerprints.npy")).name.split(".")[0]
     (folder / f"{target}.npy").unlink()
     (folder / f".{target}.npy.abc.part").write_bytes(b"half")
-    miue.load(f"folder:{picture_folder}", size=16)
+    miue.load(f"folder:{image_folder}", size=16)
     assert not list(folder.glob("*.part")) and not list(folder.glob(".*.part"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"../../elsewhere", b"\xff\xfe", b"0" * 31])
-def test_a_damaged_note_on_what_is_decoded_is_taken_anew(picture_folder, damage):
-    before, _ = miue.load(f"folder:{picture_folder}", size=16)
-    for note in (cache_dir() / "pictures").glob("*.key"):
+def test_a_damaged_note_on_what_is_decoded_is_taken_anew(image_folder, damage):
+    before, _ = miue.load(f"folder:{image_folder}", size=16)
+    for note in (cache_dir() / "images").glob("*.key"):
         note.write_bytes(damage)
-    assert torch.equal(miue.load(f"folder:{picture_folder}", size=16)[0].x, before.x)
+    assert torch.equal(miue.load(f"folder:{image_folder}", size=16)[0].x, before.x)
 
 
 def packed(folder, archive):
@@ -187,12 +187,12 @@ def packed(folder, archive):
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tar.xz", ".zip"])
-def test_an_archive_is_unpacked_once_and_read_as_its_folder(picture_folder, tmp_path, ending, monkeypatch):
-    (picture_folder / ".DS_Store").touch()
-    (picture_folder / "train" / "cats" / "._0.png").write_bytes(b"no picture")
-    plain, _ = miue.load(f"folder:{picture_folder}", size=16)
+def test_an_archive_is_unpacked_once_and_read_as_its_folder(image_folder, tmp_path, ending, monkeypatch):
+    (image_folder / ".DS_Store").touch()
+    (image_folder / "train" / "cats" / "._0.png").write_bytes(b"no image")
+    plain, _ = miue.load(f"folder:{image_folder}", size=16)
     (tmp_path / "downloads").mkdir()
-    archive = packed(picture_folder, tmp_path / "downloads" / f"pets{ending}")
+    archive = packed(image_folder, tmp_path / "downloads" / f"pets{ending}")
     train, test = miue.load(f"folder:{archive}", size=16)
     assert train.content_hash == plain.content_hash and torch.equal(train.ids, plain.ids) and len(test) == 6
     assert train.name == plain.name == "folder pets, 16 px"
@@ -203,7 +203,7 @@ def test_an_archive_is_unpacked_once_and_read_as_its_folder(picture_folder, tmp_
 
 def test_the_jpeg_copy_may_be_an_archive(tmp_path):
     for part in ("train", "test"):
-        for name in data.CIFAR10_CLASSES:
+        for name in loading.CIFAR10_CLASSES:
             folder = tmp_path / "unpacked" / "cifar10" / part / name
             folder.mkdir(parents=True)
             Image.new("RGB", (32, 32)).save(folder / "0.jpg")
@@ -212,7 +212,7 @@ def test_the_jpeg_copy_may_be_an_archive(tmp_path):
     assert train.name == "CIFAR-10 (JPEG-75 copy)" and len(train) == 10
 
 
-def test_pictures_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_path):
+def test_images_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_path):
     wide = np.zeros((20, 60, 3), dtype=np.uint8)
     wide[:, 20:40] = 255
     for name in ("a", "b"):
@@ -221,17 +221,17 @@ def test_pictures_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_pa
             Image.fromarray(wide).save(tmp_path / name / f"{number}.png")
     train, test = miue.load(f"folder:{tmp_path}", size=20)
     assert (train.x == 255).all()
-    assert (len(train), len(test)) == (8, 2)  # every fifth picture of a class is held out
+    assert (len(train), len(test)) == (8, 2)  # every fifth image of a class is held out
 
 
-def test_a_relative_folder_is_found_under_the_root(picture_folder):
-    train, _ = miue.load("folder:pets", root=picture_folder.parent, size=16)
+def test_a_relative_folder_is_found_under_the_root(image_folder):
+    train, _ = miue.load("folder:pets", root=image_folder.parent, size=16)
     assert len(train) == 12
 
 
 def test_the_jpeg_copy_of_cifar10_is_named_for_what_it_is(tmp_path):
     for part in ("train", "test"):
-        for number, name in enumerate(data.CIFAR10_CLASSES):
+        for number, name in enumerate(loading.CIFAR10_CLASSES):
             folder = tmp_path / "cifar10" / part / name
             folder.mkdir(parents=True)
             for copy in range(3):
@@ -261,11 +261,11 @@ def test_torchvision_sets_become_images(name, monkeypatch, tmp_path):
 
 
 def test_subsets_are_seeded_and_in_proportion(monkeypatch, images):
-    part = data._subset(images, "n_train", 20, seed=0)
+    part = loading._subset(images, "n_train", 20, seed=0)
     assert part.y.bincount().tolist() == [5] * 4
-    assert torch.equal(part.ids, data._subset(images, "n_train", 20, seed=0).ids)
-    assert not torch.equal(part.ids, data._subset(images, "n_train", 20, seed=1).ids)
-    assert len(data._subset(images, "n_train", 47, seed=0)) == 47
+    assert torch.equal(part.ids, loading._subset(images, "n_train", 20, seed=0).ids)
+    assert not torch.equal(part.ids, loading._subset(images, "n_train", 20, seed=1).ids)
+    assert len(loading._subset(images, "n_train", 47, seed=0)) == 47
 
 
 @pytest.mark.parametrize(
@@ -284,26 +284,26 @@ def test_what_cannot_be_loaded_is_refused(arguments, message):
         miue.load(**arguments)
 
 
-def test_a_folder_means_the_same_from_everywhere(picture_folder, tmp_path, monkeypatch):
+def test_a_folder_means_the_same_from_everywhere(image_folder, tmp_path, monkeypatch):
     root, here = tmp_path / "root", tmp_path / "here"
-    shutil.copytree(picture_folder, here / "pets")
+    shutil.copytree(image_folder, here / "pets")
     root.mkdir()
     monkeypatch.chdir(here)
-    assert data.settled("folder:pets", root) == f"folder:{here}/pets"
-    shutil.copytree(picture_folder, root / "pets")
+    assert loading.settled("folder:pets", root) == f"folder:{here}/pets"
+    shutil.copytree(image_folder, root / "pets")
     (root / "pets" / "train" / "cats" / "0.png").unlink()
-    assert data.settled("folder:pets", root) == "folder:pets" and data.settled("digits_m", root) == "digits_m"
+    assert loading.settled("folder:pets", root) == "folder:pets" and loading.settled("digits_m", root) == "digits_m"
     assert len(miue.load("folder:pets", root, size=16)[0]) == 11  # the root's comes first
     with pytest.raises(InputError, match="data: cows is no folder"):
-        data.settled("folder:cows", root)
+        loading.settled("folder:cows", root)
 
 
-def test_a_folder_is_known_by_what_is_in_it(picture_folder):
-    name, root = f"folder:{picture_folder}", picture_folder.parent
-    before = data.identity(name, root)
-    assert data.identity("folder:pets", root) == before and data.identity("digits_m", root) is None
-    os.replace(picture_folder / "train" / "cats" / "1.png", picture_folder / "train" / "dogs" / "1.png")
-    assert data.identity(name, root) != before
+def test_a_folder_is_known_by_what_is_in_it(image_folder):
+    name, root = f"folder:{image_folder}", image_folder.parent
+    before = loading.identity(name, root)
+    assert loading.identity("folder:pets", root) == before and loading.identity("digits_m", root) is None
+    os.replace(image_folder / "train" / "cats" / "1.png", image_folder / "train" / "dogs" / "1.png")
+    assert loading.identity(name, root) != before
 
 
 def test_missing_data_says_where_it_looked(monkeypatch, tmp_path):
@@ -315,18 +315,18 @@ def test_missing_data_says_where_it_looked(monkeypatch, tmp_path):
         miue.load("cifar10", root=tmp_path)
 
 
-def test_more_pictures_than_there_are(picture_folder):
-    with pytest.raises(InputError, match=r"n_train: 99; .* has 12 pictures"):
-        miue.load(f"folder:{picture_folder}", size=16, n_train=99)
+def test_more_images_than_there_are(image_folder):
+    with pytest.raises(InputError, match=r"n_train: 99; .* has 12 images"):
+        miue.load(f"folder:{image_folder}", size=16, n_train=99)
 
 
-def test_an_unreadable_picture_is_named_and_nothing_is_left(picture_folder):
-    broken = picture_folder / "train" / "dogs" / "1.png"
+def test_an_unreadable_image_is_named_and_nothing_is_left(image_folder):
+    broken = image_folder / "train" / "dogs" / "1.png"
     broken.write_bytes(broken.read_bytes()[:50])
-    with pytest.raises(InputError, match=r"dogs/1\.png cannot be read as a picture"):
-        miue.load(f"folder:{picture_folder}", size=16)
-    assert not list((cache_dir() / "pictures").glob("*.npy"))
-    assert not list((cache_dir() / "pictures").glob(".*"))
+    with pytest.raises(InputError, match=r"dogs/1\.png cannot be read as an image"):
+        miue.load(f"folder:{image_folder}", size=16)
+    assert not list((cache_dir() / "images").glob("*.npy"))
+    assert not list((cache_dir() / "images").glob(".*"))
 
 
 def test_one_class_is_no_data_set(tmp_path):
@@ -340,5 +340,5 @@ def test_an_empty_class_is_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "a" / "a.png")
-    with pytest.raises(InputError, match="b holds no picture"):
+    with pytest.raises(InputError, match="b holds no image"):
         miue.load(f"folder:{tmp_path}", size=8)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 import miue
-from miue.decoding import _picture
+from miue.data.decoding import _image
 from miue.errors import InputError
-from miue.files import cache_dir
+from miue.storage.files import cache_dir
 
 RAMP = np.tile(np.arange(8, dtype=np.uint8) * 32, (8, 1))
 GREY, DEEP = Image.fromarray(RAMP), Image.fromarray(RAMP.astype(np.uint16) * 257)
@@ -45,7 +45,7 @@ def read(tmp_path):
 
     def decode(content):
         (tmp_path / "image").write_bytes(content)
-        pixels, notes = _picture(tmp_path / "image", 8)
+        pixels, notes = _image(tmp_path / "image", 8)
         assert pixels.dtype == np.uint8
         return pixels.transpose(1, 2, 0).astype(int), notes
 
@@ -127,7 +127,7 @@ NO_WHITE = {
 
 @pytest.mark.parametrize("content", NO_WHITE.values(), ids=NO_WHITE)
 def test_values_without_a_known_white_are_refused(content, read):
-    with pytest.raises(InputError, match=r"image cannot be read as a picture \(.*none is known to be white"):
+    with pytest.raises(InputError, match=r"image cannot be read as an image \(.*none is known to be white"):
         read(content)
 
 
@@ -193,23 +193,23 @@ def test_damaged_files_are_refused_in_one_line_or_read(kind, read):
         try:
             assert read(damaged)[0].shape == (8, 8, 3)
         except InputError as error:
-            assert "image cannot be read as a picture (" in str(error) and "\n" not in str(error)
-    with pytest.raises(InputError, match="image cannot be read as a picture"):
+            assert "image cannot be read as an image (" in str(error) and "\n" not in str(error)
+    with pytest.raises(InputError, match="image cannot be read as an image"):
         read(whole[: len(whole) // 2])
 
 
-def test_what_bears_on_pixels_is_counted_for_the_whole_set(picture_folder, capsys):
+def test_what_bears_on_pixels_is_counted_for_the_whole_set(image_folder, capsys):
     pair = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
     for name in ("cats", "dogs"):
-        pair[0].save(picture_folder / "train" / name / "pair.png", save_all=True, append_images=pair[1:])
-    miue.load(f"folder:{picture_folder}", size=16)
+        pair[0].save(image_folder / "train" / name / "pair.png", save_all=True, append_images=pair[1:])
+    miue.load(f"folder:{image_folder}", size=16)
     assert "pets, 16 px: 2 of the files hold more than one image; the first of each is read" in capsys.readouterr().err
 
 
-def test_images_that_were_decoded_otherwise_are_decoded_anew(picture_folder, monkeypatch):
-    before, _ = miue.load(f"folder:{picture_folder}", size=16)
-    kept = set((cache_dir() / "pictures").glob("*.npy"))
-    monkeypatch.setattr("miue.decoding.DECODING", 0)
-    again, _ = miue.load(f"folder:{picture_folder}", size=16)
+def test_images_that_were_decoded_otherwise_are_decoded_anew(image_folder, monkeypatch):
+    before, _ = miue.load(f"folder:{image_folder}", size=16)
+    kept = set((cache_dir() / "images").glob("*.npy"))
+    monkeypatch.setattr("miue.data.decoding.DECODING", 0)
+    again, _ = miue.load(f"folder:{image_folder}", size=16)
     assert again.content_hash == before.content_hash
-    assert len(set((cache_dir() / "pictures").glob("*.npy")) - kept) == len(kept)
+    assert len(set((cache_dir() / "images").glob("*.npy")) - kept) == len(kept)

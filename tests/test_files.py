@@ -6,7 +6,7 @@ import os
 import pytest
 
 from miue.errors import InputError
-from miue.files import Unwritable, atomic, check_writable
+from miue.storage.files import Unwritable, atomic, check_writable
 
 
 def fail(number):

@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 import miue
-from miue import data
+from miue.data import loading
 from miue.errors import InputError
 
 
 @pytest.fixture
 def grow(tmp_path):
-    """Write files under one folder: small pictures where the ending says so. Returns the folder."""
+    """Write files under one folder: small images where the ending says so. Returns the folder."""
 
     def write(*files):
         for number, file in enumerate(files):
@@ -22,7 +22,7 @@ def grow(tmp_path):
             if path.suffix.lower() in (".png", ".jpg"):
                 Image.new("RGB", (8, 8), (number, 0, 0)).save(path, "PNG")
             else:
-                path.write_bytes(b"no picture")
+                path.write_bytes(b"no image")
         return tmp_path / "set"
 
     return write
@@ -120,12 +120,12 @@ def test_images_and_classes_may_be_links_and_what_else_is_one_is_told(grow, tmp_
     os.symlink(elsewhere, path / "train" / "dogs")
     os.symlink(elsewhere / "0.png", path / "train" / "cats" / "linked.png")
     os.symlink(path / "train", path / "train" / "cats" / "up")
-    before = data.identity(f"folder:{path}", path)
+    before = loading.identity(f"folder:{path}", path)
     images, _ = load(path)
     assert images.y.bincount().tolist() == [3, 2]
     assert "left out of train: links to folders: 1" in capsys.readouterr().err
     Image.new("RGB", (8, 8), "red").save(elsewhere / "0.png")
-    assert data.identity(f"folder:{path}", path) != before
+    assert loading.identity(f"folder:{path}", path) != before
     os.symlink(tmp_path / "nothing", path / "train" / "cats" / "dangling.png")
     with pytest.raises(InputError, match=r"dangling\.png cannot be read \(No such file"):
         load(path)

@@ -2,13 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
 from miue import Images
 from miue.errors import InputError
 
 
-def test_batches_are_the_pictures(images):
+def test_batches_are_the_images(images):
     index = torch.tensor([3, 0, 7])
     x, y = images.batch(index)
     assert torch.equal(x, images.x[index])
@@ -45,7 +45,7 @@ def test_subsets_keep_ids_labels_pixels_and_delta(images):
     assert torch.equal(part.on("cpu").x, part.x)
 
 
-def test_rows_of_delta_may_be_in_another_order_and_more_than_the_pictures(images):
+def test_rows_of_delta_may_be_in_another_order_and_more_than_the_images(images):
     delta = torch.randint(-8, 9, (60, *images.shape), dtype=torch.int8)
     rows = torch.randperm(60)[:48]
     view = images.plus(delta, rows)
@@ -58,7 +58,7 @@ def test_rows_of_delta_may_be_in_another_order_and_more_than_the_pictures(images
         images.plus(delta, rows[:5])
 
 
-def test_fingerprints_follow_the_pictures_and_not_the_perturbation(images):
+def test_fingerprints_follow_the_images_and_not_the_perturbation(images):
     part = torch.tensor([9, 2, 30])
     fresh = Images(images.x[part], images.y[part], images.classes).fingerprints
     assert torch.equal(images.subset(part).fingerprints, fresh)  # taken from the part
@@ -68,7 +68,7 @@ def test_fingerprints_follow_the_pictures_and_not_the_perturbation(images):
     assert not (moved.fingerprints == images.fingerprints).any()
 
 
-def test_pictures_that_changed_since_they_were_fingerprinted_are_counted(images):
+def test_images_that_changed_since_they_were_fingerprinted_are_counted(images):
     assert images.damaged() == 0  # nothing is known of them
     x = images.x.clone()
     x[5, 0, 0, 0] ^= 1
@@ -111,7 +111,7 @@ def test_content_hash_tells_pixels_labels_and_classes_apart(images):
         ({"x": torch.full((4, 3, 8, 8), 256)}, "torch.int64 from 256 to 256"),
         ({"x": torch.full((4, 3, 8, 8), True)}, "x: truth values"),
         ({"x": np.zeros((4, 3, 8, 8), complex)}, "x: ndarray of complex128"),
-        ({"x": "four pictures"}, "x: str of"),
+        ({"x": "four images"}, "x: str of"),
         ({"x": np.ma.masked_equal(np.zeros((4, 3, 8, 8), np.uint8), 0)}, "x: 768 values are masked"),
         ({"x": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "y": []}, "at least one"),
         ({"x": torch.zeros(4, 8, 8, dtype=torch.uint8)}, r"shape \(4, 8, 8\); .* pass x\[:, None\]"),
@@ -129,13 +129,13 @@ def test_content_hash_tells_pixels_labels_and_classes_apart(images):
         ({"ids": torch.tensor([0.5, 1, 2, 3])}, "ids: shape .4,., float64"),
     ],
 )
-def test_what_is_no_labelled_picture_is_refused(changes, message):
+def test_what_is_no_labelled_image_is_refused(changes, message):
     good = {"x": torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "y": torch.arange(4), "classes": list("abcd")}
     with pytest.raises(InputError, match=message):
         Images(**(good | changes))
 
 
-LEVELS = pictures(n=8, size=10).x[:, :, :8].numpy()
+LEVELS = some_images(n=8, size=10).x[:, :, :8].numpy()
 PIXELS = {
     "channels last": LEVELS.transpose(0, 2, 3, 1),
     "channels last, a copy": torch.tensor(LEVELS).permute(0, 2, 3, 1).contiguous(),
@@ -150,7 +150,7 @@ PIXELS = {
     "read only": np.frombuffer(LEVELS.tobytes(), np.uint8).reshape(LEVELS.shape),
     "lists": LEVELS.tolist(),
     "a list of arrays": list(LEVELS),
-    "a list of tensors": [torch.tensor(picture) for picture in LEVELS],
+    "a list of tensors": [torch.tensor(image) for image in LEVELS],
     "a tensor that wants gradients": torch.tensor(LEVELS / 255, requires_grad=True),
 }
 
@@ -170,7 +170,7 @@ def test_uint8_is_shared_and_not_copied():
     assert images.x[2, 1, 5, 7] == 9
 
 
-def test_pictures_of_many_channels_stay_channels_first():
+def test_images_of_many_channels_stay_channels_first():
     assert Images(torch.zeros(2, 12, 32, 32, dtype=torch.uint8), [0, 1]).shape == (12, 32, 32)
     assert Images(torch.zeros(2, 28, 28, 1, dtype=torch.uint8), [0, 1]).shape == (1, 28, 28)
 
@@ -215,19 +215,19 @@ def test_delta_of_another_shape_or_type_is_refused(images):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_on_the_gpu_are_the_same():
-    images = pictures()
+    images = some_images()
     view = images.plus(torch.full(images.x.shape, 3, dtype=torch.int8)).on("cuda")
     assert torch.equal(view.batch(torch.arange(9))[0].cpu(), view.x[:9].cpu())
     assert view.content_hash == images.plus(torch.full(images.x.shape, 3, dtype=torch.int8)).content_hash
 
 
-def test_joined_pictures_are_one_set_and_other_pixels_keep_their_labels():
-    one, other = pictures(n=8), pictures(n=4, seed=1)
+def test_joined_images_are_one_set_and_other_pixels_keep_their_labels():
+    one, other = some_images(n=8), some_images(n=4, seed=1)
     both = one.joined(other)
     assert torch.equal(both.x, torch.cat([one.x, other.x])) and torch.equal(both.y, torch.cat([one.y, other.y]))
     assert both.ids.tolist() == list(range(12)) and both.classes == one.classes
     with pytest.raises(InputError, match="has another shape or other classes"):
-        one.joined(pictures(n=4, classes=3))
+        one.joined(some_images(n=4, classes=3))
     grey = one.subset(torch.tensor([5, 2])).with_pixels(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     assert grey.ids.tolist() == [5, 2] and grey.y.tolist() == [1, 2] and int(grey.x.sum()) == 0
 
@@ -251,6 +251,6 @@ def test_values_that_are_no_levels_are_told_with_the_type_that_was_given():
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 3), (3, 4, 4)])
-def test_pictures_of_which_either_end_may_be_the_channels_are_refused(shape):
+def test_images_of_which_either_end_may_be_the_channels_are_refused(shape):
     with pytest.raises(InputError, match="in which any may be the channels"):
         Images(np.zeros((2, *shape), np.uint8), [0, 1])

@@ -10,18 +10,19 @@ import time
 
 import pytest
 
-from miue.files import cache_dir
+from miue.storage.files import cache_dir
 
 WORK = """
 import hashlib
 import torch, miue
-from miue.steps import perturbation, victim
+from miue.poisons import perturb
+from miue.training import train_victim
 
 train, test = miue.load("digits_m", n_train=120, n_test=40)
 print("begun", flush=True)
-poison = perturbation("mi_ue", train, preset="quick", epochs=4, steps=2)
+poison = perturb(train, "mi_ue", preset="quick", epochs=4, steps=2)
 print(hashlib.sha256(poison.delta.numpy().tobytes()).hexdigest(), flush=True)
-trained = victim(poison.apply(train), test, recipe="quick", epochs=4, seed=1)
+trained = train_victim(poison.apply(train), test, recipe="quick", epochs=4, seed=1)
 weights = b"".join(w.numpy().tobytes() for w in trained.model.state_dict().values())
 print(hashlib.sha256(weights).hexdigest(), trained.history, poison.record["notes"], flush=True)
 """

@@ -1,4 +1,4 @@
-"""Pictures and perturbations larger than memory: in files, read batch by batch, never whole."""
+"""Images and perturbations larger than memory: in files, read batch by batch, never whole."""
 
 import os
 import resource
@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from miue import Images, images, memory, tensors
-from miue.files import cache_dir
-from miue.poisons import METHODS, Poison, generate
+from miue import Images
+from miue.data import images
+from miue.poisons import METHODS, Poison, perturb
 from miue.poisons.foreign import read
 from miue.specs import parse
-from miue.train import Recipe, accuracy, fit
+from miue.storage import memory, tensors
+from miue.storage.files import cache_dir
+from miue.training import Recipe, accuracy, train_victim
 
 MB = 2**20
 
@@ -102,7 +104,7 @@ def storage_of(value):
 
 
 class Whole(TorchDispatchMode):
-    """Notes every operation that makes a new tensor as large as all pictures."""
+    """Notes every operation that makes a new tensor as large as all images."""
 
     def __init__(self, shape):
         super().__init__()
@@ -121,8 +123,8 @@ class Whole(TorchDispatchMode):
 TINY = {
     "mi_ue": {"epochs": 1, "steps": 1, "batch": 256},
     "em": {"epochs": 1, "steps": 1, "batches_per_epoch": 2},
-    "rem": {"epochs": 1, "batch": 256, "sweep_batch": 256},
-    "sem": {"epochs": 1, "batch": 256, "sweep_batch": 256, "steps": 1},
+    "rem": {"epochs": 1, "batch": 256, "pass_batch": 256},
+    "sem": {"epochs": 1, "batch": 256, "pass_batch": 256, "steps": 1},
     "tap": {"epochs": 1, "steps": 1, "batch": 256, "restarts": 2},
     "tue": {"rounds": 1, "batch": 256},
     "gue": {"epochs": 1, "width": 2, "inner_steps": 1, "batch": 256},
@@ -130,21 +132,23 @@ TINY = {
     "uc": {"pretext": "untrained", "clusters": 3, "epochs_of_generator": 1, "width": 4, "batch_of_generator": 128},
     "pil": {"epochs": 1, "steps": 1, "batch": 256},
 }
-"""What makes a method quick on 1,030 pictures: more than any of them looks at in one go."""
+"""What makes a method quick on 1,030 images: more than any of them looks at in one go."""
 
 
 @pytest.mark.parametrize("spec", [*METHODS, "random:kind=sign", "em:scope=class"])
-def test_no_method_holds_all_pictures_in_memory(spec, little_memory):
+def test_no_method_holds_all_images_in_memory(spec, little_memory):
     method, _ = parse(spec)
-    clean = pictures(n=1030)
+    clean = some_images(n=1030)
     with Whole(clean.x.shape) as seen:
-        poison = generate(spec, clean, preset="quick", device="cpu", model="lenet5", **TINY.get(method, {}))
+        poison = perturb(
+            clean, spec, preset="quick", device="cpu", surrogate="lenet5", **TINY.get(method, {}), cache=False
+        )
     assert not seen.found
     assert int(poison.delta.abs().max()) >= 1
 
 
 def test_what_is_too_large_is_bit_for_bit_what_is_small(monkeypatch, tmp_path):
-    clean = pictures(n=300)
+    clean = some_images(n=300)
     settings = {"preset": "quick", "device": "cpu", "model": "lenet5"}
     specs = {
         "random": {},
@@ -153,18 +157,18 @@ def test_what_is_too_large_is_bit_for_bit_what_is_small(monkeypatch, tmp_path):
         "cuda": {},
         "tap": {"epochs": 1, "steps": 1, "restarts": 2},
     }
-    whole = {spec: generate(spec, clean, **settings, **options) for spec, options in specs.items()}
+    whole = {spec: perturb(clean, spec, **settings, **options, cache=False) for spec, options in specs.items()}
     for module, name in ((memory, "RESIDENT_BYTES"), (images, "CHUNK_BYTES"), (tensors, "CHUNK")):
         monkeypatch.setattr(module, name, 5_000)
     for spec, options in specs.items():
-        assert torch.equal(generate(spec, clean, **settings, **options).delta, whole[spec].delta), spec
+        assert torch.equal(perturb(clean, spec, **settings, **options, cache=False).delta, whole[spec].delta), spec
     assert images.Images(clean.x, clean.y, clean.classes).content_hash == clean.content_hash
 
 
 def test_files_parts_and_orders_are_read_piece_by_piece(little_memory, tmp_path):
-    clean = pictures(n=1030)
+    clean = some_images(n=1030)
     order = torch.randperm(1030, generator=torch.Generator().manual_seed(1))
-    made = generate("random", clean, kind="sign")
+    made = perturb(clean, "random", kind="sign", cache=False)
     shown = made.apply(clean).x
     torch.save(shown, tmp_path / "shown.pt")
     np.save(tmp_path / "noise.npy", made.delta.permute(0, 2, 3, 1).float().numpy() / 255)
@@ -176,12 +180,12 @@ def test_files_parts_and_orders_are_read_piece_by_piece(little_memory, tmp_path)
         first = [view.batch(torch.arange(100))[0] for view in views]
         hashed = [view.content_hash for view in views]
         of_levels = read(tmp_path / "noise.npy", clean, labels=clean.y, epsilon="8/255")
-        of_pictures = read(tmp_path / "shown.pt", clean, kind="pictures", epsilon="8/255")
+        of_images = read(tmp_path / "shown.pt", clean, kind="images", epsilon="8/255")
     assert not seen.found
     assert torch.equal(first[0], shown[order[:100]]) and len(set(hashed)) == 2
     moved = (first[1] != clean.x[order[:100]]).flatten(1).any(1)
     assert torch.equal(first[1][moved], shown[order[:100]][moved]) and 20 < int(moved.sum()) < 80
-    assert torch.equal(of_levels.apply(clean).x, shown) and torch.equal(of_pictures.apply(clean).x, shown)
+    assert torch.equal(of_levels.apply(clean).x, shown) and torch.equal(of_images.apply(clean).x, shown)
 
 
 @contextmanager
@@ -208,7 +212,7 @@ def anonymous_memory():
 
 
 @linux
-def test_memory_stays_small_however_many_pictures_there_are(monkeypatch, tmp_path):
+def test_memory_stays_small_however_many_images_there_are(monkeypatch, tmp_path):
     """From pixels in a file to a victim: 32 MB of pixels and as much of delta, in less than a quarter of that."""
     for module, name in ((memory, "RESIDENT_BYTES"), (images, "CHUNK_BYTES"), (tensors, "CHUNK")):
         monkeypatch.setattr(module, name, MB)
@@ -218,11 +222,12 @@ def test_memory_stays_small_however_many_pictures_there_are(monkeypatch, tmp_pat
         for number, rows in enumerate(torch.arange(count).split(64)):
             x[rows] = torch.randint(256, (len(rows), 1, 64, 64), dtype=torch.uint8) // 2 + number % 100
         clean = Images(x, torch.arange(count) % 4)
-        generate("random", clean).save(tmp_path / "own")
+        perturb(clean, "random", cache=False).save(tmp_path / "own")
         shown = Poison.load(tmp_path / "own").apply(clean.subset(torch.randperm(count)))
         assert len(shown.content_hash) == 32
         some = shown.subset(torch.arange(32))
-        network = fit(some, "lenet5", Recipe(epochs=1, lr=0.01, schedule="constant", batch=16))
+        recipe = Recipe(epochs=1, lr=0.01, schedule="constant", batch=16)
+        network = train_victim(some, model="lenet5", recipe=recipe, cache=False).model
         assert 0 <= accuracy(network, some) <= 1
 
     work(300)  # so that modules and buffers are there

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.layers import STAGES, activations, layers
 from miue.models import MODELS, build
+from miue.models.stages import STAGES, activations, layers
 
 EXPECTED = {
     "linear": "features",
@@ -32,22 +32,22 @@ def test_every_model_has_its_stages():
 @pytest.mark.parametrize("name", MODELS)
 def test_activations_are_named_flat_and_end_in_the_features(name):
     model = thin(name)
-    pictures = torch.rand(3, 1, 16, 16)
-    found = activations(model, pictures)
+    images = torch.rand(3, 1, 16, 16)
+    found = activations(model, images)
     assert " ".join(found) == EXPECTED[name] == " ".join(name for name, _ in layers(model))
     for stage in found.values():
         assert stage.ndim == 2 and len(stage) == 3 and stage.dtype == torch.float32
         assert not stage.requires_grad and stage.isfinite().all() and stage.std() > 0
     assert model.training and not any(module._forward_hooks for module in model.modules())
     model.eval()
-    torch.testing.assert_close(found["features"], model(pictures)[1])
+    torch.testing.assert_close(found["features"], model(images)[1])
 
 
 def test_a_stage_is_the_mean_of_its_map():
     model = thin("small_resnet").eval()
-    pictures = torch.rand(2, 1, 16, 16)
-    stem = model.body[0]((pictures - 0.5) / 0.25)
-    found = activations(model, pictures)
+    images = torch.rand(2, 1, 16, 16)
+    stem = model.body[0]((images - 0.5) / 0.25)
+    found = activations(model, images)
     torch.testing.assert_close(found["stem"], stem.mean((2, 3)))
     torch.testing.assert_close(found["stage1"], model.body[1](stem).mean((2, 3)))
 

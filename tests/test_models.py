@@ -6,12 +6,13 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import pictures
+from samples import some_images
 from torch.fx.experimental.optimization import fuse
 
-from miue import Images, steps, train
+from miue import Images
 from miue.errors import InputError
 from miue.models import MODELS, build, check, forward
+from miue.training import Victim, loop
 
 WIDE = [name for name in MODELS if name != "linear"]
 
@@ -66,10 +67,10 @@ def test_logits_features_and_gradients(name, channels, size, classes):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "vit"])
 @pytest.mark.parametrize("size", [(28, 40), (14, 8), (8, 100)])
-def test_pictures_need_not_be_square(name, size):
+def test_images_need_not_be_square(name, size):
     x = torch.randint(0, 256, (8, 3, *size), dtype=torch.uint8)
     images = Images(x, torch.arange(8) % 4)
-    model = train.fit(images, thin(name), train.recipe("quick", epochs=1, batch=4))
+    model = loop.fit(images, thin(name), loop.recipe("quick", epochs=1, batch=4))
     model(x.float()[:2])[0].sum().backward()
     again = build(model.spec.pop("name"), model.spec.pop("n_classes"), **json.loads(json.dumps(model.spec)))
     again.load_state_dict(model.state_dict())
@@ -89,7 +90,7 @@ def test_one_channel_at_224_px(name):
 
 
 @pytest.mark.parametrize("name", ["small_resnet", "resnet18", "resnet50", "densenet121", "wrn34_10"])
-def test_stems_do_not_shrink_small_pictures(name):
+def test_stems_do_not_shrink_small_images(name):
     """A torchvision stem left as it is shrinks 32 px to 8 before the first block, and CIFAR-10 accuracy to 50 %."""
 
     def first_strides(size):
@@ -232,13 +233,13 @@ def test_what_cannot_be_built_is_refused():
     assert check("wrn34_10:width=0.1") == "wrn34_10:width=0.1"
     with pytest.raises(InputError, match="n_classes: 1"):
         build("small_resnet", 1)
-    with pytest.raises(InputError, match="size: pictures of 7 px; networks need at least 8"):
+    with pytest.raises(InputError, match="size: images of 7 px; networks need at least 8"):
         build("small_resnet", 2, size=7)
-    with pytest.raises(InputError, match="vit: pictures of 30 px; cut into patches of 4 px"):
+    with pytest.raises(InputError, match="vit: images of 30 px; cut into patches of 4 px"):
         build("vit", 2, size=30)
-    with pytest.raises(InputError, match="vit: pictures of 32 x 16 px; they must be square"):
+    with pytest.raises(InputError, match="vit: images of 32 x 16 px; they must be square"):
         build("vit", 2, size=(32, 16))
-    with pytest.raises(InputError, match="size: pictures of 7 px"):
+    with pytest.raises(InputError, match="size: images of 7 px"):
         build("mlp2", 2, size=[28, 7])
 
 
@@ -253,11 +254,11 @@ def test_torchvision_is_imported_only_for_its_networks():
 
 @pytest.mark.parametrize("spec", ["small_resnet", "resnet18:width=0.1", "vit:width=0.1"])
 def test_a_saved_victim_finds_its_network_again(spec, tmp_path):
-    images = pictures(n=8)
+    images = some_images(n=8)
     network = build(spec, 4, size=8)
-    history = list(train.epochs(network, images, train.recipe("quick", epochs=1, batch=4), seed=0, test=images))
-    steps.Victim(network.eval(), history, {"model": spec}).save(tmp_path / "v.safetensors")
-    loaded = steps.Victim.load(tmp_path / "v.safetensors")
+    history = list(loop.epochs(network, images, loop.recipe("quick", epochs=1, batch=4), seed=0, test=images))
+    Victim(network.eval(), history, {"model": spec}).save(tmp_path / "v.safetensors")
+    loaded = Victim.load(tmp_path / "v.safetensors")
     assert loaded.model.spec["name"] == spec and digest(loaded.model) == digest(network)
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(loaded.model(x)[0], network(x)[0])

@@ -12,27 +12,27 @@ import pytest
 import torch
 
 import miue
-from miue.augment import flip_crop
 from miue.defenses import DEFENSES, Defense
-from miue.entries import Entry, Setting
 from miue.errors import ANY, InputError, Options, Range, check_fields, kinds, override
+from miue.experiments.trials import Setting, Trial
 from miue.mi.training import Neural
 from miue.pgd import Budget
 from miue.poisons import METHODS
-from miue.poisons.hardening import Attack
-from miue.recipes import RECIPES
+from miue.poisons.eot import Attack
+from miue.training.augment import flip_crop
+from miue.training.recipes import RECIPES
 
 MADE: dict[str, Any] = (
     {f"{name} {preset}": made for name, method in METHODS.items() for preset, made in method.presets.items()}
     | {
-        f"source of {name}": method.presets["quick"].source
+        f"surrogate of {name}": method.presets["quick"].surrogate
         for name, method in METHODS.items()
-        if hasattr(method.presets["quick"], "source")
+        if hasattr(method.presets["quick"], "surrogate")
     }
     | RECIPES
     | {name: defense() for name, defense in DEFENSES.items()}
     | {"neural": Neural(), "attack": Attack(4 / 255, 10), "budget": Budget(8 / 255)}
-    | {"setting": Setting(), "entry": Entry("em", "linear")}
+    | {"setting": Setting(), "trial": Trial("em", "linear")}
 )
 TRIED = [-1, 0, 0.5, float("nan"), float("inf"), -float("inf"), "x", True, None, [1], 10**30, 1e30, np.float64("nan")]
 
@@ -46,13 +46,15 @@ def numbers(options: type) -> Iterator[tuple[str, Any]]:
 def classes() -> list[type]:
     """The classes of the package; those of clusters may only be imported where there is one."""
     names = [found.name for found in pkgutil.walk_packages(miue.__path__, "miue.")]
-    modules = [importlib.import_module(name) for name in names if not name.startswith(("miue.clusters.", "miue.__"))]
+    modules = [
+        importlib.import_module(name) for name in names if not name.startswith(("miue.sweeps.clusters.", "miue.__"))
+    ]
     found = {thing for module in modules for thing in vars(module).values() if isinstance(thing, type)}
     return sorted((one for one in found if one.__module__.startswith("miue.")), key=str)
 
 
 def changed(made: Any, field: str, value: Any) -> Any:
-    """The same options with one other value; entries and settings are made unchecked, for files and lists of them."""
+    """The same options with one other value; trials and settings are made unchecked, for files and lists of them."""
     other = replace(made, **{field: value})
     check_fields(other)
     return other
@@ -60,7 +62,7 @@ def changed(made: Any, field: str, value: Any) -> Any:
 
 def test_all_classes_of_options_are_tried_here():
     tried = {type(made) for made in MADE.values()}
-    assert {one for one in classes() if issubclass(one, Options)} | {Setting, Entry} == tried | {Options, Defense}
+    assert {one for one in classes() if issubclass(one, Options)} | {Setting, Trial} == tried | {Options, Defense}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -153,7 +155,7 @@ def test_nesterov_without_momentum_is_refused():
 
 
 @pytest.mark.parametrize("padding", [8, 9, 10**6])
-def test_a_crop_must_leave_something_of_the_picture(padding):
+def test_a_crop_must_leave_something_of_the_image(padding):
     with pytest.raises(InputError, match=f"crop: {padding}; for 8 x 9 pixels it must be below 8"):
         flip_crop(torch.zeros(2, 3, 8, 9), padding=padding, flip=True, generator=torch.Generator())
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.pgd import Budget, fit_to_pictures, in_levels, pgd
+from miue.pgd import Budget, fit_to_images, in_levels, pgd
 from miue.specs import parse_epsilon
 
 
@@ -41,7 +41,7 @@ def test_a_budget_is_shown_with_the_levels_that_it_takes(epsilon, told):
 
 
 def linear(weights):
-    return lambda pictures, labels: (pictures * weights).sum()
+    return lambda images, labels: (images * weights).sum()
 
 
 def test_steps_follow_the_sign_of_the_gradient():
@@ -75,6 +75,6 @@ def test_levels_are_not_rounded():
     assert delta.flatten().tolist() == pytest.approx([-0.6, 0.6])
 
 
-def test_fit_to_pictures_keeps_what_fits():
+def test_fit_to_images_keeps_what_fits():
     x = torch.tensor([0, 255, 100], dtype=torch.uint8)
-    assert fit_to_pictures(torch.tensor([-5, 7, -5], dtype=torch.int8), x).tolist() == [0, 0, -5]
+    assert fit_to_images(torch.tensor([-5, 7, -5], dtype=torch.int8), x).tolist() == [0, 0, -5]

@@ -7,20 +7,21 @@ import torch
 import torch.nn.functional as F
 from defenses.test_defenses_contract import SMALL as DEFENSE
 from poisons.test_methods_contract import SMALL as METHOD
-from samples import pictures
+from samples import some_images
 
-from miue import defenses, layers, train
+from miue import defenses
+from miue.data.images import Images
 from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.base import Defense
 from miue.errors import InputError
-from miue.images import Images
-from miue.models import build, forward
+from miue.models import build, forward, stages
 from miue.pgd import Budget
-from miue.poisons import generate
-from miue.poisons.base import on_outputs, sweep
-from miue.poisons.hardening import Attack
+from miue.poisons import perturb
+from miue.poisons.base import on_outputs, pgd_pass
+from miue.poisons.eot import Attack
 from miue.precision import PRECISIONS, arithmetic, precision
-from miue.recipes import Recipe
+from miue.training import loop
+from miue.training.recipes import Recipe
 
 CPU = torch.device("cpu")
 IEEE, TF32 = (False, "highest"), (True, "high")
@@ -95,28 +96,28 @@ def test_whoever_set_the_newer_switches_finds_them_again_and_is_overruled_inside
 
 def test_victims_features_defenses_and_surrogates_compute_in_ieee_float32_all_through(seen, images):
     for name in ("adversarial_training", "d_vae"):
-        network = train.fit(images, "lenet5", SHORT, defense=defenses.build(name, **DEFENSE[name]))
-    train.accuracy(network, images)
-    train.features(network, images)
-    layers.activations(network, images.x.float() / 255)
+        network = loop.fit(images, "lenet5", SHORT, defense=defenses.build(name, **DEFENSE[name]))
+    loop.accuracy(network, images)
+    loop.features(network, images)
+    stages.activations(network, images.x.float() / 255)
     for method in ("mi_ue", "em", "gue", "uc"):
-        generate(method, images, preset="quick", model="lenet5", device="cpu", **METHOD[method])
+        perturb(images, method, preset="quick", surrogate="lenet5", device="cpu", **METHOD[method], cache=False)
     assert set(seen) == {IEEE} and switches() == (True, "highest")
 
 
 def test_between_two_epochs_the_caller_has_his_own_switches_back(images):
     before = switches()
-    for _ in train.epochs(build("lenet5", 4, size=8), images, SHORT):
+    for _ in loop.epochs(build("lenet5", 4, size=8), images, SHORT):
         assert switches() == before
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_training_in_halves_comes_near_to_that_in_float32(name):
-    images, found = pictures(n=32), {}
+    images, found = some_images(n=32), {}
     for number in ("float32", name):
         network = build("mlp2:width=0.1", 4, size=8)
         recipe = Recipe(epochs=12, lr=0.05, schedule="constant", batch=16, clip_norm=5.0, precision=number)
-        found[number] = [epoch.loss for epoch in train.epochs(network, images, recipe)]
+        found[number] = [epoch.loss for epoch in loop.epochs(network, images, recipe)]
         assert all(weight.dtype == torch.float32 for weight in network.parameters())
     assert found[name] != found["float32"]
     assert found[name][-1] == pytest.approx(found["float32"][-1], abs=0.1)
@@ -142,7 +143,7 @@ def test_a_pgd_pass_whose_gradients_overflow_is_no_result(images):
     loss = on_outputs(network, lambda logits, features, labels: 1e9 * logits.sum(), "float16")
     with pytest.raises(FloatingPointError, match="pgd pass: a gradient is not finite"):
         how = {"batch": 24, "budget": Budget(8 / 255), "step": 1 / 255, "steps": 2, "order": torch.Generator()}
-        sweep(images, torch.zeros(images.x.shape, dtype=torch.float16), loss, **how)
+        pgd_pass(images, torch.zeros(images.x.shape, dtype=torch.float16), loss, **how)
 
 
 @pytest.mark.parametrize("attack", [AdversarialTraining(8 / 255, 1, 1 / 255), Attack(8 / 255, 1)])
@@ -159,7 +160,7 @@ def test_an_attack_on_a_network_that_is_sure_goes_the_same_way_in_float16(attack
         network = build("lenet5", 4, size=8)
         network.head.bias.data[0] = 14.0
         recipe = replace(SHORT, epochs=1, batch=len(images), lr=1e-9, precision=number)
-        list(train.epochs(network, sure, recipe, defense=Watching(), device="cpu"))
+        list(loop.epochs(network, sure, recipe, defense=Watching(), device="cpu"))
     exact, halved = found
     assert ((exact - halved).abs() < 1e-4).float().mean() > 0.95
 
@@ -178,13 +179,22 @@ def test_training_and_steps_through_a_surrogate_are_of_the_precision_that_the_re
 
     monkeypatch.setattr(F, "linear", linear)
     how = METHOD[method] | options | {"precision": "bfloat16"}
-    poison = generate(method, images, preset="quick", model="lenet5", device="cpu", **how)
+    poison = perturb(images, method, preset="quick", surrogate="lenet5", device="cpu", **how, cache=False)
     assert poison.record["precision"] == "bfloat16" and dtypes == {torch.bfloat16}
 
 
 def test_the_losses_of_uc_are_told_without_the_scale_of_float16(images):
     exact, halved = (
-        generate("uc", images, preset="quick", model="lenet5", device="cpu", precision=number, **METHOD["uc"])
+        perturb(
+            images,
+            "uc",
+            preset="quick",
+            surrogate="lenet5",
+            device="cpu",
+            precision=number,
+            **METHOD["uc"],
+            cache=False,
+        )
         for number in ("float32", "float16")
     )
     first, second = (made.record["notes"]["clusters"][0]["losses"][0] for made in (exact, halved))
@@ -194,5 +204,5 @@ def test_the_losses_of_uc_are_told_without_the_scale_of_float16(images):
 @pytest.mark.parametrize(("method", "number"), [("mi_ue", "bfloat16"), ("em", "float16"), ("lsp", "float32")])
 def test_the_record_of_a_perturbation_tells_its_precision(images, method, number):
     changes = {} if method == "lsp" else {"precision": number, "epochs": 1, "steps": 1}
-    poison = generate(method, images, preset="quick", model="lenet5", device="cpu", **changes)
+    poison = perturb(images, method, preset="quick", surrogate="lenet5", device="cpu", **changes, cache=False)
     assert poison.record["precision"] == number

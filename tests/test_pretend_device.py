@@ -9,17 +9,19 @@ from defenses.test_defenses_contract import SMALL as DEFENSE
 from poisons.test_methods_contract import QUICK as BRIEF
 from poisons.test_methods_contract import SMALL as METHOD
 from poisons.test_methods_contract import VARIANTS, stops
-from samples import pictures
+from samples import some_images
 
-from miue import defenses, layers, statistics, steps, train
-from miue.checkpoint import Checkpoint
-from miue.comparison import measure
+from miue import defenses
 from miue.defenses import DEFENSES
-from miue.entries import Entry, Setting
-from miue.mi import with_controls
-from miue.poisons import generate
-from miue.recipes import Recipe
+from miue.experiments.comparison import measure
+from miue.experiments.trials import Setting, Trial
+from miue.mi import statistics, with_controls
+from miue.models import stages
+from miue.poisons import perturb
 from miue.specs import parse
+from miue.storage.checkpoint import Checkpoint
+from miue.training import loop, train_victim
+from miue.training.recipes import Recipe
 
 __all__ = ["stops"]  # a fixture
 
@@ -29,7 +31,7 @@ RECIPE = Recipe(epochs=2, lr=0.05, schedule="one_cycle", batch=16, flip=True, cr
 def make(spec, **settings):
     method, options = parse(spec)
     common = {"preset": "quick", "model": "lenet5:width=0.5", "device": pretend.DEVICE}
-    return generate(method, pictures(), **common, **METHOD[method] | options | settings)
+    return perturb(some_images(), method, **common, **METHOD[method] | options | settings, cache=False)
 
 
 def slowly(specs, *quick):
@@ -58,26 +60,26 @@ def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, st
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_defense_runs_where_the_victim_is_trained(gpu, name):
     defense = defenses.build(name, **DEFENSE.get(name, {}))
-    victim = train.fit(pictures(), "lenet5:width=0.5", RECIPE, defense=defense)
+    victim = loop.fit(some_images(), "lenet5:width=0.5", RECIPE, defense=defense)
     assert next(victim.parameters()).device == pretend.DEVICE
 
 
 def test_a_victim_is_measured_where_it_was_trained(gpu):
-    images = pictures()
+    images = some_images()
     settings = {"model": "lenet5:width=0.5", "epochs": 2, "batch": 16, "precision": "float32"}
     for _ in ("trained", "loaded"):
-        victim = steps.victim(images, images, **settings)
+        victim = train_victim(images, images, **settings)
         assert next(victim.model.parameters()).device == pretend.DEVICE
         gpu.counts.clear()
-        features = train.features(victim.model, images)
+        features = loop.features(victim.model, images)
         assert features.device == pretend.DEVICE and gpu.counts["to cpu"] == gpu.counts["wait for a number"] == 0
-        assert train.accuracy(victim.model, images) == victim.last and gpu.counts["wait for a number"] == 1
+        assert loop.accuracy(victim.model, images) == victim.accuracy and gpu.counts["wait for a number"] == 1
 
 
 def test_an_estimate_of_information_takes_features_of_the_device(gpu):
-    images = pictures()
-    network = train.fit(images, "lenet5:width=0.5", RECIPE)
-    features = train.features(network, images)
+    images = some_images()
+    network = loop.fit(images, "lenet5:width=0.5", RECIPE)
+    features = loop.features(network, images)
     there = with_controls(features, features, images.y, n_slices=4)
     here = with_controls(features.cpu(), features.cpu(), images.y, n_slices=4)
     assert there.mi.value == pytest.approx(here.mi.value)
@@ -87,26 +89,26 @@ def test_noise_as_large_as_its_images_or_weights_is_drawn_where_they_lie(gpu):
     for spec in ("pue", "rem"):
         make(spec)
     for name in ("gaussian_noise", "adversarial_training"):
-        train.fit(pictures(), "lenet5:width=0.5", RECIPE, defense=defenses.build(name, **DEFENSE.get(name, {})))
+        loop.fit(some_images(), "lenet5:width=0.5", RECIPE, defense=defenses.build(name, **DEFENSE.get(name, {})))
     carried = {place.partition(":")[0] for kind, place in gpu.places if kind == "to device"}
     assert "train.py" in carried or "images.py" in carried
     assert carried.isdisjoint({"poisons/pue.py", "pgd.py", "defenses/augmentations.py"})
 
 
 def test_a_comparison_measures_a_victim_of_the_device(gpu):
-    images = pictures()
+    images = some_images()
     setting = Setting("digits_m", preset="quick", recipe="quick:epochs=1:batch=16:precision=float32", n_slices=4)
-    row = measure(Entry("random", "lenet5:width=0.5"), setting, images, images)
+    row = measure(Trial("random", "lenet5:width=0.5"), setting, images, images)
     assert 0 <= row["disagreement"] <= 1 and math.isfinite(row["mi"])
 
 
 def test_a_victim_starts_from_another_and_is_probed_there(gpu):
-    images = pictures()
+    images = some_images()
     settings = {"model": "lenet5:width=0.5", "epochs": 1, "batch": 16, "precision": "float32"}
-    first = steps.victim(images, images, **settings)
-    second = steps.victim(images, images, start=first, seed=1, **settings)
+    first = train_victim(images, images, **settings)
+    second = train_victim(images, images, start=first, seed=1, **settings)
     assert next(second.model.parameters()).device == pretend.DEVICE
-    z = train.features(second.model, images)
+    z = loop.features(second.model, images)
     spectrum = statistics.within_class_spectrum(z, images.y)
     assert spectrum == pytest.approx(statistics.within_class_spectrum(z.cpu(), images.y))
-    assert layers.activations(second.model, images.on(pretend.DEVICE).x / 255)["features"].device == pretend.DEVICE
+    assert stages.activations(second.model, images.on(pretend.DEVICE).x / 255)["features"].device == pretend.DEVICE

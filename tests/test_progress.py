@@ -34,16 +34,16 @@ def test_a_kernel_writes_to_the_file_it_was_given(capsys, chatty, monkeypatch, t
 def test_loops_inside_loops_are_named_together_with_what_the_innermost_was_told(capsys, chatty):
     def epochs():
         for _ in range(2):
-            progress.tell(loss=0.3123, pictures=1000)
+            progress.tell(loss=0.3123, images=1000)
             yield
 
-    for _ in progress.track("ab", "entries"):
-        list(progress.track(epochs(), "source, epochs", 2))
+    for _ in progress.track("ab", "trials"):
+        list(progress.track(epochs(), "surrogate, epochs", 2))
     lines = capsys.readouterr().err.splitlines()
     place, _, loss, speed = next(line for line in lines if "epochs 1/2" in line).split(" · ", 1)[1].split(" · ")
-    assert lines[1].startswith("entries 0/2 · source, epochs")
-    assert (place, loss) == ("source, epochs 1/2", "loss 0.312") and speed.endswith(" pictures/s")
-    assert lines[-1].startswith("entries 2/2 · ") and "loss" not in lines[-1]
+    assert lines[1].startswith("trials 0/2 · surrogate, epochs")
+    assert (place, loss) == ("surrogate, epochs 1/2", "loss 0.312") and speed.endswith(" images/s")
+    assert lines[-1].startswith("trials 2/2 · ") and "loss" not in lines[-1]
 
 
 def test_all_loops_together_keep_the_pause_between_lines(capsys, monkeypatch):

@@ -6,14 +6,18 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
-from miue import comparison, data, pgd, plan, poisons, records, seeds, steps, train
-from miue.comparison import Entry, Records, Setting, compare
+from miue import pgd, poisons, seeds
+from miue.data import loading
+from miue.data.images import Images
 from miue.errors import InputError
-from miue.images import Images
+from miue.experiments import comparison, plan, records
+from miue.experiments.comparison import Records, Setting, Trial, compare
 from miue.models import build
-from miue.poisons import METHODS, base, generate, uc
+from miue.poisons import METHODS, base, perturb
+from miue.poisons.methods import uc
+from miue.training import loop
 
 WITH_SURROGATE = [name for name, method in METHODS.items() if method.outer] + ["pil"]
 SETTING = Setting(preset="quick", recipe="quick:epochs=1:batch=16", n_slices=4, estimator="histogram")
@@ -24,8 +28,8 @@ class Stop(Exception):
 
 
 @pytest.fixture
-def few_pictures(monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *_: (pictures(n=96), pictures(n=40, seed=1)))
+def few_images(monkeypatch):
+    monkeypatch.setattr(loading, "load", lambda *_: (some_images(n=96), some_images(n=40, seed=1)))
 
 
 def surrogate_of(method, monkeypatch, seed=0):
@@ -43,11 +47,11 @@ def surrogate_of(method, monkeypatch, seed=0):
     with monkeypatch.context() as patch:
         patch.setattr(base, "build", built)
         patch.setattr(uc, "build", built)
-        patch.setattr(train, "epochs", stop)
+        patch.setattr(loop, "epochs", stop)
         patch.setattr(poisons.gue, "_follow", stop)
         patch.setattr(poisons.tue, "train_round", stop)
         with pytest.raises(Stop):
-            generate(method, pictures(), preset="quick", seed=seed, device="cpu")
+            perturb(some_images(), method, preset="quick", seed=seed, device="cpu", cache=False)
     return found[0]
 
 
@@ -76,18 +80,18 @@ def test_a_twin_can_be_had_by_asking(method, monkeypatch):
 
 
 def order_of(images, streams, monkeypatch):
-    """The rows of the training pictures in the order in which a training of two epochs reads them."""
+    """The rows of the training images in the order in which a training of two epochs reads them."""
     read, batch = [], Images.batch
     with monkeypatch.context() as patch:
         patch.setattr(Images, "batch", lambda self, index: (read.append(index), batch(self, index))[1])
-        recipe = train.recipe("quick", epochs=2, batch=16)
-        for _ in train.epochs(build("linear", 4, size=8), images, recipe, seed=streams, device="cpu"):
+        recipe = loop.recipe("quick", epochs=2, batch=16)
+        for _ in loop.epochs(build("linear", 4, size=8), images, recipe, seed=streams, device="cpu"):
             pass
     return torch.cat(read)
 
 
-def test_a_stranger_meets_the_pictures_in_an_order_of_its_own_and_a_twin_in_the_surrogates(monkeypatch):
-    images = pictures()
+def test_a_stranger_meets_the_images_in_an_order_of_its_own_and_a_twin_in_the_surrogates(monkeypatch):
+    images = some_images()
     surrogates = order_of(images, seeds.surrogate(0), monkeypatch)
     assert not torch.equal(order_of(images, seeds.victim(0), monkeypatch), surrogates)
     assert not torch.equal(order_of(images, seeds.victim(0, "weights", 0), monkeypatch), surrogates)
@@ -95,61 +99,61 @@ def test_a_stranger_meets_the_pictures_in_an_order_of_its_own_and_a_twin_in_the_
 
 
 def test_augmentation_does_not_move_the_order(monkeypatch):
-    images, recipe = pictures(), train.recipe("quick", epochs=1, batch=16)
+    images, recipe = some_images(), loop.recipe("quick", epochs=1, batch=16)
     states = []
     for changes in ({"flip": False, "crop": 0}, {"flip": True, "crop": 2}):
         read, batch = [], Images.batch
         with monkeypatch.context() as patch:
             patch.setattr(Images, "batch", lambda self, index, r=read, b=batch: (r.append(index), b(self, index))[1])
-            changed = train.recipe("quick", epochs=recipe.epochs, batch=16, **changes)
-            list(train.epochs(build("linear", 4, size=8), images, changed, device="cpu"))
+            changed = loop.recipe("quick", epochs=recipe.epochs, batch=16, **changes)
+            list(loop.epochs(build("linear", 4, size=8), images, changed, device="cpu"))
         states.append(torch.cat(read))
     assert torch.equal(*states)
 
 
-def test_one_perturbation_meets_several_victims(few_pictures, tmp_path, monkeypatch):
-    made, perturbation = [], steps.perturbation
-    monkeypatch.setattr(steps, "perturbation", lambda **how: (made.append(how["seed"]), perturbation(**how))[1])
-    wanted = comparison.entries(["clean", "lsp"], ["mlp2:width=0.05"], [], [0], [0, 1, 2])
+def test_one_perturbation_meets_several_victims(few_images, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(comparison, "perturb", lambda **how: (made.append(how["seed"]), perturb(**how))[1])
+    wanted = comparison.trials(["clean", "lsp"], ["mlp2:width=0.05"], [], [0], [0, 1, 2])
     table = compare(wanted, SETTING, Records(tmp_path / "r.jsonl", SETTING))
     assert list(table["victim_seed"]) == [0, 0, 1, 1, 2, 2] and set(made) == {0}
     assert table[table["method"] == "lsp"]["mi"].nunique() > 1
 
 
 def test_a_victim_has_the_number_of_its_perturbation_where_nothing_else_is_said():
-    assert Entry("em", "linear", seed=4).victim_seed == 4
-    assert Entry("em", "linear", seed=4, victim_seed=0).victim_seed == 0
+    assert Trial("em", "linear", seed=4).victim_seed == 4
+    assert Trial("em", "linear", seed=4, victim_seed=0).victim_seed == 0
 
 
 @pytest.mark.parametrize(
-    ("entry", "message"),
+    ("trial", "message"),
     [
-        (Entry("em", "mlp2", twin="weights"), "victim: mlp2; a twin must be of the surrogate's network, small_resnet"),
-        (Entry("lsp", "small_resnet", twin="weights"), "method: lsp has no surrogate, so there is no twin of it"),
-        (Entry("ar", "small_resnet", twin="weights+order"), "method: ar has no surrogate, so there is no twin of it"),
-        (Entry("clean", "small_resnet", twin="weights+order"), "method: clean has no surrogate"),
+        (Trial("em", "mlp2", twin="weights"), "victim: mlp2; a twin must be of the surrogate's network, small_resnet"),
+        (Trial("lsp", "small_resnet", twin="weights"), "method: lsp has no surrogate, so there is no twin of it"),
+        (Trial("ar", "small_resnet", twin="weights+order"), "method: ar has no surrogate, so there is no twin of it"),
+        (Trial("clean", "small_resnet", twin="weights+order"), "method: clean has no surrogate"),
     ],
 )
-def test_a_twin_of_a_surrogate_that_is_not_there_is_refused(entry, message):
+def test_a_twin_of_a_surrogate_that_is_not_there_is_refused(trial, message):
     with pytest.raises(InputError, match=message):
-        entry.check(SETTING)
+        trial.check(SETTING)
 
 
 @pytest.mark.parametrize("method", ["gue", "tue", "uc:pretext=untrained"])
 def test_an_order_that_no_victim_can_follow_is_refused_and_weights_are_not(method):
     with pytest.raises(InputError, match=f"method: the surrogate of {method} is not trained in epochs"):
-        Entry(method, "small_resnet", twin="weights+order").check(SETTING)
-    for entry in (Entry(method, "small_resnet", twin="weights"), Entry("uc", "small_resnet", twin="weights+order")):
-        entry.check(replace(SETTING, passes="own"))
+        Trial(method, "small_resnet", twin="weights+order").check(SETTING)
+    for trial in (Trial(method, "small_resnet", twin="weights"), Trial("uc", "small_resnet", twin="weights+order")):
+        trial.check(replace(SETTING, passes="own"))
 
 
-def test_where_no_entry_is_wanted_the_file_that_holds_none_is_named(few_pictures, tmp_path):
-    with pytest.raises(InputError, match="records: .*r.jsonl holds no entry that is asked for, and none is to be"):
+def test_where_no_trial_is_wanted_the_file_that_holds_none_is_named(few_images, tmp_path):
+    with pytest.raises(InputError, match="records: .*r.jsonl holds no trial that is asked for, and none is to be"):
         compare([], SETTING, Records(tmp_path / "r.jsonl", SETTING))
 
 
-def test_what_is_withheld_costs_no_steps(few_pictures, tmp_path):
-    wanted = [Entry("lsp", "linear", ratio=0.8), Entry("withheld", "linear", ratio=0.8), Entry("clean", "linear")]
+def test_what_is_withheld_costs_no_steps(few_images, tmp_path):
+    wanted = [Trial("lsp", "linear", ratio=0.8), Trial("withheld", "linear", ratio=0.8), Trial("clean", "linear")]
     table = compare(wanted, SETTING, Records(tmp_path / "r.jsonl", SETTING))
     assert list(table["trained_on"]) == [96, 19, 96]
     assert set(table["victim_steps"]) == {6}
@@ -171,9 +175,9 @@ def test_equal_passes_are_as_many_rounds_as_fit(method, preset):
 
 
 def test_a_number_of_rounds_that_is_asked_for_stays():
-    assert poisons.options("em:epochs=7", "quick", passes=60).source.epochs == 7
+    assert poisons.options("em:epochs=7", "quick", passes=60).surrogate.epochs == 7
     assert poisons.options("tap", "quick", passes=60, steps=3).steps == 3
-    assert poisons.options("em", "quick", passes=60).source.epochs == 5
+    assert poisons.options("em", "quick", passes=60).surrogate.epochs == 5
 
 
 def test_too_few_passes_are_refused():
@@ -182,33 +186,33 @@ def test_too_few_passes_are_refused():
 
 
 def test_a_record_says_what_was_made_and_what_was_allowed():
-    changes = {"batch": 16, "sweep_batch": 24, "steps": 2, "stop_accuracy": 0.01}
-    poison = generate("em", pictures(), preset="quick", device="cpu", passes=30, **changes)
+    changes = {"batch": 16, "pass_batch": 24, "steps": 2, "stop_accuracy": 0.01}
+    poison = perturb(some_images(), "em", preset="quick", device="cpu", passes=30, **changes, cache=False)
     assert poison.record["passes_allowed"] == 30 and len(poison.record["notes"]["rounds"]) == 1
-    assert poison.record["passes"] == 3  # ten batches of 16 are more than one pass over 48 pictures, two steps make two
+    assert poison.record["passes"] == 3  # ten batches of 16 are more than one pass over 48 images, two steps make two
 
 
-SMALL_STEPS = {"epochs": 4, "steps": 1, "step": 0.2 / 255, "last_step": 0.2 / 255, "batch": 16, "sweep_batch": 24}
+SMALL_STEPS = {"epochs": 4, "steps": 1, "step": 0.2 / 255, "last_step": 0.2 / 255, "batch": 16, "pass_batch": 24}
 
 
 def test_steps_below_half_a_level_add_up():
-    poison = generate("mi_ue", pictures(), preset="quick", device="cpu", **SMALL_STEPS)
+    poison = perturb(some_images(), "mi_ue", preset="quick", device="cpu", **SMALL_STEPS, cache=False)
     assert int(poison.delta.abs().max()) == 1 and poison.delta.dtype == torch.int8
 
 
 def test_a_delta_that_ends_at_zero_is_an_error():
     with pytest.raises(InputError, match="mi_ue: delta is 0 everywhere once it is rounded .*steps 1"):
-        generate("mi_ue", pictures(), preset="quick", device="cpu", rounding="each_pass", **SMALL_STEPS)
+        perturb(some_images(), "mi_ue", preset="quick", device="cpu", rounding="each_pass", **SMALL_STEPS, cache=False)
 
 
 def test_the_paper_preset_is_the_published_schedule():
     chosen = poisons.options("mi_ue", "paper")
-    assert chosen.source.flip and chosen.source.crop == 0 and chosen.rounding == "once"
-    assert (chosen.zeta, chosen.steps, chosen.sweep_batch, chosen.source.epochs) == (0.1, 10, 512, 100)
+    assert chosen.surrogate.flip and chosen.surrogate.crop == 0 and chosen.rounding == "once"
+    assert (chosen.zeta, chosen.steps, chosen.pass_batch, chosen.surrogate.epochs) == (0.1, 10, 512, 100)
 
 
 def test_a_delta_of_floating_point_is_added_without_rounding():
-    images = pictures(n=4)
+    images = some_images(n=4)
     delta = torch.full((4, 3, 8, 8), 0.25, dtype=torch.float16)
     x, _ = images.plus(delta).batch(torch.arange(4))
     assert x.dtype == torch.float32 and torch.equal(x, (images.x + 0.25).clamp(max=255))
@@ -218,7 +222,7 @@ def earlier(tmp_path, **row):
     """A file of records as version 2 wrote it."""
     setting = {name: value for name, value in asdict(Setting()).items() if name != "passes"}
     head = {"version": 2, "setting": setting}
-    own = {"method": "em", "victim": "small_resnet", "defense": "none", "seed": 1, "source": "small_resnet"}
+    own = {"method": "em", "victim": "small_resnet", "defense": "none", "seed": 1, "surrogate": "small_resnet"}
     own |= {"epsilon": "8/255", "ratio": 1.0, "test_accuracy": 0.1, "passes": 420, "content_hash": "x"} | row
     file = tmp_path / "old.jsonl"
     file.write_text(json.dumps(head) + "\n" + json.dumps(own) + "\n")
@@ -244,19 +248,19 @@ def test_records_of_before_are_refused_by_templates_and_plans_before_anything_is
     assert file.read_bytes() == before
 
 
-def test_a_control_with_more_steps_than_pictures_has_full_batches(monkeypatch):
+def test_a_control_with_more_steps_than_images_has_full_batches(monkeypatch):
     read, batch = [], Images.batch
     with monkeypatch.context() as patch:
         patch.setattr(Images, "batch", lambda self, index: (read.append(index), batch(self, index))[1])
-        recipe = train.recipe("quick", epochs=2, batch=16, batches_per_epoch=12)
-        list(train.epochs(build("linear", 4, size=8), pictures(n=19), recipe, device="cpu"))
+        recipe = loop.recipe("quick", epochs=2, batch=16, batches_per_epoch=12)
+        list(loop.epochs(build("linear", 4, size=8), some_images(n=19), recipe, device="cpu"))
     assert len(read) == 24 and {len(index) for index in read} == {16}
     assert torch.cat(read[:12]).bincount().max() - torch.cat(read[:12]).bincount().min() <= 1
 
 
-def test_a_round_of_em_trains_on_no_picture_twice():
-    changes = {"batch": 16, "sweep_batch": 24, "steps": 2, "epochs": 3, "stop_accuracy": 1.0}
-    poison = generate("em", pictures(), preset="quick", device="cpu", **changes)
+def test_a_round_of_em_trains_on_no_image_twice():
+    changes = {"batch": 16, "pass_batch": 24, "steps": 2, "epochs": 3, "stop_accuracy": 1.0}
+    poison = perturb(some_images(), "em", preset="quick", device="cpu", **changes, cache=False)
     assert poison.record["passes"] == 9 and len(poison.record["notes"]["rounds"]) == 3
 
 
@@ -268,4 +272,4 @@ def test_a_gradient_that_is_not_finite_is_an_error(method, monkeypatch):
     for module in (poisons.em, poisons.pil, pgd):
         monkeypatch.setattr(module, "sign_steps", broken)
     with pytest.raises(FloatingPointError, match="not finite"):
-        generate(method, pictures(), preset="quick", device="cpu", batch=16)
+        perturb(some_images(), method, preset="quick", device="cpu", batch=16, cache=False)

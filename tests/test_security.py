@@ -16,14 +16,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from samples import pictures
+from samples import some_images
 from torchvision import datasets
 
 import miue
-from miue import archives, tensors
+from miue.data import archives
 from miue.errors import InputError
-from miue.files import cache_dir
-from miue.poisons import Poison, foreign, generate
+from miue.poisons import Poison, foreign, perturb
+from miue.storage import tensors
+from miue.storage.files import cache_dir
 
 
 class Bomb:
@@ -58,7 +59,7 @@ def command(miue):
 
 
 @pytest.mark.parametrize("name", ["zipped.pt", "legacy.pth", "plain.pt", "array.npy", "plain.npy", "plain.safetensors"])
-def test_pickles_are_not_adopted(bomb, command, picture_folder, tmp_path, name):
+def test_pickles_are_not_adopted(bomb, command, image_folder, tmp_path, name):
     file = tmp_path / name
     if name == "zipped.pt":
         torch.save({"noise": bomb}, file)
@@ -68,7 +69,7 @@ def test_pickles_are_not_adopted(bomb, command, picture_folder, tmp_path, name):
         np.save(file, np.array([bomb], dtype=object), allow_pickle=True)
     else:
         file.write_bytes(pickle.dumps(bomb, protocol=2))
-    data = ["--data", f"folder:{picture_folder}", "--size", 16]
+    data = ["--data", f"folder:{image_folder}", "--size", 16]
     code, told = command("adopt", file, *data, "--trust-order", "--out", tmp_path / "own.safetensors")
     assert code == 2 and f"{name} is damaged, or holds objects that only running code could restore" in told
     code, told = command("train", *data, "--poison", file)
@@ -115,13 +116,13 @@ def test_hostile_headers_are_refused(content, images, tmp_path):
 
 def test_the_record_of_a_file_is_shown_as_text_in_one_line(images, tmp_path):
     record = {"data": {"data": "\n\x1b[2Jall is well<script>alert(1)</script>", "content_hash": "../../../etc/passwd"}}
-    made = generate("random", images)
+    made = perturb(images, "random", cache=False)
     for hostile in (record, {"data": ["\n"]}, {"data": "\n"}, {}):
         tensors.save(tmp_path / "a", {k: getattr(made, k) for k in ("delta", "ids", "fingerprints")}, hostile)
         poison = Poison.read(tmp_path / "a")
         assert poison.record == hostile and torch.equal(poison.apply(images).x, made.apply(images).x)
         with pytest.raises(InputError) as refused:
-            poison.apply(pictures(seed=5))
+            poison.apply(some_images(seed=5))
         assert str(refused.value).isprintable()
     assert "content hash unknown, unknown" in str(refused.value)
 
@@ -238,7 +239,7 @@ def test_headers_that_would_fill_the_memory_are_refused(tmp_path, size):
         archives.unpack(tmp_path / "a.tar", tmp_path / "out")
 
 
-# Pictures
+# Images
 
 
 def test_class_folders_and_files_may_have_any_name(tmp_path, command):
@@ -258,18 +259,18 @@ def test_class_folders_and_files_may_have_any_name(tmp_path, command):
     assert (len(train), len(test), len(train.classes)) == (32, 8, 8)
     assert all(name.isprintable() for name in (train.name, *train.classes, repr(train)))
     assert json.loads(json.dumps(train.record()))["data"] == "folder set\\n<b>, 16 px"
-    made = generate("random", train)
+    made = perturb(train, "random", cache=False)
     made.save(tmp_path / "own")
     assert Poison.load(tmp_path / "own").part(train, classes=["-rf", "a\\nb"]).apply(train).content_hash
     broken = tmp_path / "set\n<b>" / "-rf" / "\nmiue: all is well.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     code, told = command("train", "--data", f"folder:{tmp_path}/set\n<b>", "--size", 16)
-    assert code == 2 and "\\nmiue: all is well.png cannot be read as a picture" in told
+    assert code == 2 and "\\nmiue: all is well.png cannot be read as an image" in told
     assert all(line.startswith(("miue: data", "hashing", "decoding")) for line in told.splitlines())
 
 
-def test_only_pictures_are_decoded_whatever_a_file_is_called(picture_folder, monkeypatch):
-    """PostScript would be handed to another program, and a picture may unpack to more than memory holds."""
+def test_only_images_are_decoded_whatever_a_file_is_called(image_folder, monkeypatch):
+    """PostScript would be handed to another program, and an image may unpack to more than memory holds."""
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *words, **more: pytest.fail("a program was started"))
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n(x) run\n%%EOF\n"
     Image.open(io.BytesIO(postscript)).close()  # the library would take it
@@ -279,17 +280,17 @@ def test_only_pictures_are_decoded_whatever_a_file_is_called(picture_folder, mon
     head = bomb.getvalue()
     chunk = b"IHDR" + size + head[24:29]
     huge = head[:12] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + head[33:]
-    broken = picture_folder / "train" / "dogs" / "1.png"
+    broken = image_folder / "train" / "dogs" / "1.png"
     for content in (postscript, huge, b"GIF89a" + b"\0" * 50, b""):
         broken.write_bytes(content)
-        with pytest.raises(InputError, match=r"dogs/1\.png cannot be read as a picture"):
-            miue.load(f"folder:{picture_folder}", size=16)
+        with pytest.raises(InputError, match=r"dogs/1\.png cannot be read as an image"):
+            miue.load(f"folder:{image_folder}", size=16)
 
 
-def test_a_pipe_among_the_pictures_does_not_block(picture_folder):
-    os.mkfifo(picture_folder / "train" / "cats" / "9.png")
+def test_a_pipe_among_the_images_does_not_block(image_folder):
+    os.mkfifo(image_folder / "train" / "cats" / "9.png")
     with pytest.raises(InputError, match=r"cats/9\.png is no ordinary file"):
-        miue.load(f"folder:{picture_folder}", size=16)
+        miue.load(f"folder:{image_folder}", size=16)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
@@ -353,4 +354,4 @@ def test_a_file_of_tensors_is_never_a_pickle(bomb, tmp_path):
         tensors.load(tmp_path / "own.safetensors")
     save_file({"noise": torch.ones(2, 3, 8, 8)}, tmp_path / "own.pt")
     with pytest.raises(InputError, match="is damaged, or holds objects"):
-        foreign.read(tmp_path / "own.pt", pictures(n=2, classes=2), trust_order=True)
+        foreign.read(tmp_path / "own.pt", some_images(n=2, classes=2), trust_order=True)

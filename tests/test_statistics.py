@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.statistics import (
+from miue.mi.statistics import (
     class_covariances,
     entropy,
     label_information,

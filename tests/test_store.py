@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from miue import poisons, store, tensors
+from miue import poisons
 from miue.defenses import Avatar
 from miue.errors import InputError
-from miue.files import atomic, cache_dir
+from miue.storage import cache, code, files, provenance, tensors
+from miue.storage.files import atomic, cache_dir
 
 
 def test_a_file_is_complete_or_not_there(tmp_path):
@@ -28,18 +29,18 @@ def test_a_file_is_complete_or_not_there(tmp_path):
 
 def test_a_failed_rewrite_keeps_the_old_file(tmp_path):
     file = tmp_path / "a.json"
-    store.write_json(file, {"value": 1})
+    files.write_json(file, {"value": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json(file, {"value": float("nan")})
-    assert store.read_json(file) == {"value": 1}
+        files.write_json(file, {"value": float("nan")})
+    assert files.read_json(file) == {"value": 1}
 
 
 def test_unreadable_records_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.json does not exist"):
-        store.read_json(tmp_path / "none.json")
+        files.read_json(tmp_path / "none.json")
     (tmp_path / "half.json").write_text('{"a":')
     with pytest.raises(InputError, match=r"half\.json is no JSON"):
-        store.read_json(tmp_path / "half.json")
+        files.read_json(tmp_path / "half.json")
 
 
 @dataclass
@@ -61,11 +62,11 @@ def test_the_cache_makes_once_per_key():
         made.append(1)
         return Text(f"number {len(made)}")
 
-    assert store.find(Text, seed=0) is None
-    assert store.cached(Text, make, "a text", seed=0).content == "number 1"
-    assert store.cached(Text, make, "a text", seed=0).content == "number 1"
-    assert store.find(Text, seed=0).content == "number 1"
-    assert store.cached(Text, make, "a text", seed=1).content == "number 2"
+    assert cache.find(Text, seed=0) is None
+    assert cache.cached(Text, make, "a text", seed=0).content == "number 1"
+    assert cache.cached(Text, make, "a text", seed=0).content == "number 1"
+    assert cache.find(Text, seed=0).content == "number 1"
+    assert cache.cached(Text, make, "a text", seed=1).content == "number 2"
 
 
 def test_an_interrupted_step_leaves_its_checkpoint_and_a_usable_cache():
@@ -77,36 +78,36 @@ def test_an_interrupted_step_leaves_its_checkpoint_and_a_usable_cache():
         return Text(f"after {keep.restore()}")
 
     with pytest.raises(KeyboardInterrupt):
-        store.cached(Text, begin, "a text", seed=0)
+        cache.cached(Text, begin, "a text", seed=0)
     assert not list((cache_dir() / "text").glob("*.safetensors"))
-    assert store.cached(Text, go_on, "a text", seed=0).content == "after 3"
+    assert cache.cached(Text, go_on, "a text", seed=0).content == "after 3"
     assert not list(cache_dir().rglob("*.parts"))
 
 
 @pytest.mark.parametrize("harm", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + b"}", lambda b: b""])
 def test_a_damaged_file_is_named_set_aside_and_made_anew(harm, capsys):
-    store.cached(Text, lambda keep: Text("first"), "a text", seed=0)
+    cache.cached(Text, lambda keep: Text("first"), "a text", seed=0)
     (file,) = (cache_dir() / "text").glob("*.safetensors")
     file.write_bytes(harm(file.read_bytes()))
-    assert store.cached(Text, lambda keep: Text("second"), "a text", seed=0).content == "second"
+    assert cache.cached(Text, lambda keep: Text("second"), "a text", seed=0).content == "second"
     assert f"set aside as {file.stem}.damaged" in capsys.readouterr().err
     assert file.with_suffix(".damaged").exists()
 
 
 def test_looking_for_a_damaged_file_leaves_it_alone():
-    store.cached(Text, lambda keep: Text("first"), "a text", seed=0)
+    cache.cached(Text, lambda keep: Text("first"), "a text", seed=0)
     (file,) = (cache_dir() / "text").glob("*.safetensors")
     file.write_bytes(b"half")
-    assert store.find(Text, seed=0) is None and file.read_bytes() == b"half"
+    assert cache.find(Text, seed=0) is None and file.read_bytes() == b"half"
 
 
 def test_what_a_killed_process_left_goes_when_the_result_is_made():
-    store.cached(Text, lambda keep: Text("first"), "a text", seed=0)
+    cache.cached(Text, lambda keep: Text("first"), "a text", seed=0)
     (file,) = (cache_dir() / "text").glob("*.safetensors")
     file.unlink()
     left = file.with_name(f".{file.name}.abc.part")
     left.write_bytes(b"half")
-    store.cached(Text, lambda keep: Text("second"), "a text", seed=0)
+    cache.cached(Text, lambda keep: Text("second"), "a text", seed=0)
     assert file.exists() and not left.exists()
 
 
@@ -115,7 +116,7 @@ def test_a_result_that_cannot_be_kept_is_not_lost(monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tensors, "save", full)
-    assert store.cached(Text, lambda keep: Text("made"), "a text", seed=0).content == "made"
+    assert cache.cached(Text, lambda keep: Text("made"), "a text", seed=0).content == "made"
     assert "a text: made, but not kept in the cache ([Errno 28] No space left on device)" in capsys.readouterr().err
 
 
@@ -125,13 +126,17 @@ def test_a_cache_that_cannot_be_written_is_refused_before_anything_is_made(monke
 
     monkeypatch.setenv("MIUE_CACHE", "/proc/none")  # where not even root can write
     with pytest.raises(InputError, match=r"cache: /proc/none/text cannot be written; set MIUE_CACHE"):
-        store.cached(Text, made, "a text", seed=0)
+        cache.cached(Text, made, "a text", seed=0)
 
 
 TWO = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from miue import store, tensors
+
+from miue.storage import cache, code
+from miue.storage import files
+from miue.storage import provenance
+from miue.storage import tensors
 from test_store import Text
 
 def make(keep):
@@ -139,7 +144,7 @@ def make(keep):
     time.sleep(1.5)
     return Text("one")
 
-print(store.cached(Text, make, "a text", seed=0).content)
+print(cache.cached(Text, make, "a text", seed=0).content)
 """
 
 
@@ -156,12 +161,12 @@ def test_of_two_processes_one_makes_and_the_other_waits(tmp_path):
 
 @pytest.mark.parametrize("threads", [None, 2])
 def test_the_lock_of_a_result_is_held_whatever_other_threads_may_give(threads, monkeypatch):
-    held, lock = [], store.cache_locked
-    monkeypatch.setattr(store, "cache_locked", lambda path, what: (held.append(path.stem), lock(path, what))[1])
+    held, lock = [], cache.cache_locked
+    monkeypatch.setattr(cache, "cache_locked", lambda path, what: (held.append(path.stem), lock(path, what))[1])
     for any_threads, extra in (("0", 0), ("1", int(threads is not None))):
         monkeypatch.setenv("MIUE_ANY_THREADS", any_threads)
-        store.cached(Text, lambda keep: Text("one"), "a text", threads=threads, seed=any_threads)
-        own = store._place(Text, threads, {"seed": any_threads}).stem
+        cache.cached(Text, lambda keep: Text("one"), "a text", threads=threads, seed=any_threads)
+        own = cache._place(Text, threads, {"seed": any_threads}).stem
         assert held.pop() == own and len(held) == extra
         assert all(own.startswith(shared) for shared in held)
 
@@ -170,16 +175,16 @@ def a_package(folder, monkeypatch, **sources):
     """Make `code_hash` see modules with these sources instead of the package's."""
     for name, text in sources.items():
         (folder / f"{name}.py").write_text(text)
-    monkeypatch.setattr(store, "PACKAGE", folder)
-    store._source.cache_clear()
-    store.code_hash.cache_clear()
+    monkeypatch.setattr(code, "PACKAGE", folder)
+    code._source.cache_clear()
+    code.code_hash.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def fresh_hashes():
     yield
-    store._source.cache_clear()
-    store.code_hash.cache_clear()
+    code._source.cache_clear()
+    code.code_hash.cache_clear()
 
 
 def test_code_hash_follows_imports_and_ignores_prose(tmp_path, monkeypatch):
@@ -189,32 +194,42 @@ def test_code_hash_follows_imports_and_ignores_prose(tmp_path, monkeypatch):
         "plots": "z = 3\n",
     }
     a_package(tmp_path, monkeypatch, **sources)
-    first, whole = store.code_hash("miue.pgd"), store.code_hash("miue")
+    first, whole = code.code_hash("miue.pgd"), code.code_hash("miue")
     a_package(tmp_path, monkeypatch, losses='"""Other doc."""\n# a remark\nx = 1\n')
-    assert store.code_hash("miue.pgd") == first
+    assert code.code_hash("miue.pgd") == first
     a_package(tmp_path, monkeypatch, plots="z = 4\n")
-    assert store.code_hash("miue.pgd") == first and store.code_hash("miue") != whole
+    assert code.code_hash("miue.pgd") == first and code.code_hash("miue") != whole
     a_package(tmp_path, monkeypatch, losses="x = 2\n")
-    assert store.code_hash("miue.pgd") != first
+    assert code.code_hash("miue.pgd") != first
 
 
 def test_the_hash_of_a_method_covers_what_it_stands_on():
     covered = set()
-    waiting = ["miue.poisons.mi_ue"]
+    waiting = ["miue.poisons.methods.mi_ue"]
     while waiting:
         name = waiting.pop()
         covered.add(name)
-        waiting += store._source(name)[1] - covered
-    assert {"miue.losses", "miue.pgd", "miue.train", "miue.models", "miue.images", "miue.augment"} <= covered
-    assert not any(name.startswith(("miue.runs", "miue.plots", "miue.cli", "miue.poisons.em")) for name in covered)
+        waiting += code._source(name)[1] - covered
+    assert {
+        "miue.losses",
+        "miue.pgd",
+        "miue.training.loop",
+        "miue.models",
+        "miue.data.images",
+        "miue.training.augment",
+    } <= covered
+    assert not any(
+        name.startswith(("miue.runs", "miue.experiments.figures", "miue.cli", "miue.poisons.methods.em"))
+        for name in covered
+    )
 
 
 def test_what_trains_a_victim_is_all_that_its_hash_covers():
-    covered, waiting = set(), ["miue.train"]
+    covered, waiting = set(), ["miue.training.loop"]
     while waiting:
         name = waiting.pop()
         covered.add(name.removeprefix("miue."))
-        waiting += store._source(name)[1] - store.PLUMBING - {f"miue.{name}" for name in covered}
+        waiting += code._source(name)[1] - cache.PLUMBING - {f"miue.{name}" for name in covered}
     networks = {"models", "models.plain", "models.vision", "specs"}
     assert (
         covered - {"seeds"} == {"train", "recipes", "augment", "images", "memory", "checkpoint", "precision"} | networks
@@ -224,12 +239,12 @@ def test_what_trains_a_victim_is_all_that_its_hash_covers():
 def test_code_from_elsewhere_has_no_hash_and_is_named():
     for module in ("__main__", "lab.train", "train", "miue.none"):
         with pytest.raises(ValueError, match=f"{module} is no module of this package"):
-            store.code_hash(module)
+            code.code_hash(module)
     own, theirs = poisons.METHODS["em"], Text("no option")
-    assert store.foreign_code(own.make, own.presets["quick"], Text, Avatar()) == ["test_store.Text"]
-    assert store.foreign_code(theirs) == ["test_store.Text"]
-    assert store.foreign_code(Avatar(torch.nn.Identity())) == ["torch.nn.modules.linear.Identity"]
-    assert store.foreign_code(Avatar(torch.relu))
+    assert code.foreign_code(own.make, own.presets["quick"], Text, Avatar()) == ["test_store.Text"]
+    assert code.foreign_code(theirs) == ["test_store.Text"]
+    assert code.foreign_code(Avatar(torch.nn.Identity())) == ["torch.nn.modules.linear.Identity"]
+    assert code.foreign_code(Avatar(torch.relu))
 
 
 def test_only_a_checkout_of_this_project_has_a_commit(tmp_path, monkeypatch):
@@ -240,8 +255,8 @@ def test_only_a_checkout_of_this_project_has_a_commit(tmp_path, monkeypatch):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
         for words in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "one"]):
             subprocess.run(["git", *words], cwd=folder, check=True)
-        monkeypatch.setattr(store, "PACKAGE", folder / package)
-        return store._commit.__wrapped__()
+        monkeypatch.setattr(provenance, "PACKAGE", folder / package)
+        return provenance._commit.__wrapped__()
 
     assert commit("lib/python3.11/site-packages/miue", "thesis") is None
     assert commit("src/miue", "other") is None
@@ -249,7 +264,7 @@ def test_only_a_checkout_of_this_project_has_a_commit(tmp_path, monkeypatch):
 
 
 def test_provenance_is_json_and_complete():
-    found = json.loads(json.dumps(store.provenance()))
+    found = json.loads(json.dumps(provenance.collect()))
     assert {"miue", "commit", "code", "torch", "python", "device"} == found.keys()
     assert "threads" in found["device"] or found["device"].startswith("NVIDIA")
 
@@ -265,7 +280,7 @@ def test_the_core_needs_no_jupyter():
         "        if name.split('.')[0] in hidden:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Hide())\n"
-        "import miue, miue.cli, miue.steps, miue.poisons, miue.mi, miue.theory, miue.plots\n"
+        "import miue, miue.cli, miue.steps, miue.poisons, miue.mi, miue.mi.bounds, miue.experiments.figures\n"
         "sys.argv = ['miue', 'poison', '--help']\n"
         "miue.cli.main()\n"
     )

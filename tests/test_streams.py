@@ -4,18 +4,20 @@ import pretend
 import pytest
 import torch
 from poisons.test_methods_contract import SMALL
-from samples import pictures
+from samples import some_images
 
-from miue import seeds, steps, train
+from miue import models, seeds
 from miue.defenses import Avatar, build
 from miue.defenses.base import Defense
 from miue.defenses.d_vae import Stage
 from miue.defenses.detection import detect, learnability, linear_probe
-from miue.poisons import generate, tap, uc
-from miue.poisons.pue import noisy_accuracies
+from miue.poisons import perturb
+from miue.poisons.methods import tap, uc
+from miue.poisons.methods.pue import noisy_accuracies
+from miue.training import loop
 
-SHORT = train.Recipe(epochs=1, lr=0.05, schedule="constant", batch=24, precision="float32")
-IMAGES = pictures()
+SHORT = loop.Recipe(epochs=1, lr=0.05, schedule="constant", batch=24, precision="float32")
+IMAGES = some_images()
 ROLE = {seeds.derived(0, role): role for role in seeds.ROLES}
 
 
@@ -46,7 +48,9 @@ def begun(monkeypatch):
 
 
 def make(method, **options):
-    return generate(method, IMAGES, preset="quick", model="lenet5", device="cpu", **SMALL[method] | options)
+    return perturb(
+        IMAGES, method, preset="quick", surrogate="lenet5", device="cpu", **SMALL[method] | options, cache=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def make(method, **options):
 )
 def test_what_purifies_or_probes_is_a_stranger_to_victim_and_to_itself(prepare, begun):
     prepare(IMAGES, 0)
-    own = [seed for seed in begun if ROLE.get(seed) != "probe"]  # both probes hold out the same pictures
+    own = [seed for seed in begun if ROLE.get(seed) != "probe"]  # both probes hold out the same images
     assert own and len(set(own)) == len(own)
     assert set(own).isdisjoint({0, *seeds.victim(0), *seeds.surrogate(0)})
 
@@ -83,7 +87,7 @@ def test_what_a_defense_prepares_is_not_drawn_as_its_batches_are(begun):
             torch.Generator().manual_seed(seed)
             return images
 
-    train.fit(IMAGES, "linear", SHORT, defense=Drawing())
+    loop.fit(IMAGES, "linear", SHORT, defense=Drawing())
     assert len(set(begun)) == len(begun) == 6 and set(seeds.victim(0)) < set(begun)
 
 
@@ -107,7 +111,7 @@ def test_restarts_begin_with_different_critics(monkeypatch):
 
 
 def test_a_certificate_draws_no_noise_that_made_the_perturbation(begun):
-    network = steps.build("linear", 4, size=8)
+    network = models.build("linear", 4, size=8)
     noisy_accuracies(network, IMAGES, sigma=0.1, draws=1)
     assert begun.roles[-1] == "certificate noise"
 

@@ -1,4 +1,4 @@
-"""Tables of entries: what is compared with what, and that metrics are plain JSON."""
+"""Tables of trials: what is compared with what, and that metrics are plain JSON."""
 
 import json
 
@@ -6,24 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from miue import tables
-from miue.entries import Entry, Setting
+from miue.experiments import tables
+from miue.experiments.trials import Setting, Trial
 
 FACTS = {"levels": 8, "bounded": True, "passes": 3, "perturbation_seconds": 7200.0, "victim_seconds": 1800.0}
 DATA = {"data": "Digits-M", "content_hash": "0a", "n_train": 300, "n_test": 100, "n_classes": 10, "size": 32}
 CONTROLS = {"null": 0.0, "within_class": 0.1, "stderr": 0.01, "disagreement": 0.2, "commit": None, "device": "own"}
 
 
-def row(method, accuracy, *, mi=0.5, ceiling=1.0, **entry):
+def row(method, accuracy, *, mi=0.5, ceiling=1.0, **trial):
     measured = {"test_accuracy": accuracy, "best_epoch": accuracy, "train_accuracy": 0.9, "mi": mi, "ceiling": ceiling}
-    return vars(Entry(method, **{"victim": "linear", **entry})) | measured | CONTROLS | FACTS | DATA
+    return vars(Trial(method, **{"victim": "linear", **trial})) | measured | CONTROLS | FACTS | DATA
 
 
 def table(*rows):
     return pd.DataFrame(rows)
 
 
-def test_each_entry_is_held_against_clean_training_of_its_own_victim_defense_and_seed():
+def test_each_trial_is_held_against_clean_training_of_its_own_victim_defense_and_seed():
     measured = table(
         row("clean", 0.9, mi=1.0),
         row("clean", 0.5, mi=1.0, victim="mlp2"),
@@ -103,10 +103,10 @@ def test_what_goes_against_the_published_is_found_beyond_two_standard_errors():
 
 
 def test_a_perturbation_that_several_victims_share_is_counted_once():
-    shared = [row("em", 0.3), row("em", 0.4, victim="mlp2"), row("em", 0.4, source="mlp2")]
+    shared = [row("em", 0.3), row("em", 0.4, victim="mlp2"), row("em", 0.4, surrogate="mlp2")]
     about = tables.about(table(*shared), Setting())["this run"]
     assert about["hours of computing"] == f"{3 * 0.5 + 2 * 2:.1f}"
-    assert about["sources and their preset"] == "small_resnet, mlp2; laptop"
+    assert about["surrogates and their preset"] == "small_resnet, mlp2; laptop"
 
 
 def test_a_clean_victim_of_several_perturbation_seeds_is_counted_once():
@@ -126,8 +126,8 @@ def test_metrics_are_json_without_what_is_missing():
     found = json.loads(json.dumps(tables.metrics(table(*rows), Setting(), extra=1), allow_nan=False))
     assert found["chance"] == 0.1 and found["extra"] == 1 and found["setting"]["preset"] == "laptop"
     assert (found["data"]["data"], found["data"]["n"], found["data"]["size"]) == ("Digits-M", 300, 32)
-    assert "stderr_samples" in found["entries"][0] and "stderr_samples" not in found["entries"][1]
-    assert "commit" not in found["entries"][0] and found["entries"][0]["bounded"] is True
+    assert "stderr_samples" in found["trials"][0] and "stderr_samples" not in found["trials"][1]
+    assert "commit" not in found["trials"][0] and found["trials"][0]["bounded"] is True
 
 
 def test_a_summary_shows_what_the_methods_cost_beside_their_accuracy():

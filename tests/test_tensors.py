@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from miue import tensors
+from miue.storage import tensors
 
 TENSORS = {
     "int8": torch.tensor([-128, 0, 127], dtype=torch.int8),

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from miue.text import aligned
+from miue.experiments.text import aligned
 
 
 def test_columns_are_aligned_to_the_left_and_what_is_missing_is_empty():

@@ -9,7 +9,7 @@ import torch
 
 from miue.errors import InputError
 from miue.mi import mi_ksg, mi_ross
-from miue.theory import (
+from miue.mi.bounds import (
     covariance_bound,
     entropy,
     fano_bound,

@@ -2,13 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
-from miue import Images, train
+from miue import Images
 from miue.defenses import Defense
 from miue.errors import InputError
 from miue.models import build
-from miue.train import Recipe, accuracy, epochs, features, fit, recipe
+from miue.training import loop, recipes
+from miue.training.loop import Recipe, accuracy, epochs, features
+from miue.training.victim import train_victim
 
 SHORT = Recipe(epochs=3, lr=0.05, schedule="one_cycle", batch=16, precision="float32")
 
@@ -20,22 +22,26 @@ def easy(n=64):
     return Images(x, y, ["dark", "bright"])
 
 
+def fit(images, recipe, **how):
+    return train_victim(images, recipe=recipe, cache=False, **how).model
+
+
 def test_it_learns_what_can_be_learned():
-    seen = []
-    model = fit(easy(), "small_resnet", replace(SHORT, epochs=6), test=easy(), on_epoch=seen.append)
-    assert accuracy(model, easy()) > 0.95
+    victim = train_victim(easy(), easy(), recipe=replace(SHORT, epochs=6), cache=False)
+    seen = victim.history
+    assert victim.accuracy > 0.95
     assert [e.epoch for e in seen] == [1, 2, 3, 4, 5, 6]
-    assert seen[-1].test_accuracy == accuracy(model, easy())
+    assert seen[-1].test_accuracy == accuracy(victim.model, easy())
     assert seen[-1].loss < seen[0].loss
 
 
-def test_labels_without_a_pattern_are_not_found_on_new_pictures():
-    model = fit(pictures(seed=0), "small_resnet", SHORT)
-    assert accuracy(model, pictures(n=400, seed=1)) < 0.4
+def test_labels_without_a_pattern_are_not_found_on_new_images():
+    model = fit(some_images(seed=0), SHORT)
+    assert accuracy(model, some_images(n=400, seed=1)) < 0.4
 
 
 def test_the_seed_decides_bit_for_bit(images):
-    runs = [fit(images, "small_resnet", replace(SHORT, flip=True, crop=1), seed=s) for s in (3, 3, 4)]
+    runs = [fit(images, replace(SHORT, flip=True, crop=1), seed=s) for s in (3, 3, 4)]
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in runs]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
@@ -58,14 +64,14 @@ def test_schedules_end_where_they_should(schedule, images, monkeypatch):
     monkeypatch.setattr(
         torch.optim.SGD, "step", lambda self, *a: (rates.append(self.param_groups[0]["lr"]), step(self, *a))[1]
     )
-    fit(images, "small_resnet", replace(SHORT, schedule=schedule, lr=0.1))
+    fit(images, replace(SHORT, schedule=schedule, lr=0.1))
     assert len(rates) == 9
     first, last = {"constant": (0.1, 0.1), "cosine": (0.1, 0.025), "one_cycle": (0.004, 4e-7)}[schedule]
     assert rates[0] == pytest.approx(first, rel=0.05)
     assert rates[-1] == pytest.approx(last, rel=0.05)
 
 
-def test_epochs_of_few_batches_go_through_all_pictures(images):
+def test_epochs_of_few_batches_go_through_all_images(images):
     seen = []
     view = images.on("cpu")
     read = view.batch
@@ -76,8 +82,8 @@ def test_epochs_of_few_batches_go_through_all_pictures(images):
     assert sorted(seen) == list(range(48))
 
 
-def test_a_lone_last_picture_does_not_break_batch_norm():
-    assert fit(pictures(n=17), "small_resnet", SHORT)
+def test_a_lone_last_image_does_not_break_batch_norm():
+    assert fit(some_images(n=17), SHORT)
 
 
 def test_features_feed_the_head_and_leave_the_mode_alone(images):
@@ -91,26 +97,26 @@ def test_features_feed_the_head_and_leave_the_mode_alone(images):
 
 def test_divergence_is_an_error(images):
     with pytest.raises(FloatingPointError, match="training diverged: loss .* learning rate"):
-        fit(images, "small_resnet", Recipe(epochs=8, lr=1e9, schedule="constant", batch=16, precision="float32"))
+        fit(images, Recipe(epochs=8, lr=1e9, schedule="constant", batch=16, precision="float32"))
 
 
 def test_recipes_are_looked_up_and_changed():
-    assert recipe("quick") is not None and recipe("quick", epochs=2).epochs == 2
+    assert recipes.recipe("quick") is not None and recipes.recipe("quick", epochs=2).epochs == 2
     with pytest.raises(InputError, match="recipe: 'slow' does not exist; choose one of quick"):
-        recipe("slow")
+        recipes.recipe("slow")
     with pytest.raises(InputError, match="recipe option: 'speed' does not exist"):
-        recipe("quick", speed=3)
+        recipes.recipe("quick", speed=3)
     with pytest.raises(InputError, match="recipe option epochs: 2.5; it must be a whole number from 1"):
-        recipe("quick", epochs=2.5)
+        recipes.recipe("quick", epochs=2.5)
     with pytest.raises(InputError, match="recipe option lr: -1; it must be a number above 0"):
-        recipe("quick", lr=-1)
+        recipes.recipe("quick", lr=-1)
     with pytest.raises(InputError, match="schedule: 'linear'"):
-        recipe("quick", schedule="linear")
+        recipes.recipe("quick", schedule="linear")
 
 
-def test_one_picture_is_too_few():
+def test_one_image_is_too_few():
     with pytest.raises(InputError, match="training needs at least 2"):
-        list(train.epochs(build("small_resnet", 4, size=8), pictures(n=4).subset(torch.tensor([0])), SHORT))
+        list(loop.epochs(build("small_resnet", 4, size=8), some_images(n=4).subset(torch.tensor([0])), SHORT))
 
 
 class Watching(Defense):
@@ -124,21 +130,21 @@ class Watching(Defense):
         return super().batch(x, y, moment)
 
 
-def test_augmentation_moves_picture_and_perturbation_together():
-    images = pictures(n=32)
+def test_augmentation_moves_image_and_perturbation_together():
+    images = some_images(n=32)
     delta = torch.randint(-8, 9, images.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.int8)
     shown, watching = images.plus(delta), Watching()
     mirrored = Recipe(1, 0.1, "constant", batch=8, flip=True)
     for _ in epochs(build("linear", 4, size=8), shown, mirrored, defense=watching):
         pass
-    known = {picture.numpy().tobytes() for picture in (*shown.x, *shown.x.flip(3))}
+    known = {image.numpy().tobytes() for image in (*shown.x, *shown.x.flip(3))}
     seen = torch.cat([x for x, _, _ in watching.seen])
-    assert all(picture.contiguous().numpy().tobytes() in known for picture in seen)
-    assert any(not (picture == shown.x).flatten(1).all(1).any() for picture in seen)
+    assert all(image.contiguous().numpy().tobytes() in known for image in seen)
+    assert any(not (image == shown.x).flatten(1).all(1).any() for image in seen)
 
 
 def test_every_epoch_comes_in_an_order_of_its_own_and_knows_how_far_it_is():
-    images, watching = pictures(n=32, classes=8), Watching()
+    images, watching = some_images(n=32, classes=8), Watching()
     for _ in epochs(build("linear", 8, size=8), images, Recipe(2, 0.1, "constant", batch=8), defense=watching):
         pass
     orders = [torch.cat([y for _, y, _ in watching.seen[part]]) for part in (slice(0, 4), slice(4, 8))]
@@ -156,6 +162,6 @@ def test_the_multi_step_schedule_divides_by_ten_twice():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", watched)
-        for _ in epochs(model, pictures(n=8), Recipe(10, 1.0, "steps", batch=8)):
+        for _ in epochs(model, some_images(n=8), Recipe(10, 1.0, "steps", batch=8)):
             pass
     assert rates == pytest.approx([1.0] * 4 + [0.1] * 4 + [0.01] * 2)

@@ -24,9 +24,9 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from miue import store
 from miue.errors import InputError
-from miue.runs import notebook, records, template
+from miue.runs import notebook, run_folder, template
+from miue.storage import code
 
 HEADER = "\n\n```{miue-header}\n```\n"
 
@@ -34,7 +34,7 @@ HEADER = "\n\n```{miue-header}\n```\n"
 def set_cache(app: Sphinx, config: Any) -> None:
     """Give myst-nb an execution cache of this version of the code, and remove those of other versions."""
     caches = Path(app.outdir).parent / ".jupyter_cache"
-    current = caches / f"code-{store.code_hash('miue')}"
+    current = caches / f"code-{code.code_hash('miue')}"
     for outdated in set(caches.glob("code-*")) - {current}:
         shutil.rmtree(outdated)
     config.nb_execution_cache_path = str(current)
@@ -59,7 +59,7 @@ def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
     """Add data and scale to the title of a result, its box below, and its name before those of its figures."""
     if name not in results(app.env):
         return
-    record = records.read_object(Path(app.srcdir) / f"{name}.json")
+    record = run_folder.page_record(Path(app.srcdir) / f"{name}.json")
     page = json.loads(source[0])
     first = page["cells"][0]
     heading, _, rest = "".join(first["source"]).partition("\n")
@@ -71,18 +71,18 @@ def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def _title(heading: str, record: dict[str, Any]) -> str:
-    """The template's own heading with data, number of pictures and scale, as the record has them."""
+    """The template's own heading with data, number of images and scale, as the record has them."""
     data = record.get("metrics", {}).get("data", {})
     if not {"data", "n"} <= data.keys():
         return heading
     joint = "" if heading.endswith("?") else ":"
     preset = record["parameters"].get("preset", "no preset")
-    return f"{heading}{joint} {data['data']}, {data['n']:,} pictures, {preset}"
+    return f"{heading}{joint} {data['data']}, {data['n']:,} images, {preset}"
 
 
 def _wrong(page: Path) -> str:
     """Why the page is no good result, "" if it is one."""
-    record = records.read_object(page.with_suffix(".json"))
+    record = run_folder.read_object(page.with_suffix(".json"))
     if page.suffix != ".ipynb":
         return "it is no executed notebook (.ipynb)"
     if not record:
@@ -90,7 +90,7 @@ def _wrong(page: Path) -> str:
     if record.get("state") != "done":
         return f"its run did not end well: {record.get('state')!r}, {record.get('error')}"
     try:
-        wrong = records.notebook_problems(page, str(record.get("notebook_sha256")))
+        wrong = run_folder.notebook_problems(page, str(record.get("notebook_sha256")))
         first = notebook.load(page).cells[:1]
     except InputError as error:
         return str(error)

@@ -2,8 +2,8 @@
 
 - `{miue-header}`: what the run of this page was, and the command that runs it again; under the title of each result.
 - `{miue-results}`: one row for each page.
-- `{miue-leaderboard}`: all entries of all pages; the browser sorts and filters it (`_static/leaderboard.js`).
-- `{miue-claims}`: what the paper claims and what the entries say about it.
+- `{miue-leaderboard}`: all trials of all pages; the browser sorts and filters it (`_static/leaderboard.js`).
+- `{miue-claims}`: what the paper claims and what the trials say about it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,9 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from miue.plots import title
-from miue.runs import claims, leaderboard, records, summary
+from miue.experiments.figures import title
+from miue.publishing import claims, leaderboard, summary
+from miue.runs import run_folder
 
 RESULTS = "book/results/"
 TABLES = "datatables-3.1.5"
@@ -41,7 +42,7 @@ COLUMNS = {
     "Victims": "victims",
     "Scale": "scale",
     "Data": "data",
-    "Pictures": "n_train",
+    "Images": "n_train",
     "Size": "size",
     "Budget": "budget",
     "Paper %": "reported",
@@ -50,7 +51,7 @@ COLUMNS = {
     "Shuffled": "null",
     "Estimator": "estimator",
     "Recipe": "recipe",
-    "Source": "source",
+    "Surrogate": "surrogate",
     "Twin": "twin",
     "Protocol": "protocol",
     "Passes allowed": "allowed",
@@ -60,7 +61,7 @@ COLUMNS = {
 }
 """Columns of the leaderboard, by the fields of `leaderboard.rows`."""
 
-LISTS = {"method", "victim", "defense", "data", "budget", "source", "scale", "recipe", "estimator"}
+LISTS = {"method", "victim", "defense", "data", "budget", "surrogate", "scale", "recipe", "estimator"}
 LISTS |= {"twin", "protocol", "allowed", "mark"}
 """Those that are filtered by choosing from a list."""
 
@@ -81,12 +82,12 @@ class OfRecords(SphinxDirective):
         """Return the record of a page, {} where there is none."""
         path = Path(self.env.doc2path(name)).with_suffix(".json")
         self.env.note_dependency(str(path))
-        return records.read_object(path)
+        return run_folder.page_record(path)
 
-    def entries(self) -> pd.DataFrame:
-        """Return the entries of all published pages."""
+    def trials(self) -> pd.DataFrame:
+        """Return the trials of all published pages."""
         names = results(self.env)
-        return leaderboard.entries({name.removeprefix(RESULTS): self.read(name) for name in names})
+        return leaderboard.trials({name.removeprefix(RESULTS): self.read(name) for name in names})
 
 
 class Header(OfRecords):
@@ -102,7 +103,7 @@ class Header(OfRecords):
         line = summary.command(record, Path(self.env.doc2path(self.env.docname)))
         about = "The command of it; what it does not name was left at its default"
         if "-p records=" in line:
-            about += ". Entries that its file of records holds are read, not measured; without it all are measured anew"
+            about += ". Trials that its file of records holds are read, not measured; without it all are measured anew"
         told = nodes.paragraph("", f"{about}:")
         command = nodes.literal_block(line, line, language="bash")
         heading = nodes.title("", "This page is one run")
@@ -132,14 +133,14 @@ class ResultTable(OfRecords):
             ]
             shown = nodes.inline("", "", link(name), *outdated(record, nodes.inline, " "))
             rows.append([shown, *(nodes.Text("" if text is None else str(text)) for text in texts)])
-        heads = ["Page", "Pictures", "Scale", "Seeds", "Victims", "Hardware", "Making it all", "This run", "Commit"]
+        heads = ["Page", "Images", "Scale", "Seeds", "Victims", "Hardware", "Making it all", "This run", "Commit"]
         made = table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9])
         made["classes"] += ["miue-results"]
         return [made]
 
 
 class Leaderboard(OfRecords):
-    """`{miue-leaderboard}`: every entry, its seeds summed up."""
+    """`{miue-leaderboard}`: every trial, its seeds summed up."""
 
     def run(self) -> list[nodes.Node]:
         """Return the table, whole and readable without any script."""
@@ -153,7 +154,7 @@ class Leaderboard(OfRecords):
         return [nodes.container("", made, classes=["miue-frame"])]
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
-        return leaderboard.rows(self.entries()).to_dict("records")
+        return leaderboard.rows(self.trials()).to_dict("records")
 
     def _cell(self, name: str, value: Any) -> nodes.Node:
         if name == "pages":
@@ -166,7 +167,7 @@ class Leaderboard(OfRecords):
             return nodes.Text(f"{value:.3f}")
         if name in COSTS:
             return nodes.Text(f"{value:.0f}")
-        if name in ("method", "victim", "defense", "source"):
+        if name in ("method", "victim", "defense", "surrogate"):
             return nodes.Text(title(value))
         return nodes.Text(f"{value:g}" if isinstance(value, float) else str(value))
 
@@ -177,7 +178,7 @@ class ClaimTable(OfRecords):
     def run(self) -> list[nodes.Node]:
         """Return the table, one row for each claim."""
         rows = []
-        for found in claims.verdicts(self.entries()):
+        for found in claims.verdicts(self.trials()):
             judged = nodes.inline("", f" Judged: {found.how}.", classes=["miue-how"])
             claim = nodes.inline("", "", nodes.Text(found.text), judged)
             against = f" Most strongly against it: {found.against}." if found.against else ""

@@ -9,6 +9,6 @@ document.querySelectorAll("table.miue-leaderboard").forEach((table) => {
       { targets: "miue-list", columnControl: ["order", ["searchList"]] },
       { targets: "miue-value", columnControl: ["order", ["search"]] },
     ],
-    language: { search: "Search all columns:", info: "_TOTAL_ entries", infoEmpty: "no entry", zeroRecords: "no such entry" },
+    language: { search: "Search all columns:", info: "_TOTAL_ trials", infoEmpty: "no trial", zeroRecords: "no such trial" },
   });
 });

@@ -1,13 +1,57 @@
-"""Why unlearnable examples work: images, perturbations, victims, mutual information, records."""
+"""Why unlearnable examples work: images, perturbations, victims, mutual information.
 
+The names below are imported when they are first used, so that `import miue` itself takes no time.
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from miue.data import load
-from miue.images import Images
+if TYPE_CHECKING:
+    from miue import defenses, models
+    from miue.data import Images, load
+    from miue.mi import Estimate, bounds, sliced_mi, with_controls
+    from miue.poisons import Poison, perturb
+    from miue.training import Victim, accuracy, features, train_victim
 
 try:
     __version__ = version("miue")
 except PackageNotFoundError:
     __version__ = "0+uninstalled"
 
-__all__ = ["Images", "load"]
+_HOMES = {
+    "miue": ("defenses", "models"),
+    "miue.data": ("Images", "load"),
+    "miue.mi": ("Estimate", "bounds", "sliced_mi", "with_controls"),
+    "miue.poisons": ("Poison", "perturb"),
+    "miue.training": ("Victim", "accuracy", "features", "train_victim"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Estimate",
+    "Images",
+    "Poison",
+    "Victim",
+    "accuracy",
+    "bounds",
+    "defenses",
+    "features",
+    "load",
+    "models",
+    "perturb",
+    "sliced_mi",
+    "train_victim",
+    "with_controls",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'miue' has no attribute {name!r}")
+    home = _HOME[name]
+    return import_module(f"miue.{name}") if home == "miue" else getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -30,6 +30,11 @@ def warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=depth)
 
 
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that would not be seen: line ends, terminal codes, other bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def choose(argument: str, value: str, known: Iterable[str]) -> str:
     """Return `value` if it is one of `known`.
 

@@ -1,7 +1,7 @@
 """The MI-UE objective, as pure functions of a mini-batch of features and its labels.
 
 Both sums of the loss include the pair (i, i), as in the authors' code; the value therefore depends on who shares
-the batch, and sweeps use class-balanced batches where they can. Both terms are computed in float64, whatever the
+the batch, and pgd passes use class-balanced batches where they can. Both terms are computed in float64, whatever the
 features are: towards the end of a run the features of a class nearly coincide, and their differences are then below
 the last digit of a float32 product. Reference: Zhu, Miao, Dong & Gao, "Why Do
 Unlearnable Examples Work", ICLR 2026 (arXiv 2603.03725).

@@ -45,7 +45,7 @@ def in_levels(epsilon: float | str) -> str:
     return f"{written} ({levels} level{'s' if levels > 1 else ''})"
 
 
-def fit_to_pictures(delta: Tensor, x: Tensor) -> Tensor:
+def fit_to_images(delta: Tensor, x: Tensor) -> Tensor:
     """Clip `delta` (whole levels) so that x + delta stays in 0..255; `x` is uint8 of the same shape."""
     levels = x.to(torch.int16)
     return torch.clamp(delta.to(torch.int16), -levels, 255 - levels).to(delta.dtype)
@@ -96,8 +96,8 @@ def pgd(
     """Move `delta` by sign-gradient steps on `objective(x + delta, y)`, inside the budget and the pixel range.
 
     Args:
-        objective: maps pictures (B, C, H, W), float in [0, 1], and labels to a scalar; whatever augmentation it
-            applies, it applies to x + delta, so that delta stays in the picture's own frame.
+        objective: maps images (B, C, H, W), float in [0, 1], and labels to a scalar; whatever augmentation it
+            applies, it applies to x + delta, so that delta stays in the image's own frame.
         x: (B, C, H, W) uint8.
         y: (B,) int64 labels, handed to the objective.
         delta: (B, C, H, W) grey levels to start from, of any real type.
@@ -121,29 +121,29 @@ def pgd(
 
 def attack(
     objective: Callable[[Tensor], Tensor],
-    pictures: Tensor,
+    images: Tensor,
     *,
     radius: float,
     step: float,
     steps: int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Move pictures to where a scalar objective is high: the inner maximisation of adversarial training.
+    """Move images to where a scalar objective is high: the inner maximisation of adversarial training.
 
     Args:
-        objective: maps pictures, float in [0, 1], to a scalar.
-        pictures: (B, C, H, W) float in [0, 1].
+        objective: maps images, float in [0, 1], to a scalar.
+        images: (B, C, H, W) float in [0, 1].
         radius: L-infinity distance that they may move, as a fraction of the pixel range.
         step, steps: length and number of sign-gradient steps; with none, only the random start is left.
-        generator: on the pictures' device; with it, the start is drawn uniformly within the radius.
+        generator: on the images' device; with it, the start is drawn uniformly within the radius.
 
     Returns:
-        Pictures of the same shape in [0, 1], detached.
+        Images of the same shape in [0, 1], detached.
     """
-    pictures = pictures.detach()
-    low, high = (pictures - radius).clamp(min=0), (pictures + radius).clamp(max=1)
-    start = pictures
+    images = images.detach()
+    low, high = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
+    start = images
     if generator is not None:
-        noise = torch.rand(pictures.shape, generator=generator, device=pictures.device)
-        start = torch.clamp(pictures + radius * (2 * noise - 1), low, high)
+        noise = torch.rand(images.shape, generator=generator, device=images.device)
+        start = torch.clamp(images + radius * (2 * noise - 1), low, high)
     return sign_steps(objective, start.clone(), low, high, step=step, steps=steps, ascend=True)

@@ -30,7 +30,7 @@ class _Loop:
     done: int = 0
     skipped: int = 0
     loss: float | None = None
-    pictures: int = 0
+    images: int = 0
 
     def place(self) -> str:
         return f"{self.label} {self.done}" + (f"/{self.total}" if self.total else "")
@@ -45,8 +45,8 @@ class _Loop:
 
     def told(self, now: float) -> list[str]:
         found = [] if self.loss is None else [f"loss {self.loss:.3g}"]
-        if self.pictures and now > self.began:
-            found.append(f"{self.pictures / (now - self.began):,.0f} pictures/s")
+        if self.images and now > self.began:
+            found.append(f"{self.images / (now - self.began):,.0f} images/s")
         return found
 
 
@@ -100,18 +100,18 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
         _shown.loops.remove(loop)
 
 
-def tell(loss: float | None = None, pictures: int = 0) -> None:
+def tell(loss: float | None = None, images: int = 0) -> None:
     """Say how the innermost `track` is doing; outside of one this does nothing.
 
     Args:
         loss: as it is now.
-        pictures: that have been worked on since the last call; their number for each second is shown.
+        images: that have been worked on since the last call; their number for each second is shown.
     """
     if not _shown.loops:
         return
     loop = _shown.loops[-1]
     loop.loss = loop.loss if loss is None else loss
-    loop.pictures += pictures
+    loop.images += images
     _show(loop)
 
 

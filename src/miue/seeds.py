@@ -1,7 +1,7 @@
 """Seeds: one seed for whoever asks, one stream of random numbers for each role that it plays.
 
 If perturbation and victim drew from one stream, a victim of the surrogate's architecture would begin with the
-surrogate's very weights and meet the pictures in its order. So no two roles share a stream: what a role draws is
+surrogate's very weights and meet the images in its order. So no two roles share a stream: what a role draws is
 decided by a hash of its name and the seed, the same on every machine and in every version.
 """
 

@@ -7,9 +7,9 @@ import pytest
 from nbformat import v4
 from samples import FRONT_MATTER
 
-from miue import store
 from miue.runs import notebook
 from miue.runs.template import read_markdown
+from miue.storage import files
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "book" / "_ext"))
@@ -68,7 +68,7 @@ parts:
         nbformat.write(book, page)
         digest = notebook.sha256(page)
         good = {"state": "done", "error": None, "parameters": {"data": "digits_m"}, "notebook_sha256": digest}
-        store.write_json(page.with_suffix(".json"), good | record)
+        files.write_json(page.with_suffix(".json"), good | record)
         return page
 
     def render(self, **options) -> object:

@@ -1,13 +1,15 @@
-"""What `book.build` does around Jupyter Book, with a stand-in for it: what is kept, deleted, done again."""
+"""What `build.build` does around Jupyter Book, with a stand-in for it: what is kept, deleted, done again."""
 
 import subprocess
 from types import SimpleNamespace
 
 import pytest
 
-from miue import book, runs
+from miue import runs
 from miue.errors import InputError
+from miue.publishing import build
 from miue.runs import notebook
+from miue.storage import code
 
 
 @pytest.fixture
@@ -17,14 +19,14 @@ def jupyter_book(small_book, monkeypatch):
 
     def stand_in(command, **options):
         calls.count += 1
-        (small_book.root / book.HTML).mkdir(parents=True, exist_ok=True)
-        (small_book.root / book.HTML / "index.html").write_text(calls.page)
+        (small_book.root / build.HTML).mkdir(parents=True, exist_ok=True)
+        (small_book.root / build.HTML / "index.html").write_text(calls.page)
         if isinstance(calls.code, BaseException):
             raise calls.code
         return SimpleNamespace(returncode=calls.code)
 
     monkeypatch.setattr(subprocess, "run", stand_in)
-    monkeypatch.setattr(book, "_default_result", lambda root: None)
+    monkeypatch.setattr(build, "_default_result", lambda root: None)
     return calls
 
 
@@ -33,45 +35,45 @@ def test_a_build_that_fails_leaves_nothing_to_be_read(small_book, jupyter_book, 
     jupyter_book.code = code
     (small_book.root / "_build" / ".doctrees").mkdir(parents=True)
     (small_book.root / "_build" / ".jupyter_cache").mkdir()
-    with pytest.raises((book.BookError, KeyboardInterrupt)):
-        book.build(small_book.root)
+    with pytest.raises((build.BookError, KeyboardInterrupt)):
+        build.build(small_book.root)
     left = {path.name for path in (small_book.root / "_build").iterdir()}
     assert left == {".jupyter_cache", "progress.log"}
 
 
 def test_pages_are_kept_after_a_whole_build_and_made_anew_after_one_that_was_killed(small_book, jupyter_book):
-    html = small_book.root / book.HTML
-    assert book.build(small_book.root) == html / "index.html"
+    html = small_book.root / build.HTML
+    assert build.build(small_book.root) == html / "index.html"
     (html / "kept.html").touch()
-    book.build(small_book.root)
+    build.build(small_book.root)
     assert (html / "kept.html").exists()
-    (small_book.root / book.WHOLE).unlink()  # what a killed build leaves
-    book.build(small_book.root)
+    (small_book.root / build.WHOLE).unlink()  # what a killed build leaves
+    build.build(small_book.root)
     assert not (html / "kept.html").exists()
 
 
 def test_pages_are_rendered_again_when_what_they_are_made_of_has_changed(small_book, jupyter_book, monkeypatch):
     for _ in range(2):
-        book.build(small_book.root)
+        build.build(small_book.root)
     assert jupyter_book.count == 1
     (small_book.root / "book" / "new.md").write_text("# New\n")
-    book.build(small_book.root)
+    build.build(small_book.root)
     assert jupyter_book.count == 2
-    monkeypatch.setattr(book.store, "code_hash", lambda module: "other code")
-    book.build(small_book.root)
+    monkeypatch.setattr(code, "code_hash", lambda module: "other code")
+    build.build(small_book.root)
     assert jupyter_book.count == 3
 
 
 def test_a_page_that_is_not_fit_to_be_read_fails_each_time(small_book, jupyter_book):
     jupyter_book.page = "<img src='none.png' alt='A line that rises steadily'/>"
     for _ in range(2):
-        with pytest.raises(book.BookError, match=r"index\.html: image none\.png is missing"):
-            book.build(small_book.root)
+        with pytest.raises(build.BookError, match=r"index\.html: image none\.png is missing"):
+            build.build(small_book.root)
 
 
 def test_a_folder_without_a_book_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no _config\.yml"):
-        book.build(tmp_path)
+        build.build(tmp_path)
 
 
 def test_the_default_result_is_published_when_its_run_is_new_or_the_page_is_gone(small_book, monkeypatch):
@@ -80,10 +82,10 @@ def test_the_default_result_is_published_when_its_run_is_new_or_the_page_is_gone
     published = []
     monkeypatch.setattr(runs, "run", lambda *args, **options: run)
     monkeypatch.setattr(runs, "publish", lambda *args: published.append(args))
-    book._default_result(small_book.root)
+    build._default_result(small_book.root)
     assert published == []
     page.unlink()
-    book._default_result(small_book.root)
+    build._default_result(small_book.root)
     small_book.result("default", notebook_sha256="of another run")
-    book._default_result(small_book.root)
+    build._default_result(small_book.root)
     assert published == 2 * [(small_book.root, "default", small_book.root)]

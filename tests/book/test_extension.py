@@ -9,8 +9,9 @@ import yaml
 from nbformat import v4
 from sphinx.errors import ExtensionError
 
-from miue import store
-from miue.runs import leaderboard, notebook, parameters, template
+from miue.publishing import leaderboard
+from miue.runs import notebook, parameters, template
+from miue.storage import files
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -77,7 +78,7 @@ def test_the_cache_follows_the_code(tmp_path, monkeypatch):
     app, config = SimpleNamespace(outdir=str(tmp_path / "html")), SimpleNamespace()
     paths = []
     for code in ("a", "b"):
-        monkeypatch.setattr(store, "code_hash", lambda module, code=code: code)
+        monkeypatch.setattr(code, "code_hash", lambda module, code=code: code)
         miue_book.set_cache(app, config)
         paths.append(Path(config.nb_execution_cache_path))
         paths[-1].mkdir(parents=True)
@@ -121,9 +122,9 @@ def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book)
     import miue_book
 
     page = small_book.result("cifar10-small")
-    store.write_json(
+    files.write_json(
         page.with_suffix(".json"),
-        store.read_json(page.with_suffix(".json"))
+        files.read_json(page.with_suffix(".json"))
         | {"metrics": {"data": {"data": "Digits-M", "n": 3000}}, "parameters": {"preset": "quick"}},
     )
     template = nbformat.read(page, as_version=4)
@@ -132,7 +133,7 @@ def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book)
     env = SimpleNamespace(found_docs={"book/results/cifar10-small", "book/results/index", "book/results/leaderboard"})
     miue_book.tell_apart(SimpleNamespace(srcdir=small_book.root, env=env), "book/results/cifar10-small", source)
     first = nbformat.reads(source[0], as_version=4).cells[0].source.splitlines()
-    assert first[0] == '# Some "question": Digits-M, 3,000 pictures, quick'
+    assert first[0] == '# Some "question": Digits-M, 3,000 images, quick'
     assert first.index("```{miue-header}") < first.index("What came out.")
 
 
@@ -142,7 +143,7 @@ def test_a_result_whose_first_cell_is_no_title_is_refused(small_book, refuse):
     book.cells.reverse()
     nbformat.write(book, page)
     record = page.with_suffix(".json")
-    store.write_json(record, store.read_json(record) | {"notebook_sha256": notebook.sha256(page)})
+    files.write_json(record, files.read_json(record) | {"notebook_sha256": notebook.sha256(page)})
     with pytest.raises(ExtensionError, match="its first cell is no title"):
         refuse()
 
@@ -151,7 +152,7 @@ def test_all_columns_of_the_leaderboard_are_fields_of_its_rows():
     import miue_results
 
     shown, listed = set(miue_results.COLUMNS.values()), miue_results.LISTS
-    assert shown <= set(leaderboard.rows(leaderboard.entries({})).columns) and listed <= shown
+    assert shown <= set(leaderboard.rows(leaderboard.trials({})).columns) and listed <= shown
 
 
 def test_the_table_library_lies_in_the_book_with_its_licence():
@@ -164,5 +165,5 @@ def test_the_table_library_lies_in_the_book_with_its_licence():
 
 def test_a_page_of_any_valid_name_is_in_the_contents():
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    globs = [entry["glob"] for part in contents["parts"] for entry in part["chapters"] if "glob" in entry]
+    globs = [trial["glob"] for part in contents["parts"] for trial in part["chapters"] if "glob" in trial]
     assert globs == ["book/results/*-*"]

@@ -8,13 +8,13 @@ import subprocess
 import pytest
 from bs4 import BeautifulSoup
 
-from miue import book
+from miue.publishing import build
 
 pytestmark = pytest.mark.slow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-ENTRIES = [
+TRIALS = [
     {"method": method, "victim": victim, "seed": 0, "test_accuracy": accuracy, "mi": 0.1, "null": 0.0, "bounded": True}
     | ({"passes": 55, "perturbation_seconds": 20.6} if method == "em" else {})
     for method, victim, accuracy in (
@@ -27,7 +27,7 @@ ENTRIES = [
 ]
 RECORD = {
     "parameters": {"preset": "quick", "recipe": "quick", "seeds": [0], "data": "digits_m"},
-    "metrics": {"data": {"data": "Digits-M <b>", "n": 3000, "n_classes": 10}, "entries": ENTRIES},
+    "metrics": {"data": {"data": "Digits-M <b>", "n": 3000, "n_classes": 10}, "trials": TRIALS},
     "provenance": {"device": "one processor", "commit": "abc"},
     "started": "2026-03-05T10:00:00+00:00",
     "wall_seconds": 75.0,
@@ -99,8 +99,8 @@ def test_records_become_a_box_a_row_and_a_leaderboard(html):
     (row,) = cells(results / "index.html", ".miue-results")
     assert (row["Scale"], row["Hardware"], row["This run"]) == ("quick", "one processor", "1 min 15 s")
     box = BeautifulSoup((results / "cifar10-small.html").read_text(), "html.parser").select_one(".miue-run").get_text()
-    assert "Digits-M <b>, 3,000 training pictures" in box and "one processor" in box and "-p preset=quick" in box
-    assert book.check(html) == []
+    assert "Digits-M <b>, 3,000 training images" in box and "one processor" in box and "-p preset=quick" in box
+    assert build.check(html) == []
 
     # What was measured before twins were told apart says so, on its page and in the index.
     line = "made with twins and integer rounding; to be replaced"

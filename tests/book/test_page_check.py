@@ -2,8 +2,8 @@
 
 import pytest
 
-from miue.book import check
 from miue.errors import InputError
+from miue.publishing.build import check
 
 GOOD = """<html><head>
 <link rel="stylesheet" href="_static/style.css"/><link rel="next" href="https://example.org/next.html"/>

@@ -7,7 +7,8 @@ import pytest
 from nbformat import v4
 from sphinx.errors import ExtensionError
 
-from miue import book, store
+from miue.publishing import build
+from miue.storage import files
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
     small_book.result("cifar10-small", figure, provenance={"device": "one processor", "commit": "abc"})
     small_book.write(
         "book/experiments/small.md",
-        "# T\n\n```{code-cell} ipython3\n:tags: [parameters]\n\nn: int | None = 3  # training pictures\n```\n",
+        "# T\n\n```{code-cell} ipython3\n:tags: [parameters]\n\nn: int | None = 3  # training images\n```\n",
     )
     text = "$$a = \\det\\Sigma$$ (one)\n\n{eq}`one`\n\n```{miue-parameters} small\n```"
     small_book.chapter("import matplotlib.pyplot as plt\nplt.plot([1, 2]);", text)
@@ -37,12 +38,12 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
     alt = "---\nmystnb:\n  image:\n    alt: A line that rises from left to right\n---\nimport matplotlib"
     chapter.write_text(chapter.read_text().replace("import matplotlib", alt, 1))
     assert not failed(small_book.render())
-    assert book.check(small_book.root / "_build" / "html") == []
+    assert build.check(small_book.root / "_build" / "html") == []
 
     # Published pages are not executed again (0).
     page = small_book.page("book/results/cifar10-small")
     assert "as it was run" in page and "executed again\n" not in page
-    assert "training pictures" in small_book.page("book/chapter")
+    assert "training images" in small_book.page("book/chapter")
     table = re.search("<table.*</table>", small_book.page("book/results/index"), re.DOTALL)[0]
     assert "one processor" in table and "cifar10-small.html" in table
     assert "mathjax/tex-chtml.js" in small_book.page("book/chapter")
@@ -57,7 +58,7 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
     # Without its text, the figure is found by the check.
     chapter.write_text(chapter.read_text().replace("A line that rises from left to right", "line.png"))
     assert not failed(small_book.render())
-    assert "no alternative text" in "".join(book.check(small_book.root / "_build" / "html"))
+    assert "no alternative text" in "".join(build.check(small_book.root / "_build" / "html"))
 
 
 def test_chapters_follow_the_code_of_the_package(small_book, monkeypatch):
@@ -66,7 +67,7 @@ def test_chapters_follow_the_code_of_the_package(small_book, monkeypatch):
     for secret, code in (("one", "a"), ("two", "a"), ("three", "b")):
         small_book.write("book/secret.txt", secret)
         small_book.chapter(SECRET, text=f"Read {len(seen)} times before.")  # read again, not executed again
-        monkeypatch.setattr(store, "code_hash", lambda module, code=code: code)
+        monkeypatch.setattr(code, "code_hash", lambda module, code=code: code)
         assert not failed(small_book.render())
         page = small_book.page("book/chapter")
         seen.append(next(word for word in ("one", "two", "three") if f"\n{word}\n" in page or f">{word}\n" in page))
@@ -88,14 +89,14 @@ def test_a_chapter_that_writes_to_standard_error_fails_the_build(small_book):
 def test_a_result_that_went_bad_after_a_good_build_fails_the_next(small_book):
     assert not failed(small_book.render())
     record = small_book.root / "book" / "results" / "cifar10-small.json"
-    store.write_json(record, json.loads(record.read_text()) | {"state": "failed"})
+    files.write_json(record, json.loads(record.read_text()) | {"state": "failed"})
     assert isinstance(small_book.render(), ExtensionError)
 
 
 def test_a_warning_is_not_forgotten_and_leaves_no_pages(small_book, capfd):
     small_book.chapter("print(1)", text="{ref}`nowhere`")
     for _ in range(2):
-        with pytest.raises(book.BookError, match="jupyter-book ended with"):
-            book._render(small_book.root)
+        with pytest.raises(build.BookError, match="jupyter-book ended with"):
+            build._render(small_book.root)
         assert "nowhere" in capfd.readouterr().err
-        assert not (small_book.root / book.HTML).exists()
+        assert not (small_book.root / build.HTML).exists()

@@ -3,16 +3,17 @@
 import pytest
 import torch
 from moments import moment
-from samples import pictures
+from samples import some_images
 
-from miue import specs, train
+from miue import specs
 from miue.defenses import build
 from miue.errors import InputError
+from miue.training import loop
 
 
 @pytest.mark.parametrize("levels", [2, 4, 6, 8])
-def test_pictures_stay_within_epsilon_of_the_poisoned_ones_and_cost_more(levels):
-    images = pictures()
+def test_images_stay_within_epsilon_of_the_poisoned_ones_and_cost_more(levels):
+    images = some_images()
     poisoned = images.plus(torch.full(images.x.shape, 5, dtype=torch.int8)).x
     now = moment(images)
     seen, targets = build("adversarial_training", epsilon=levels / 255).batch(poisoned, images.y, now)
@@ -23,7 +24,7 @@ def test_pictures_stay_within_epsilon_of_the_poisoned_ones_and_cost_more(levels)
 
 
 def test_steps_and_not_only_the_random_start_raise_the_loss():
-    images = pictures()
+    images = some_images()
     now = moment(images)
     few, many = (
         build("adversarial_training", steps=steps).batch(images.x, images.y, moment(images))[0] for steps in (1, 10)
@@ -34,7 +35,7 @@ def test_steps_and_not_only_the_random_start_raise_the_loss():
 
 
 def test_the_start_is_drawn_from_the_generator():
-    images = pictures()
+    images = some_images()
     defense = build("adversarial_training", steps=1, step=0.01 / 255)
     one, other = (defense.batch(images.x, images.y, moment(images, seed))[0] for seed in (0, 1))
     start = (one - images.x / 255) * 255
@@ -48,15 +49,15 @@ def test_defaults_and_recipe_are_the_published_ones():
     assert (defense.epsilon * 255, defense.steps, defense.step * 255) == (pytest.approx(8), 10, pytest.approx(2))
     name, options = specs.parse("adversarial_training:epsilon=4/255:steps=3")
     assert build(name, **options).epsilon == 4 / 255
-    recipe = train.recipe("adversarial")
+    recipe = loop.recipe("adversarial")
     assert (recipe.epochs, recipe.lr, recipe.weight_decay) == (100, 0.1, 5e-4)
 
 
-def test_the_network_is_trained_on_moved_pictures_and_its_batch_statistics_are_those_of_training(images):
-    network = train.fit(
+def test_the_network_is_trained_on_moved_images_and_its_batch_statistics_are_those_of_training(images):
+    network = loop.fit(
         images,
         "small_resnet",
-        train.recipe("quick", epochs=2, batch=24),
+        loop.recipe("quick", epochs=2, batch=24),
         defense=build("adversarial_training", steps=2),
     )
     counted = {int(b) for name, b in network.named_buffers() if name.endswith("num_batches_tracked")}

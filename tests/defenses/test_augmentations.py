@@ -3,7 +3,7 @@
 import pytest
 import torch
 from moments import moment
-from samples import pictures
+from samples import some_images
 
 from miue import Images
 from miue.defenses import build
@@ -34,12 +34,12 @@ def test_cutout_cuts_one_square_of_the_right_size_in_every_channel(options, size
     assert len({tuple(map(tuple, c.nonzero().tolist())) for c in cut[:, 0]}) > 10, "the same hole everywhere"
 
 
-def test_a_hole_as_large_as_the_picture_is_refused_before_training():
-    with pytest.raises(InputError, match="cutout option hole: 16; in pictures of 16 pixels it must be below 16"):
-        build("cutout", hole=16).prepare(pictures(size=16), 0)
+def test_a_hole_as_large_as_the_image_is_refused_before_training():
+    with pytest.raises(InputError, match="cutout option hole: 16; in images of 16 pixels it must be below 16"):
+        build("cutout", hole=16).prepare(some_images(size=16), 0)
 
 
-def test_mixup_weighs_pictures_and_labels_alike():
+def test_mixup_weighs_images_and_labels_alike():
     levels = torch.tensor([0, 85, 170, 255], dtype=torch.uint8)
     images = Images(levels[:, None, None, None].expand(4, 3, 8, 8).clone(), torch.arange(4))
     shares = []
@@ -70,7 +70,7 @@ def test_cutmix_weighs_labels_by_the_area_pasted():
     ("defense", "least", "most"), [("mixup", 200, 200), ("cutmix", 70, 130), ("mixup:probability=0.5", 70, 130)]
 )
 def test_mixup_mixes_all_batches_and_cutmix_half_of_them(defense, least, most):
-    images, now = pictures(n=8), moment(pictures(n=8))
+    images, now = some_images(n=8), moment(some_images(n=8))
     built = build(defense)
     assert least <= sum(built.batch(images.x, images.y, now)[1].ndim == 2 for _ in range(200)) <= most
 
@@ -98,8 +98,8 @@ def test_a_sigma_that_blurs_nothing_is_refused():
 def test_kernels_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="kernel: 4; it must be odd"):
         build("gaussian_blur", kernel=4)
-    with pytest.raises(InputError, match="kernel: 17 is too large for pictures of 8 pixels"):
-        build("gaussian_blur", kernel=17).prepare(pictures(), 0)
+    with pytest.raises(InputError, match="kernel: 17 is too large for images of 8 pixels"):
+        build("gaussian_blur", kernel=17).prepare(some_images(), 0)
 
 
 def test_noise_has_the_standard_deviation_asked_for_and_is_fresh():

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 from torch import nn
 
-from miue import train
 from miue.defenses import build
 from miue.defenses.avatar import Avatar, signal_left
 from miue.errors import InputError
+from miue.training import loop
 
 MEAN, DEVIATION = 0.1, 0.2  # of clean pixels on the scale of [-1, 1]: five deviations stay inside it
 LEFT = float(signal_left()[100])
@@ -58,7 +58,7 @@ def test_ancestral_steps_draw_from_the_posterior():
     assert abs(float((rest * x).mean() - rest.mean() * x.mean())) < 0.002  # nothing of x is left in the rest
 
 
-def test_deterministic_steps_give_clean_pictures_of_the_right_spread():
+def test_deterministic_steps_give_clean_images_of_the_right_spread():
     x = noisy()
     recovered = Avatar(denoise=optimal, eta=0.0).bring_back(x, torch.Generator())
     spread = (LEFT * DEVIATION**2 + 1 - LEFT) ** 0.5
@@ -79,14 +79,14 @@ def test_a_module_with_sample_or_with_variance_channels_is_understood():
         return torch.cat([optimal(x, step), x], 1)
 
     plain, module, wide = (
-        Avatar(denoise=denoise, depth=20, steps=2, eta=0.0).prepare(pictures(n=8), 0).x
+        Avatar(denoise=denoise, depth=20, steps=2, eta=0.0).prepare(some_images(n=8), 0).x
         for denoise in (optimal, Wrapped(), with_variance)
     )
     assert torch.equal(plain, module) and torch.equal(plain, wide)
 
 
-def test_pictures_come_back_as_uint8_with_their_labels_and_by_seed():
-    images = pictures(n=12)
+def test_images_come_back_as_uint8_with_their_labels_and_by_seed():
+    images = some_images(n=12)
     defense = Avatar(denoise=optimal, depth=20, steps=3, model_batch=5)
     once, again, other = (defense.prepare(images, seed) for seed in (0, 0, 1))
     assert once.x.dtype == torch.uint8 and once.shape == images.shape
@@ -96,12 +96,12 @@ def test_pictures_come_back_as_uint8_with_their_labels_and_by_seed():
 
 def test_without_a_model_it_says_what_to_pass():
     with pytest.raises(InputError, match=r"denoise: none given; pass a diffusion model.*Avatar\(denoise=model\)"):
-        Avatar().prepare(pictures(), 0)
+        Avatar().prepare(some_images(), 0)
 
 
 def test_a_model_of_another_shape_is_refused():
-    with pytest.raises(InputError, match="predicted noise must have the pictures' shape"):
-        Avatar(denoise=lambda x, step: x[..., :4]).prepare(pictures(n=4), 0)
+    with pytest.raises(InputError, match="predicted noise must have the images' shape"):
+        Avatar(denoise=lambda x, step: x[..., :4]).prepare(some_images(n=4), 0)
 
 
 @pytest.mark.parametrize("options", [{"depth": 1001}, {"depth": 10}, {"eta": 1.5}, {"steps": 0}])
@@ -117,7 +117,7 @@ def test_records_tell_models_apart_by_their_weights():
     assert Avatar(denoise=optimal).record()["denoise"].endswith("optimal")
 
 
-def test_a_victim_trains_on_the_purified_pictures():
+def test_a_victim_trains_on_the_purified_images():
     defense = build("avatar", denoise=optimal, depth=20, steps=2)
-    network = train.fit(pictures(), "small_resnet", train.recipe("quick", epochs=1), defense=defense)
-    assert 0 <= train.accuracy(network, pictures()) <= 1
+    network = loop.fit(some_images(), "small_resnet", loop.recipe("quick", epochs=1), defense=defense)
+    assert 0 <= loop.accuracy(network, some_images()) <= 1

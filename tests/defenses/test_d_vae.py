@@ -1,17 +1,17 @@
-"""D-VAE on pictures that are easy to rebuild: plain colour gradients under a class-wise pattern."""
+"""D-VAE on images that are easy to rebuild: plain colour gradients under a class-wise pattern."""
 
 from functools import cache
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
-from miue import train
+from miue.data.images import Images
 from miue.defenses import build
 from miue.defenses.d_vae import DVAE, Disentangler, Stage
 from miue.defenses.pixels import rewrite
 from miue.errors import InputError
-from miue.images import Images
+from miue.training import loop
 
 TINY = {"epochs": 1, "width": 4, "latent": 4}
 
@@ -32,7 +32,7 @@ def pattern(images, levels=24):
 
 @cache
 def stages():
-    """The pixels of clean pictures, the pattern, and the pixels after stage one and in the end."""
+    """The pixels of clean images, the pattern, and the pixels after stage one and in the end."""
     clean = gradients()
     delta = pattern(clean)
     perturbed = clean.plus(delta)
@@ -47,13 +47,13 @@ def left(x, clean, delta):
     return float(((x - clean) * delta).mean() / delta.square().mean())
 
 
-def test_stage_one_brings_the_pictures_nearer_to_the_clean_ones():
+def test_stage_one_brings_the_images_nearer_to_the_clean_ones():
     clean, delta, rough, _ = stages()
     assert (rough - clean).square().mean() < 0.7 * delta.square().mean()
     assert left(rough, clean, delta) < 0.8
 
 
-def test_in_the_end_the_class_wise_pattern_is_gone_and_the_pictures_are_not():
+def test_in_the_end_the_class_wise_pattern_is_gone_and_the_images_are_not():
     clean, delta, _, after = stages()
     assert abs(left(after, clean, delta)) < 0.1
     assert (after - clean).square().mean() < delta.square().mean()
@@ -72,21 +72,21 @@ def test_rate_is_held_near_its_limit():
 
 
 def test_labels_ids_and_order_stay_and_the_seed_decides():
-    images = pictures(n=40).subset(torch.arange(39, -1, -1))
+    images = some_images(n=40).subset(torch.arange(39, -1, -1))
     once, again, other = (DVAE(**TINY).prepare(images, seed) for seed in (0, 0, 1))
     assert torch.equal(once.y, images.y) and torch.equal(once.ids, images.ids) and once.classes == images.classes
     assert torch.equal(once.x, again.x) and not torch.equal(once.x, other.x)
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 9), (3, 13)])
-def test_pictures_of_any_channels_and_odd_size_keep_their_shape(channels, size):
-    images = pictures(n=9, channels=channels, size=size)
+def test_images_of_any_channels_and_odd_size_keep_their_shape(channels, size):
+    images = some_images(n=9, channels=channels, size=size)
     assert DVAE(**TINY, fit_batch=4).prepare(images, 0).shape == images.shape
 
 
 def test_training_leaves_the_global_random_state_alone():
     state = torch.get_rng_state()
-    DVAE(**TINY).prepare(pictures(n=8), 0)
+    DVAE(**TINY).prepare(some_images(n=8), 0)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -103,6 +103,6 @@ def test_options_out_of_range_are_refused():
         DVAE(fine_rate=0.0)
 
 
-def test_a_victim_trains_on_the_purified_pictures():
-    network = train.fit(pictures(), "small_resnet", train.recipe("quick", epochs=1), defense=build("d_vae", **TINY))
-    assert 0 <= train.accuracy(network, pictures()) <= 1
+def test_a_victim_trains_on_the_purified_images():
+    network = loop.fit(some_images(), "small_resnet", loop.recipe("quick", epochs=1), defense=build("d_vae", **TINY))
+    assert 0 <= loop.accuracy(network, some_images()) <= 1

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 from moments import moment
-from samples import pictures
+from samples import some_images
 
 from miue import specs
 from miue.defenses import DEFENSES, Defense, build
 from miue.errors import InputError
 
 
-def some_noise(pictures, steps):
+def some_noise(images, steps):
     """What a diffusion model says the noise is."""
-    return pictures / 2
+    return images / 2
 
 
 SMALL = {
@@ -44,8 +44,8 @@ def defense(request):
 
 
 def shuffled(**kind):
-    """Pictures whose ids are not their positions."""
-    images = pictures(**kind)
+    """Images whose ids are not their positions."""
+    images = some_images(**kind)
     return images.subset(torch.randperm(len(images), generator=torch.Generator().manual_seed(1)))
 
 
@@ -60,14 +60,14 @@ def draws(defense, images, count, seed=0):
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_pictures_stay_pictures_and_labels_stay_labels(defense, kind):
+def test_images_stay_images_and_labels_stay_labels(defense, kind):
     images = shuffled(**kind)
     pixels, before = images.x.clone(), global_states()
     prepared = defense.prepare(images, 0)
     assert prepared.x.dtype == torch.uint8 and prepared.x.shape == images.x.shape
     assert torch.equal(prepared.y, images.y) and torch.equal(prepared.ids, images.ids)
     assert prepared.classes == images.classes
-    assert torch.equal(images.x, pixels), "the pictures given were changed"
+    assert torch.equal(images.x, pixels), "the images given were changed"
 
     x, y = prepared.batch(torch.arange(len(prepared)))
     given, now = x.clone(), moment(prepared)
@@ -85,15 +85,15 @@ def test_pictures_stay_pictures_and_labels_stay_labels(defense, kind):
 
 
 def test_the_seed_and_the_generator_decide(defense):
-    images = pictures(n=24, size=16)
+    images = some_images(n=24, size=16)
     one, same = defense.prepare(images, 3), defense.prepare(images, 3)
     assert torch.equal(one.x, same.x)
     for first, second in zip(draws(defense, one, 2), draws(defense, one, 2), strict=True):
         assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 
-def test_something_changes_for_most_pictures(defense):
-    images = pictures(n=24, size=16)
+def test_something_changes_for_most_images(defense):
+    images = some_images(n=24, size=16)
     prepared = defense.prepare(images, 0)
     shares = [(seen != images.x / 255).flatten(1).any(1).float().mean() for seen, _ in draws(defense, prepared, 8)]
     assert max(shares) > 0.9
@@ -101,7 +101,7 @@ def test_something_changes_for_most_pictures(defense):
 
 
 def test_random_batches_differ_from_draw_to_draw(defense):
-    images = pictures(n=24, size=16)
+    images = some_images(n=24, size=16)
     overrides_batch = type(defense).batch is not Defense.batch
     seen = draws(defense, images, 8)
     assert any(not torch.equal(seen[0][0], other[0]) for other in seen[1:]) == overrides_batch

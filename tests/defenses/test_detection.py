@@ -1,14 +1,14 @@
-"""Detection: class-wise noise is found, clean pictures are not suspected, and the splits are fair."""
+"""Detection: class-wise noise is found, clean images are not suspected, and the splits are fair."""
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
-from miue import train
+from miue.data.images import Images
 from miue.defenses import detection
 from miue.defenses.detection import Probe, detect, learnability, linear_probe, split
 from miue.errors import InputError
-from miue.images import Images
+from miue.training import loop
 
 
 def with_pattern(images, levels=40):
@@ -18,36 +18,36 @@ def with_pattern(images, levels=40):
 
 
 def test_linear_probe_finds_class_wise_noise_and_chance_without():
-    found, clean = linear_probe(with_pattern(pictures(n=400))), linear_probe(pictures(n=400))
+    found, clean = linear_probe(with_pattern(some_images(n=400))), linear_probe(some_images(n=400))
     assert found.held_out > 0.95
     assert clean.held_out < 0.45
-    assert clean.train > 0.6  # 192 pixels of 320 pictures: accuracy on what was fitted says little
+    assert clean.train > 0.6  # 192 pixels of 320 images: accuracy on what was fitted says little
     assert found.n == clean.n == 320 and found.chance == 0.25
 
 
 def test_learnability_finds_class_wise_noise_and_chance_without():
-    recipe = train.recipe("quick", epochs=2, batch=16, flip=False, crop=0)
-    found, clean = (learnability(x, recipe=recipe) for x in (with_pattern(pictures(n=400)), pictures(n=400)))
+    recipe = loop.recipe("quick", epochs=2, batch=16, flip=False, crop=0)
+    found, clean = (learnability(x, recipe=recipe) for x in (with_pattern(some_images(n=400)), some_images(n=400)))
     assert found.held_out > 0.6
     assert clean.held_out < 0.45
 
 
-def test_detect_flags_class_wise_noise_and_not_clean_pictures():
-    clean, others = pictures(n=320, seed=0), pictures(n=400, seed=1)
+def test_detect_flags_class_wise_noise_and_not_clean_images():
+    clean, others = some_images(n=320, seed=0), some_images(n=400, seed=1)
     suspect = detect(with_pattern(others), clean)
     assert suspect["perturbed"] is True
     assert suspect["n"] == 320
     assert detect(others, clean)["perturbed"] is False
 
 
-def test_pictures_of_the_perturbation_alone_can_be_asked_about():
-    images = pictures(n=200)
+def test_images_of_the_perturbation_alone_can_be_asked_about():
+    images = some_images(n=200)
     delta = with_pattern(Images(torch.full_like(images.x, 128), images.y), levels=4)
     assert linear_probe(delta).held_out == 1.0
 
 
 def test_split_takes_its_share_of_every_class_and_loses_none():
-    images = pictures(n=50, classes=5)
+    images = some_images(n=50, classes=5)
     seen, held_out = split(images, 0.2, 0)
     assert held_out.y.bincount().tolist() == [2] * 5 and seen.y.bincount().tolist() == [8] * 5
     assert sorted([*seen.ids.tolist(), *held_out.ids.tolist()]) == list(range(50))
@@ -62,18 +62,18 @@ def test_sets_of_different_size_are_cut_alike(monkeypatch):
 
     monkeypatch.setattr(detection, "linear_probe", note)
     monkeypatch.setattr(detection, "learnability", note)
-    detect(pictures(n=43), pictures(n=22))
+    detect(some_images(n=43), some_images(n=22))
     assert asked == [[6, 6, 5, 5]] * 4
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.01])
 def test_a_share_that_leaves_a_side_empty_is_refused(share):
     with pytest.raises(InputError, match="share"):
-        linear_probe(pictures(n=16), share=share)
+        linear_probe(some_images(n=16), share=share)
 
 
 def test_other_shape_or_classes_are_refused():
     with pytest.raises(InputError, match="shape and classes must be the same"):
-        detect(pictures(), pictures(size=9))
-    with pytest.raises(InputError, match="pictures of 3 classes, the others of 4"):
-        detect(pictures(), Images(pictures().x[:3], torch.arange(3), pictures().classes))
+        detect(some_images(), some_images(size=9))
+    with pytest.raises(InputError, match="images of 3 classes, the others of 4"):
+        detect(some_images(), Images(some_images().x[:3], torch.arange(3), some_images().classes))

@@ -8,7 +8,7 @@ import pytest
 
 from miue.errors import DataWarning, InputError
 from miue.mi import discrete, mi_discrete, mi_ksg, mi_mixed, normalised_mi
-from miue.statistics import entropy
+from miue.mi.statistics import entropy
 
 RNG = np.random.default_rng(0)
 U = RNG.integers(0, 4, 600)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from miue import mi, statistics
+from miue import mi
 from miue.errors import InputError
-from miue.mi import acceptance, tasks
+from miue.mi import acceptance, statistics, tasks
 from miue.mi.training import Neural
 
 N = 200

@@ -1,4 +1,4 @@
-"""The sweep that methods share, and the gradients of the folded network."""
+"""The pgd pass that methods share, and the gradients of the folded network."""
 
 import torch
 
@@ -6,7 +6,7 @@ from miue.models import build, forward
 from miue.poisons.base import balanced_batches
 
 
-def test_batches_hold_every_picture_once_and_every_class_in_proportion():
+def test_batches_hold_every_image_once_and_every_class_in_proportion():
     labels = torch.cat([torch.zeros(60), torch.ones(30), torch.full((10,), 2)]).long()
     batches = balanced_batches(labels, 20, torch.Generator().manual_seed(0))
     assert sorted(torch.cat(batches).tolist()) == list(range(100))

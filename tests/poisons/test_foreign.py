@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from samples import pictures
+from samples import some_images
 
 from miue import Images
 from miue.errors import DataWarning, InputError
@@ -16,14 +16,14 @@ from miue.poisons.foreign import read
 
 @pytest.fixture
 def levels(images):
-    """A perturbation of 8 levels for each picture, int8."""
+    """A perturbation of 8 levels for each image, int8."""
     generator = torch.Generator().manual_seed(5)
     return torch.randint(-8, 9, images.x.shape, generator=generator, dtype=torch.int8)
 
 
 @pytest.fixture
 def expected(images, levels):
-    """The pictures that `levels` makes."""
+    """The images that `levels` makes."""
     return (images.x.int() + levels).clamp(0, 255).to(torch.uint8)
 
 
@@ -39,7 +39,7 @@ def write(array, file):
 
 @pytest.mark.parametrize("ending", [".npy", ".pt", ".pth", ".safetensors"])
 @pytest.mark.parametrize("kind", ["int8 levels", "int64 levels", "fractions", "float16 fractions", "channels last"])
-def test_every_format_scale_and_layout_gives_the_same_pictures(images, levels, expected, tmp_path, ending, kind):
+def test_every_format_scale_and_layout_gives_the_same_images(images, levels, expected, tmp_path, ending, kind):
     array = {
         "int8 levels": levels,
         "int64 levels": levels.long(),
@@ -62,7 +62,7 @@ def test_a_result_can_be_saved_and_applied_to_a_part_in_any_order(images, levels
     assert poison.record["data"]["content_hash"] == images.content_hash
 
 
-def test_one_row_for_each_class_goes_to_the_pictures_of_that_class(images, levels, tmp_path):
+def test_one_row_for_each_class_goes_to_the_images_of_that_class(images, levels, tmp_path):
     file = write(levels[:4], tmp_path / "noise.npy")
     poison = read(file, images)
     wanted = (images.x.int() + levels[:4][images.y]).clamp(0, 255).to(torch.uint8)
@@ -70,31 +70,29 @@ def test_one_row_for_each_class_goes_to_the_pictures_of_that_class(images, level
     assert poison.record["notes"]["by_class"]
 
 
-def test_as_many_classes_as_pictures_must_be_told_apart(tmp_path):
-    images = pictures(n=4, classes=4).subset(torch.tensor([3, 2, 1, 0]))
+def test_as_many_classes_as_images_must_be_told_apart(tmp_path):
+    images = some_images(n=4, classes=4).subset(torch.tensor([3, 2, 1, 0]))
     noise = torch.arange(-2, 2, dtype=torch.int8)[:, None, None, None].expand(4, *images.shape).contiguous() * 2
     file = write(noise, tmp_path / "noise.pt")
     with pytest.raises(
-        InputError, match="4 rows may be classes or pictures, there are as many; say which: rows classes or"
+        InputError, match="4 rows may be classes or images, there are as many; say which: rows classes or"
     ):
         read(file, images)
     by_class = read(file, images, rows="classes").delta
-    by_picture = read(file, images, rows="pictures", trust_order=True).delta
-    assert not torch.equal(by_class, by_picture)
-    assert torch.equal(read(write(noise.flip(0), file), images, rows="pictures", trust_order=True).delta, by_class)
+    by_image = read(file, images, rows="images", trust_order=True).delta
+    assert not torch.equal(by_class, by_image)
+    assert torch.equal(read(write(noise.flip(0), file), images, rows="images", trust_order=True).delta, by_class)
 
 
-def test_rows_that_are_neither_classes_nor_pictures_are_refused(images, levels, tmp_path):
+def test_rows_that_are_neither_classes_nor_images_are_refused(images, levels, tmp_path):
     for count in (3, 5, 47):
-        with pytest.raises(
-            InputError, match=f"{count} rows; noise has 48 pictures of 4 classes, and perturbation must"
-        ):
+        with pytest.raises(InputError, match=f"{count} rows; noise has 48 images of 4 classes, and perturbation must"):
             read(write(levels[:count], tmp_path / "noise.pt"), images, trust_order=True)
 
 
 def test_noise_of_another_size_is_refused_with_both_shapes(images, tmp_path):
     file = write(torch.ones(48, 3, 9, 9, dtype=torch.int8), tmp_path / "noise.pt")
-    with pytest.raises(InputError, match=r"shape \(48, 3, 9, 9\) does not fit the pictures of noise, .* \(3, 8, 8\)"):
+    with pytest.raises(InputError, match=r"shape \(48, 3, 9, 9\) does not fit the images of noise, .* \(3, 8, 8\)"):
         read(file, images, trust_order=True)
 
 
@@ -117,8 +115,8 @@ def test_a_shape_that_fits_both_layouts_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(48, 8, 8), (48, 1, 8, 8), (48, 8, 8, 1)])
-def test_grey_pictures_may_come_without_a_channel(shape, tmp_path):
-    images = pictures(channels=1)
+def test_grey_images_may_come_without_a_channel(shape, tmp_path):
+    images = some_images(channels=1)
     noise = torch.full((48, 8, 8), -3, dtype=torch.int8)
     poison = read(write(noise.view(shape), tmp_path / "noise.npy"), images, trust_order=True)
     assert torch.equal(poison.apply(images).x, (images.x.int() - 3).clamp(0, 255).to(torch.uint8))
@@ -134,7 +132,7 @@ def test_grey_pictures_may_come_without_a_channel(shape, tmp_path):
         (torch.tensor([-0.5, float("nan")]), "4608 values are NaN or infinite"),
         (torch.tensor([True, False]), "torch.bool; it must be a dense array of floats or integers"),
         (torch.tensor([-300, 300]), "values from -300 to 300; perturbation as levels must lie in -255..255"),
-        (torch.tensor([0.0, 0.0]), "would change no picture of noise"),
+        (torch.tensor([0.0, 0.0]), "would change no image of noise"),
     ],
 )
 def test_values_that_may_mean_several_things_are_refused(images, tmp_path, array, message):
@@ -160,7 +158,7 @@ def test_noise_without_negative_values_is_warned_of(images, levels, tmp_path):
 
 def test_the_order_must_be_proved_or_vouched_for(images, levels, tmp_path):
     file = write(levels, tmp_path / "noise.npy")
-    with pytest.raises(InputError, match="nothing proves that row i belongs to picture i"):
+    with pytest.raises(InputError, match="nothing proves that row i belongs to image i"):
         read(file, images)
     assert read(file, images, trust_order=True).record["notes"]["order_known_from"] == "trust"
 
@@ -181,7 +179,7 @@ def test_labels_may_lie_in_the_file_or_in_another_and_must_agree(images, levels,
     read(file, images, labels=write(images.y, tmp_path / "labels.npy"))
     with pytest.raises(InputError, match="labels: 2 of 48"):
         read(file, images, labels=write(wrong, tmp_path / "labels.npy"))
-    with pytest.raises(InputError, match=r"labels: shape \(47,\) with .*; the 48 pictures of noise need as many"):
+    with pytest.raises(InputError, match=r"labels: shape \(47,\) with .*; the 48 images of noise need as many"):
         read(file, images, labels=images.y[:47])
 
 
@@ -196,29 +194,27 @@ def test_one_array_of_several_is_chosen_by_name(images, levels, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["uint8", "float", "channels last"])
-def test_perturbed_pictures_are_compared_with_the_clean_ones(images, expected, tmp_path, form):
+def test_perturbed_images_are_compared_with_the_clean_ones(images, expected, tmp_path, form):
     array = {"uint8": expected, "float": expected.float() / 255, "channels last": expected.permute(0, 2, 3, 1)}[form]
-    file = write(array.contiguous(), tmp_path / "pictures.npy")
-    poison = read(file, images, kind="pictures", epsilon="8/255")
+    file = write(array.contiguous(), tmp_path / "images.npy")
+    poison = read(file, images, kind="images", epsilon="8/255")
     assert torch.equal(poison.apply(images).x, expected) and poison.delta.min() < 0
     assert poison.record["levels"] == 8 and poison.record["bounded"]
 
 
-def test_pictures_in_another_order_or_beyond_the_budget_are_refused(images, expected, tmp_path):
+def test_images_in_another_order_or_beyond_the_budget_are_refused(images, expected, tmp_path):
     swapped = expected[torch.tensor([1, 0, *range(2, 48)])]
-    file = write(swapped, tmp_path / "pictures.npy")
-    with pytest.raises(
-        InputError, match="2 of 48 pictures differ by more than 8 levels .*; the order, the data set or"
-    ):
-        read(file, images, kind="pictures", epsilon=8 / 255)
-    with pytest.raises(InputError, match="48 of 48 pictures differ by more than 2 levels"):
-        read(write(expected, file), images, kind="pictures", epsilon=2 / 255)
+    file = write(swapped, tmp_path / "images.npy")
+    with pytest.raises(InputError, match="2 of 48 images differ by more than 8 levels .*; the order, the data set or"):
+        read(file, images, kind="images", epsilon=8 / 255)
+    with pytest.raises(InputError, match="48 of 48 images differ by more than 2 levels"):
+        read(write(expected, file), images, kind="images", epsilon=2 / 255)
     with pytest.raises(InputError, match="epsilon: missing"):
-        read(file, images, kind="pictures")
-    with pytest.raises(InputError, match="pictures as fraction must lie in 0..1"):
-        read(write((expected.float() / 255 - 0.5), file), images, kind="pictures", epsilon=8 / 255)
-    with pytest.raises(InputError, match="would change no picture"):
-        read(write(images.x, file), images, kind="pictures", epsilon=8 / 255)
+        read(file, images, kind="images")
+    with pytest.raises(InputError, match="images as fraction must lie in 0..1"):
+        read(write((expected.float() / 255 - 0.5), file), images, kind="images", epsilon=8 / 255)
+    with pytest.raises(InputError, match="would change no image"):
+        read(write(images.x, file), images, kind="images", epsilon=8 / 255)
 
 
 def test_a_perturbation_beyond_its_stated_budget_is_refused(images, levels, tmp_path):

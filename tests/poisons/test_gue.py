@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import pictures
+from samples import some_images
 
 from miue.errors import InputError
 from miue.pgd import Budget
-from miue.poisons import generate, gue, options
-from miue.poisons.gue import UNet, multiplier, wrong_class_loss
+from miue.poisons import options, perturb
+from miue.poisons.methods import gue
+from miue.poisons.methods.gue import UNet, multiplier, wrong_class_loss
 
 SMALL = {"preset": "quick", "device": "cpu", "width": 2, "inner_steps": 2, "batch": 16}
 
@@ -59,7 +60,7 @@ def game(images, **settings):
 
 
 def test_the_follower_fits_better_and_the_classifier_is_left_as_it_was():
-    images = pictures(n=32)
+    images = some_images(n=32)
     classifier = game(images, width=2).classifier
     before = [p.clone() for p in classifier.parameters()]
     x = images.x.float() / 255
@@ -71,7 +72,7 @@ def test_the_follower_fits_better_and_the_classifier_is_left_as_it_was():
 
 def test_both_players_move_by_the_gradients_of_the_published_step():
     """Leader: multiplier times the gap's gradient, the copy held fixed. Follower: that, and the clean loss's."""
-    images = pictures(n=16)
+    images = some_images(n=16)
     one, again = (game(images, width=2, classifier_lr=0.01, inner_lr=1e-4) for _ in range(2))
     told = one.play(images.x, images.y)
     assert told["gap"] > 0 and told["multiplier"] > 0
@@ -87,9 +88,9 @@ def test_both_players_move_by_the_gradients_of_the_published_step():
         assert torch.allclose(new, old - rate * gradient, atol=1e-5)
 
 
-def test_the_game_makes_perturbed_pictures_easy():
-    images = pictures(n=32)
-    poison = generate("gue", images, **SMALL | {"epochs": 10, "width": 4})
+def test_the_game_makes_perturbed_images_easy():
+    images = some_images(n=32)
+    poison = perturb(images, "gue", **SMALL | {"epochs": 10, "width": 4}, cache=False)
     trace = poison.record["notes"]["epochs"]
     assert [row["epoch"] for row in trace] == list(range(1, 11))
     assert trace[-1]["perturbed_loss"] < trace[0]["perturbed_loss"]
@@ -98,7 +99,9 @@ def test_the_game_makes_perturbed_pictures_easy():
 
 @pytest.mark.parametrize("epsilon", [1 / 255, 4 / 255, 127 / 255])
 def test_delta_is_whole_levels_within_the_budget(epsilon):
-    delta = generate("gue", pictures(n=16, size=11, channels=1), epsilon=epsilon, epochs=1, **SMALL).delta
+    delta = perturb(
+        some_images(n=16, size=11, channels=1), "gue", epsilon=epsilon, epochs=1, **SMALL, cache=False
+    ).delta
     assert delta.dtype == torch.int8 and 0 < delta.abs().max() <= Budget(epsilon).levels
 
 
@@ -109,11 +112,11 @@ def test_the_paper_preset_is_the_published_one():
     assert options("gue", "quick").passes < 30 and options("gue", "laptop").passes < 120
 
 
-def test_one_picture_is_refused():
-    with pytest.raises(InputError, match="images: 1 picture; GUE needs at least 2"):
-        generate("gue", pictures(n=4).subset(torch.tensor([1])), **SMALL)
+def test_one_image_is_refused():
+    with pytest.raises(InputError, match="images: 1 image; GUE needs at least 2"):
+        perturb(some_images(n=4).subset(torch.tensor([1])), "gue", **SMALL, cache=False)
 
 
 def test_a_game_that_diverges_says_so():
     with pytest.raises(FloatingPointError, match="GUE diverged in epoch 1 at learning rates generator 0.1, classifier"):
-        generate("gue", pictures(n=32), **SMALL | {"classifier_lr": 1e9})
+        perturb(some_images(n=32), "gue", **SMALL | {"classifier_lr": 1e9}, cache=False)

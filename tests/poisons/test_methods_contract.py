@@ -4,32 +4,32 @@ import json
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
 from miue import poisons
-from miue.checkpoint import Checkpoint
 from miue.errors import InputError
-from miue.poisons import METHODS, Poison, generate
+from miue.poisons import METHODS, Poison, perturb
 from miue.specs import parse
+from miue.storage.checkpoint import Checkpoint
 
 SMALL = {
-    "mi_ue": {"epochs": 2, "steps": 2, "sweep_batch": 24, "batch": 16},
-    "em": {"epochs": 2, "steps": 2, "sweep_batch": 24, "batch": 16, "batches_per_epoch": 2},
-    "rem": {"epochs": 2, "sweep_batch": 24, "batch": 16},
-    "sem": {"epochs": 2, "sweep_batch": 24, "batch": 16},
-    "tap": {"epochs": 2, "steps": 2, "sweep_batch": 24, "batch": 16, "restarts": 2},
+    "mi_ue": {"epochs": 2, "steps": 2, "pass_batch": 24, "batch": 16},
+    "em": {"epochs": 2, "steps": 2, "pass_batch": 24, "batch": 16, "batches_per_epoch": 2},
+    "rem": {"epochs": 2, "pass_batch": 24, "batch": 16},
+    "sem": {"epochs": 2, "pass_batch": 24, "batch": 16},
+    "tap": {"epochs": 2, "steps": 2, "pass_batch": 24, "batch": 16, "restarts": 2},
     "tue": {"rounds": 2, "batch": 24},
     "gue": {"epochs": 1, "width": 2, "inner_steps": 2, "batch": 48},
-    "pue": {"epochs": 2, "draws": 2, "sweep_batch": 24, "batch": 16, "batches_per_epoch": 2},
+    "pue": {"epochs": 2, "draws": 2, "pass_batch": 24, "batch": 16, "batches_per_epoch": 2},
     "uc": {"epochs": 1, "clusters": 3, "epochs_of_generator": 2, "width": 8, "batch": 24},
     "ar": {},
     "lsp": {},
-    "pil": {"epochs": 2, "steps": 10, "batch": 16, "sweep_batch": 24},
+    "pil": {"epochs": 2, "steps": 10, "batch": 16, "pass_batch": 24},
     "ops": {},
     "cuda": {},
     "random": {},
 }
-"""What makes a method quick on the pictures of the tests: one row each."""
+"""What makes a method quick on the images of the tests: one row each."""
 
 VARIANTS: list[str] = [
     "em:scope=class",
@@ -42,7 +42,7 @@ VARIANTS: list[str] = [
     "mi_ue:zeta=0",
     "mi_ue:similarity=false",
     "mi_ue:eot=2",
-    "mi_ue:source_epsilon=4/255:source_steps=1",
+    "mi_ue:surrogate_epsilon=4/255:surrogate_steps=1",
 ]
 """Variants under the same contract, as `miue.specs` writes them; the row of their method applies too."""
 
@@ -53,7 +53,7 @@ SEEDLESS = {"ops"}
 """Methods that draw nothing: OPS chooses by looking at each class."""
 
 FAMILIES = ["em", "tue", "gue", "pue", "uc", "ar", "lsp", "cuda"]
-"""One of each kind, for pictures of 224 px: steps along a network's gradient, pairs, generators, noise, filters."""
+"""One of each kind, for images of 224 px: steps along a network's gradient, pairs, generators, noise, filters."""
 
 KINDS = {
     "rgb": {},
@@ -84,7 +84,7 @@ def stops(monkeypatch):
 
 def small(spec, images, **settings):
     method, options = parse(spec)
-    return generate(method, images, preset="quick", device="cpu", **SMALL[method] | options | settings)
+    return perturb(images, method, preset="quick", device="cpu", **SMALL[method] | options | settings, cache=False)
 
 
 @pytest.fixture(scope="module", params=[*METHODS, *VARIANTS])
@@ -94,7 +94,7 @@ def method(request):
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_budget_and_range_hold_exactly_and_something_moves(method, kind):
-    images = pictures(**kind)
+    images = some_images(**kind)
     poison = small(method, images, epsilon=4 / 255)
     bounded = METHODS[parse(method)[0]].bounded
     assert poison.delta.dtype == (torch.int8 if bounded else torch.int16) and poison.delta.shape == images.x.shape
@@ -161,13 +161,13 @@ def test_every_preset_exists_says_its_cost_and_refuses_unknown_options(method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [*((name, 64) for name in METHODS), *((name, 224) for name in FAMILIES)])
-def test_larger_pictures_are_perturbed_too(name, size):
-    images = pictures(n=8, classes=2, size=size)
+def test_larger_images_are_perturbed_too(name, size):
+    images = some_images(n=8, classes=2, size=size)
     assert small(name, images).apply(images).shape == (3, size, size)
 
 
 def test_stopped_at_every_checkpoint_it_ends_as_if_never_stopped(method, stops, tmp_path):
-    images = pictures()
+    images = some_images()
     keep, stopped = Checkpoint(tmp_path / "parts"), 0
     while True:
         try:

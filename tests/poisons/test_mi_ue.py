@@ -4,22 +4,24 @@ from functools import partial
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
 from miue import seeds
 from miue.errors import InputError
 from miue.losses import mi_ue_loss
-from miue.poisons import generate, options
-from miue.poisons.base import on_outputs, source_network
-from miue.poisons.hardening import expect
-from miue.train import epochs
+from miue.poisons import options, perturb
+from miue.poisons.base import on_outputs, surrogate_network
+from miue.poisons.eot import expect
+from miue.training.loop import epochs
 
-small = partial(generate, "mi_ue", preset="quick", device="cpu", epochs=6, steps=5, sweep_batch=64, batch=16)
+small = partial(
+    perturb, method="mi_ue", cache=False, preset="quick", device="cpu", epochs=6, steps=5, pass_batch=64, batch=16
+)
 
 
 @pytest.fixture(scope="module")
 def images():
-    return pictures(n=64)
+    return some_images(n=64)
 
 
 def trace(poison):
@@ -31,19 +33,19 @@ def plain(images):
     return small(images)
 
 
-def test_options_of_the_source_recipe_can_be_changed():
+def test_options_of_the_surrogate_recipe_can_be_changed():
     changed = options("mi_ue", "paper", epochs=7, steps=3)
-    assert (changed.source.epochs, changed.steps, changed.source.batch) == (7, 3, 128)
+    assert (changed.surrogate.epochs, changed.steps, changed.surrogate.batch) == (7, 3, 128)
 
 
 def test_the_paper_preset_is_the_papers():
     paper = options("mi_ue", "paper")
-    assert (paper.source.epochs, paper.steps, paper.sweep_batch) == (100, 10, 512)
+    assert (paper.surrogate.epochs, paper.steps, paper.pass_batch) == (100, 10, 512)
     assert (paper.temperature, paper.zeta) == (0.1, 0.1)
     assert (paper.step * 255, paper.last_step * 255) == pytest.approx((0.2, 0.4))
-    assert (paper.source.lr, paper.source.momentum, paper.source.weight_decay) == (0.1, 0.9, 1e-4)
-    assert (paper.source.batch, paper.source.schedule) == (128, "cosine")
-    assert paper.similarity and not paper.eot and not paper.source_epsilon
+    assert (paper.surrogate.lr, paper.surrogate.momentum, paper.surrogate.weight_decay) == (0.1, 0.9, 1e-4)
+    assert (paper.surrogate.batch, paper.surrogate.schedule) == (128, "cosine")
+    assert paper.similarity and not paper.eot and not paper.surrogate_epsilon
     assert paper.passes == 1100
 
 
@@ -67,35 +69,39 @@ def test_each_term_alone_lowers_itself_more_than_the_other_does(images):
 
 
 def test_a_perturbation_made_for_flips_and_crops_survives_them_better(images):
-    """After one epoch the source network is the same with and without them: it has seen the clean pictures."""
+    """After one epoch the surrogate is the same with and without them: it has seen the clean shown."""
     settings = {"epochs": 1, "epsilon": 32 / 255, "step": 8 / 255, "last_step": 8 / 255}
     plain, hardened = (small(images, eot=eot, **settings) for eot in (0, 6))
-    network = source_network("small_resnet", images, seed=0)
+    network = surrogate_network("small_resnet", images, seed=0)
     list(
         epochs(
-            network, images, options("mi_ue", "quick", epochs=1, batch=16).source, seed=seeds.surrogate(0), device="cpu"
+            network,
+            images,
+            options("mi_ue", "quick", epochs=1, batch=16).surrogate,
+            seed=seeds.surrogate(0),
+            device="cpu",
         )
     )
     loss = on_outputs(network, lambda logits, features, labels: mi_ue_loss(features, labels))
 
     def losses(poison):
-        pictures = poison.apply(images).x / 255
+        shown = poison.apply(images).x / 255
         moved = expect(loss, 12, torch.Generator().manual_seed(5))
-        return float(loss(pictures, images.y).detach()), float(moved(pictures, images.y).detach())
+        return float(loss(shown, images.y).detach()), float(moved(shown, images.y).detach())
 
     (still, moved), (hardened_still, hardened_moved) = losses(plain), losses(hardened)
     assert still < hardened_still and hardened_moved < moved
 
 
-def test_the_attack_on_the_source_raises_its_loss_and_changes_delta(images, plain):
-    hardened = small(images, epochs=2, source_epsilon=32 / 255, source_steps=2)
-    assert trace(hardened)[1]["source_loss"] > trace(plain)[1]["source_loss"]
+def test_the_attack_on_the_surrogate_raises_its_loss_and_changes_delta(images, plain):
+    hardened = small(images, epochs=2, surrogate_epsilon=32 / 255, surrogate_steps=2)
+    assert trace(hardened)[1]["surrogate_loss"] > trace(plain)[1]["surrogate_loss"]
     assert not torch.equal(hardened.delta, plain.delta)
 
 
 @pytest.mark.parametrize(
     ("change", "passes"),
-    [({}, 60), ({"eot": 1}, 60), ({"eot": 4}, 210), ({"source_epsilon": 4 / 255}, 160)],
+    [({}, 60), ({"eot": 1}, 60), ({"eot": 4}, 210), ({"surrogate_epsilon": 4 / 255}, 160)],
 )
 def test_passes_count_the_draws_and_the_attack(change, passes):
     assert options("mi_ue", "quick", **change).passes == passes

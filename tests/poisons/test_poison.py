@@ -1,34 +1,35 @@
-"""Perturbations and their files: matched with their pictures, cut to a part, refused when foreign or damaged."""
+"""Perturbations and their files: matched with their images, cut to a part, refused when foreign or damaged."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from samples import pictures
+from samples import some_images
 
-from miue import Images, tensors
+from miue import Images
 from miue.errors import InputError
-from miue.poisons import Poison, generate
+from miue.poisons import Poison, perturb
+from miue.storage import tensors
 
 
-def test_pictures_other_than_those_it_was_made_for_are_refused(images, tmp_path):
-    poison = generate("random", images)
+def test_images_other_than_those_it_was_made_for_are_refused(images, tmp_path):
+    poison = perturb(images, "random", cache=False)
     x = images.x.clone()
     x[3, 0, 0, 0] ^= 1
     relabelled = Images(images.x, (images.y + 1) % 4, images.classes)
     for other in (Images(x, images.y, images.classes), relabelled):
         with pytest.raises(InputError, match=r"was made for other images \(content hash .* differ in pixels or label"):
             poison.apply(other)
-    with pytest.raises(InputError, match="12 of the 60 pictures of noise have no row"):
-        poison.apply(pictures(n=60))
+    with pytest.raises(InputError, match="12 of the 60 images of noise have no row"):
+        poison.apply(some_images(n=60))
     poison.save(tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"a\.safetensors was made for other images"):
-        Poison.read(tmp_path / "a.safetensors").apply(pictures(seed=5))
+        Poison.read(tmp_path / "a.safetensors").apply(some_images(seed=5))
 
 
-def test_perturbations_that_move_the_same_pictures_alike_are_equal(images, tmp_path):
-    poison = generate("random", images)
+def test_perturbations_that_move_the_same_images_alike_are_equal(images, tmp_path):
+    poison = perturb(images, "random", cache=False)
     poison.save(tmp_path / "a.safetensors")
     assert poison == Poison.load(tmp_path / "a.safetensors") == replace(poison, record={})
     moved = poison.delta.clone()
@@ -36,11 +37,11 @@ def test_perturbations_that_move_the_same_pictures_alike_are_equal(images, tmp_p
     for change in ({"delta": moved}, {"ids": poison.ids + 1}, {"fingerprints": poison.fingerprints + 1}):
         assert poison != replace(poison, **change)
     assert replace(poison, delta=poison.delta.short()) == poison
-    assert poison != generate("random", pictures(n=60)) and poison != "poison"
+    assert poison != perturb(some_images(n=60), "random", cache=False) and poison != "poison"
 
 
 def test_images_are_compared_by_identity(images):
-    assert images == images and images != pictures() and len({images, images.subset(torch.arange(2))}) == 2
+    assert images == images and images != some_images() and len({images, images.subset(torch.arange(2))}) == 2
 
 
 def test_files_that_are_no_perturbation_are_refused(images, tmp_path):
@@ -49,7 +50,7 @@ def test_files_that_are_no_perturbation_are_refused(images, tmp_path):
         Poison.read(file)
     with pytest.raises(FileNotFoundError):
         Poison.load(file)
-    generate("random", images).save(file)
+    perturb(images, "random", cache=False).save(file)
     whole = file.read_bytes()
     for damaged in (whole[:100], whole[:-1000], b"", b"not a tensor file at all"):
         file.write_bytes(damaged)
@@ -72,7 +73,7 @@ def test_files_that_are_no_perturbation_are_refused(images, tmp_path):
 
 def test_a_flipped_bit_is_found(images, tmp_path):
     file = tmp_path / "a.safetensors"
-    generate("random", images).save(file)
+    perturb(images, "random", cache=False).save(file)
     whole = bytearray(file.read_bytes())
     whole[-5000] ^= 4
     file.write_bytes(whole)
@@ -81,7 +82,7 @@ def test_a_flipped_bit_is_found(images, tmp_path):
 
 
 def test_a_loaded_perturbation_is_applied_in_any_order_without_copying_it(images, tmp_path):
-    made = generate("random", images)
+    made = perturb(images, "random", cache=False)
     made.save(tmp_path / "a.safetensors")
     poison = Poison.load(tmp_path / "a.safetensors")
     order = torch.tensor([7, 3, 40, 3 + 8])
@@ -92,9 +93,9 @@ def test_a_loaded_perturbation_is_applied_in_any_order_without_copying_it(images
     assert torch.equal(Poison.load(tmp_path / "a.safetensors").delta, made.delta)
 
 
-def test_a_part_of_the_pictures_is_perturbed():
-    images = pictures(n=80)
-    poison = generate("random", images, kind="sign")
+def test_a_part_of_the_images_is_perturbed():
+    images = some_images(n=80)
+    poison = perturb(images, "random", kind="sign", cache=False)
     counts = {}
     for ratio in (0, 0.25, 0.5, 1):
         part = poison.part(images, ratio=ratio, seed=3)
@@ -106,9 +107,9 @@ def test_a_part_of_the_pictures_is_perturbed():
 
 
 def test_a_part_is_the_same_in_any_order_and_may_be_some_classes():
-    images = pictures(n=80)
+    images = some_images(n=80)
     order = torch.randperm(80, generator=torch.Generator().manual_seed(1))
-    poison = generate("random", images, kind="sign")
+    poison = perturb(images, "random", kind="sign", cache=False)
     part = poison.part(images, ratio=0.5, classes=["class 1", "class 3"])
     again = poison.part(images.subset(order), ratio=0.5, classes=["class 1", "class 3"])
     assert torch.equal(part.delta, again.delta)

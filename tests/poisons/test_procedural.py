@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import pictures
+from samples import some_images
 
 from miue import Images, seeds
-from miue.checkpoint import Checkpoint
 from miue.errors import InputError
 from miue.pgd import Budget
-from miue.poisons import ar, cuda, generate, lsp, ops, pil
+from miue.poisons import perturb
+from miue.poisons.methods import ar, cuda, lsp, ops, pil
+from miue.storage.checkpoint import Checkpoint
+from miue.training import loop
 
 WIDE = Budget(127 / 255)
 
 
 def grey(n=48, classes=4, channels=3, size=16):
-    """Pictures in the middle of the range, so that no perturbation is cut off at its ends."""
+    """Images in the middle of the range, so that no perturbation is cut off at its ends."""
     return Images(torch.full((n, channels, size, size), 128, dtype=torch.uint8), torch.arange(n) % classes)
 
 
@@ -38,14 +40,14 @@ def test_ar_recursion_holds_inside_every_perturbation():
     filters = taps.view(4, 3, 3, 3).double()
     rounding = 0.5 * (1 + filters.abs().sum((2, 3)))[images.y]
     filters[:, :, 2, 2] = -1
-    for picture, label, allowed in zip(delta, images.y, rounding, strict=True):
-        left = F.conv2d(picture[None], filters[label][:, None], groups=3)[0]
+    for image, label, allowed in zip(delta, images.y, rounding, strict=True):
+        left = F.conv2d(image[None], filters[label][:, None], groups=3)[0]
         assert (left.abs().amax((1, 2)) <= allowed + 1e-3).all()
-        other = F.conv2d(picture[None], filters[(label + 1) % 4][:, None], groups=3)[0]
+        other = F.conv2d(image[None], filters[(label + 1) % 4][:, None], groups=3)[0]
         assert other.abs().max() > 2 * allowed.max()
 
 
-def test_ar_classes_differ_and_so_do_the_pictures_of_a_class():
+def test_ar_classes_differ_and_so_do_the_images_of_a_class():
     images = grey()
     taps, _ = ar.stable_taps(12, (20, 20), ar.AR(), torch.Generator().manual_seed(0))
     assert torch.cdist(taps.flatten(1), taps.flatten(1)).add(torch.eye(12)).min() > 0.05
@@ -141,7 +143,7 @@ def test_lsp_cuts_the_last_squares_where_eight_does_not_divide_the_size():
 @pytest.mark.parametrize(
     ("classes", "channels", "size"), [(10, 3, 32), (100, 3, 32), (4, 3, 8), (10, 1, 28), (10, 1, 8)]
 )
-def test_lsp_is_linearly_separable_after_clipping_on_pictures_not_fitted_to(classes, channels, size):
+def test_lsp_is_linearly_separable_after_clipping_on_images_not_fitted_to(classes, channels, size):
     images = grey(n=20 * classes, classes=classes, channels=channels, size=size)
     x = made(lsp, images, Budget(8 / 255)).delta.float().flatten(1)
     target = F.one_hot(images.y, classes).float()
@@ -156,8 +158,8 @@ def test_lsp_is_linearly_separable_after_clipping_on_pictures_not_fitted_to(clas
 # OPS
 
 
-def test_ops_changes_exactly_one_pixel_of_each_picture_by_class():
-    images = pictures(n=60, classes=5, size=12)
+def test_ops_changes_exactly_one_pixel_of_each_image_by_class():
+    images = some_images(n=60, classes=5, size=12)
     result = made(ops, images)
     changed = (result.delta != 0).any(1).flatten(1)
     assert (changed.sum(1) == 1).all()
@@ -203,7 +205,7 @@ def test_ops_does_not_fail_where_pairs_run_out_or_classes_are_empty(classes, cha
 
 
 def impulses(classes, channels):
-    """For each class, one black picture for each channel with a lone white pixel in it."""
+    """For each class, one black image for each channel with a lone white pixel in it."""
     x = torch.zeros(classes * channels, channels, 9, 9, dtype=torch.uint8)
     labels = torch.arange(classes).repeat_interleave(channels)
     x[torch.arange(len(x)), torch.arange(len(x)) % channels, 4, 4] = 255
@@ -223,7 +225,7 @@ def test_cuda_filter_is_the_same_within_a_class_and_for_all_channels():
 
 
 def test_cuda_is_a_convolution_divided_by_the_largest_value():
-    images = pictures(size=12)
+    images = some_images(size=12)
     filters = cuda.draw_filters(4, cuda.CUDA(), seeds.stream(0, "perturbation"))
     answer = images.x.int() + made(cuda, images).delta
     for x, y, ours in zip(images.x.double(), images.y, answer, strict=True):
@@ -232,7 +234,7 @@ def test_cuda_is_a_convolution_divided_by_the_largest_value():
     assert (answer.amax((1, 2, 3)) == 255).all()
 
 
-def test_cuda_leaves_black_pictures_black_and_refuses_even_filters():
+def test_cuda_leaves_black_images_black_and_refuses_even_filters():
     black = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4) % 2)
     assert not made(cuda, black).delta.any()
     with pytest.raises(InputError, match="side: 4; it must be odd"):
@@ -243,7 +245,7 @@ def test_cuda_leaves_black_pictures_black_and_refuses_even_filters():
 
 
 def blobs(n=80, classes=4, channels=3, size=8):
-    """Pictures that a linear classifier can tell apart in part: a faint class pattern under noise."""
+    """Images that a linear classifier can tell apart in part: a faint class pattern under noise."""
     generator = torch.Generator().manual_seed(3)
     pattern = torch.randint(-12, 13, (classes, channels, size, size), generator=generator)
     noise = torch.randint(-60, 61, (n, channels, size, size), generator=generator)
@@ -256,19 +258,20 @@ def test_pil_loss_falls_and_its_shortcut_is_the_negative_of_what_is_published():
     budget = Budget(8 / 255)
     result = made(pil, images, budget)
     assert result.notes["loss_after"] < 0.7 * result.notes["loss_before"]
-    assert result.notes["source_accuracy"] > 0.5
+    assert result.notes["surrogate_accuracy"] > 0.5
     linear = fitted(images)
     p = -result.delta.float() / 255
     assert (linear(p)[0].argmax(1) == images.y).float().mean() == 1.0
     flatter, clean = (F.log_softmax(linear(images.x.float() / 255 - part)[0], 1).mean() for part in (p, 0))
-    assert -flatter < -clean  # nearer to uniform than the clean pictures
+    assert -flatter < -clean  # nearer to uniform than the clean images
 
 
 def fitted(images):
-    from miue import train
+
+    from miue.poisons.methods import pil
 
     linear = pil.Linear(images.shape, len(images.classes), 0)
-    for _ in train.epochs(linear, images, pil.PRESETS["paper"].source, seed=0, device="cpu"):
+    for _ in loop.epochs(linear, images, pil.PRESETS["paper"].surrogate, seed=0, device="cpu"):
         pass
     return linear
 
@@ -285,6 +288,8 @@ def test_pil_loss_is_the_published_one():
     torch.testing.assert_close(pil.pil_loss(linear, x, y, p, 0.1), wanted)
 
 
-def test_pil_does_not_depend_on_how_many_pictures_are_perturbed_at_once():
-    one, other = (generate("pil", blobs(), device="cpu", epochs=2, sweep_batch=size).delta for size in (7, 80))
+def test_pil_does_not_depend_on_how_many_images_are_perturbed_at_once():
+    one, other = (
+        perturb(blobs(), "pil", device="cpu", epochs=2, pass_batch=size, cache=False).delta for size in (7, 80)
+    )
     assert (one != other).float().mean() < 0.001  # sums in another order may tip a sign

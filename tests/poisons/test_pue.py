@@ -2,24 +2,24 @@ import copy
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 from scipy.stats import binom, norm
 from torch import nn
 
 from miue import Images
 from miue.errors import InputError
 from miue.models import build
-from miue.poisons import generate, options
-from miue.poisons.pue import NoisyWeights, certify, learnability_bound, noisy_accuracies
-from miue.train import accuracy
+from miue.poisons import options, perturb
+from miue.poisons.methods.pue import NoisyWeights, certify, learnability_bound, noisy_accuracies
+from miue.training.loop import accuracy
 
-TINY = {"preset": "quick", "device": "cpu", "sweep_batch": 16, "batch": 16, "batches_per_epoch": 3}
+TINY = {"preset": "quick", "device": "cpu", "pass_batch": 16, "batch": 16, "batches_per_epoch": 3}
 THRESHOLDS = 100
 SHARE = 1 / THRESHOLDS
 
 
 class Threshold(nn.Module):
-    """Two classes; class 1 where the mean of the weights, scaled to unit variance, exceeds the picture's level.
+    """Two classes; class 1 where the mean of the weights, scaled to unit variance, exceeds the image's level.
 
     Along the direction of equal weights the accuracy rises as a staircase, so that its quantiles under Gaussian noise,
     and the worst shift, are known.
@@ -37,7 +37,7 @@ class Threshold(nn.Module):
 
 
 def staircase():
-    """Pictures of class 1 whose levels are spread evenly over [0, 1)."""
+    """Images of class 1 whose levels are spread evenly over [0, 1)."""
     levels = torch.linspace(0, 254, THRESHOLDS).round().to(torch.uint8)
     x = levels[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
     return Images(x, torch.ones(THRESHOLDS, dtype=torch.int64), ["0", "1"])
@@ -136,18 +136,20 @@ def test_noise_is_fresh_spares_the_weights_and_lets_gradients_through():
 
 
 @pytest.mark.parametrize("scope", ["class", "sample"])
-def test_the_perturbed_pictures_are_fitted_even_under_noise_and_the_notes_tell(scope):
-    images = pictures(n=48)
-    poison = generate("pue", images, **TINY, epochs=6, scope=scope, steps=4, draws=2, epsilon="32/255", step=4 / 255)
+def test_the_perturbed_images_are_fitted_even_under_noise_and_the_notes_tell(scope):
+    images = some_images(n=48)
+    poison = perturb(
+        images, "pue", **TINY, epochs=6, scope=scope, steps=4, draws=2, epsilon="32/255", step=4 / 255, cache=False
+    )
     rounds = poison.record["notes"]["rounds"]
     assert [row["round"] for row in rounds] == list(range(1, len(rounds) + 1))
     assert rounds[-1]["accuracy_on_perturbed"] > 0.9 > rounds[0]["accuracy_on_perturbed"]
-    assert rounds[-1]["source_loss"] < rounds[0]["source_loss"]
+    assert rounds[-1]["surrogate_loss"] < rounds[0]["surrogate_loss"]
 
 
 def test_a_class_shares_its_delta():
     grey = Images(torch.full((24, 3, 8, 8), 128, dtype=torch.uint8), torch.arange(24) % 3)
-    delta = generate("pue", grey, **TINY, epochs=2).delta
+    delta = perturb(grey, "pue", **TINY, epochs=2, cache=False).delta
     for label in range(3):
         assert len(delta[grey.y == label].unique(dim=0)) == 1
     assert len(delta.unique(dim=0)) == 3

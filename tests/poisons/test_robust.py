@@ -5,15 +5,15 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import pictures
+from samples import some_images
 
 from miue.pgd import Budget, pgd
-from miue.poisons import generate, options
-from miue.poisons.base import sweep
-from miue.poisons.hardening import Attack, expect
-from miue.train import Moment
+from miue.poisons import options, perturb
+from miue.poisons.base import pgd_pass
+from miue.poisons.eot import Attack, expect
+from miue.training.loop import BatchContext
 
-small = partial(generate, preset="quick", device="cpu", epochs=2, sweep_batch=24, batch=16)
+small = partial(perturb, cache=False, preset="quick", device="cpu", epochs=2, pass_batch=24, batch=16)
 
 
 def seeded(seed=0):
@@ -22,7 +22,7 @@ def seeded(seed=0):
 
 @pytest.fixture(scope="module")
 def images():
-    return pictures()
+    return some_images()
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def batch(images):
     return x.float() / 255, y
 
 
-def loss(pictures, labels):
+def loss(images, labels):
     """Cross-entropy of a classifier that compares mean colours: it minds neither flips nor dark borders."""
     weights = torch.tensor([[1.0, 0.0, -1.0, 0.0], [-1.0, 1.0, 0.0, 0.0], [0.0, -1.0, 1.0, 0.0]])
-    return F.cross_entropy(40 * pictures.mean((2, 3)) @ weights, labels)
+    return F.cross_entropy(40 * images.mean((2, 3)) @ weights, labels)
 
 
 def test_an_attack_raises_the_loss_within_its_radius(batch):
@@ -46,25 +46,25 @@ def test_an_attack_raises_the_loss_within_its_radius(batch):
     assert loss(attacked, y) > loss(drawn, y) + 0.1
 
 
-def test_the_source_is_trained_on_attacked_pictures_with_their_labels(images):
+def test_the_surrogate_is_trained_on_attacked_images_with_their_labels(images):
     x, y = images.batch(torch.arange(12))
     attack = Attack(4 / 255, steps=3)
     assert attack.prepare(images, 0) is images
-    now = Moment(lambda pictures, labels: loss(pictures, labels)[None], 4, seeded(), seeded(), 0.0)
+    now = BatchContext(lambda shown, labels: loss(shown, labels)[None], 4, seeded(), seeded(), 0.0)
     trained_on, targets = attack.batch(x, y, now)
     assert targets is y and (255 * trained_on - x).abs().max() < 4.001
     assert loss(trained_on, y) > loss(x.float() / 255, y)
 
 
-def test_a_stronger_attack_leaves_the_source_a_larger_loss(images):
-    weak, strong = (small("sem", images, source_epsilon=e / 255).record["notes"]["epochs"] for e in (1, 32))
-    assert strong[0]["source_loss"] > weak[0]["source_loss"]
+def test_a_stronger_attack_leaves_the_surrogate_a_larger_loss(images):
+    weak, strong = (small(images, "sem", surrogate_epsilon=e / 255).record["notes"]["epochs"] for e in (1, 32))
+    assert strong[0]["surrogate_loss"] > weak[0]["surrogate_loss"]
 
 
 def test_a_view_is_a_flip_and_a_crop_of_the_sum(batch):
     x, y = batch
     seen = []
-    expect(lambda pictures, labels: seen.append(pictures) or pictures.mean(), 3, seeded())(x, y)
+    expect(lambda images, labels: seen.append(images) or images.mean(), 3, seeded())(x, y)
     assert len(seen) == 3 and not torch.equal(seen[0], seen[1])
     padded = F.pad(x, (1, 1, 1, 1))  # an eighth of 8 pixels
     windows = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
@@ -84,8 +84,8 @@ def test_a_perturbation_made_for_flips_and_crops_survives_them_better(images, ba
     x, y = batch
     weights = torch.randn(x.shape, generator=seeded(1))
 
-    def template(pictures, labels):
-        return (pictures * weights).sum()
+    def template(shown, labels):
+        return (shown * weights).sum()
 
     reached = []
     for seen in (template, expect(template, 8, seeded(3))):
@@ -102,19 +102,19 @@ def test_gradients_pass_the_attack_as_if_it_were_added(batch):
     gradients = []
     for inner in (None, partial(Attack(4 / 255, steps=2).against, noise=seeded(4))):
         moving = x.clone().requires_grad_()
-        value = expect(lambda pictures, labels: (pictures * weights).sum(), 1, seeded(), inner)(moving, y)
+        value = expect(lambda images, labels: (images * weights).sum(), 1, seeded(), inner)(moving, y)
         gradients.append(torch.autograd.grad(value, moving)[0])
     assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("inner_steps", [3, 0], ids=["rem", "sem"])
-def test_delta_lowers_the_loss_of_attacked_pictures_that_it_has_not_seen(images, batch, inner_steps):
+def test_delta_lowers_the_loss_of_attacked_images_that_it_has_not_seen(images, batch, inner_steps):
     x, y = batch
     delta = torch.zeros(images.x.shape, dtype=torch.float16)
     inner = partial(Attack(4 / 255, inner_steps).against, noise=seeded(4))
     budget = Budget(8 / 255)
     seen = expect(loss, 2, seeded(1), inner)
-    sweep(images, delta, seen, batch=24, budget=budget, step=2 / 255, steps=6, order=seeded(2))
+    pgd_pass(images, delta, seen, batch=24, budget=budget, step=2 / 255, steps=6, order=seeded(2))
     attacked = Attack(4 / 255, steps=4)
     before, after = (
         expect(loss, 4, seeded(3), partial(attacked.against, noise=seeded(5)))(x + d / 255, y) for d in (0, delta)
@@ -123,27 +123,27 @@ def test_delta_lowers_the_loss_of_attacked_pictures_that_it_has_not_seen(images,
 
 
 @pytest.mark.parametrize("method", ["rem", "sem"])
-def test_the_source_comes_to_fit_the_perturbed_pictures_under_attack(images, method):
+def test_the_surrogate_comes_to_fit_the_perturbed_images_under_attack(images, method):
     settings = {"epochs": 6, "crop": 0, "steps": 3, "step": 8 / 255, "epsilon": 32 / 255}
-    trace = small(method, images, **settings).record["notes"]["epochs"]
+    trace = small(images, method, **settings).record["notes"]["epochs"]
     assert [row["epoch"] for row in trace] == list(range(1, 7))
-    assert trace[-1]["source_loss"] < 0.8 * trace[0]["source_loss"]
+    assert trace[-1]["surrogate_loss"] < 0.8 * trace[0]["surrogate_loss"]
 
 
 def test_sem_is_rem_with_a_draw_instead_of_the_inner_attack(images):
     shared = {"steps": 2, "eot": 2, "step": 2 / 255}
-    sem, rem = small("sem", images, **shared), small("rem", images, **shared)
-    assert torch.equal(small("rem", images, **shared, inner_steps=0).delta, sem.delta)
+    sem, rem = small(images, "sem", **shared), small(images, "rem", **shared)
+    assert torch.equal(small(images, "rem", **shared, inner_steps=0).delta, sem.delta)
     assert not torch.equal(rem.delta, sem.delta)
 
 
 def test_the_paper_presets_are_the_published_settings():
     rem, sem = (options(name, "paper") for name in ("rem", "sem"))
     for chosen in (rem, sem):
-        assert (chosen.steps, chosen.step * 255, chosen.eot, chosen.sweep_batch) == (10, pytest.approx(1.6), 5, 128)
-        assert (chosen.source_epsilon * 255, chosen.source_steps) == (pytest.approx(4), 10)
-        assert (chosen.source.lr, chosen.source.weight_decay, chosen.source.batch) == (0.1, 5e-4, 128)
-        assert chosen.source.flip and chosen.source.crop == 4
+        assert (chosen.steps, chosen.step * 255, chosen.eot, chosen.pass_batch) == (10, pytest.approx(1.6), 5, 128)
+        assert (chosen.surrogate_epsilon * 255, chosen.surrogate_steps) == (pytest.approx(4), 10)
+        assert (chosen.surrogate.lr, chosen.surrogate.weight_decay, chosen.surrogate.batch) == (0.1, 5e-4, 128)
+        assert chosen.surrogate.flip and chosen.surrogate.crop == 4
     assert (rem.inner_steps, sem.inner_steps) == (10, 0)
     assert rem.passes == pytest.approx(7700, rel=0.06) and sem.passes == pytest.approx(830, rel=0.06)
 

@@ -1,33 +1,35 @@
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
-from miue import seeds, train
-from miue.augment import flip_crop
+from miue import seeds
 from miue.pgd import Budget
-from miue.poisons import generate, options, tap
-from miue.poisons.base import source_network
+from miue.poisons import options, perturb
+from miue.poisons.base import surrogate_network
+from miue.poisons.methods import tap
+from miue.training import loop
+from miue.training.augment import flip_crop
 
-SETTINGS = {"epochs": 4, "lr": 0.05, "batch": 12, "steps": 8, "step": 6 / 255, "sweep_batch": 24, "epsilon": 24 / 255}
+SETTINGS = {"epochs": 4, "lr": 0.05, "batch": 12, "steps": 8, "step": 6 / 255, "pass_batch": 24, "epsilon": 24 / 255}
 MODEL = "small_resnet"
 
 
 def tinted():
     """Noise in which red, green or blue stands out: a few epochs learn it, and a small perturbation changes it."""
-    noise = pictures(classes=3)
+    noise = some_images(classes=3)
     tint = 24 * torch.eye(3, dtype=torch.uint8)[noise.y, :, None, None]
     return noise.with_pixels(noise.x // 4 + 80 + tint)
 
 
 def make(images, **settings):
-    return generate("tap", images, preset="quick", device="cpu", model=MODEL, **SETTINGS | settings)
+    return perturb(images, "tap", preset="quick", device="cpu", surrogate=MODEL, **SETTINGS | settings, cache=False)
 
 
-def clean_source(images, seed=0, **settings):
-    """The network that made the perturbation: trained on clean pictures alone."""
-    recipe = options("tap", "quick", **{k: v for k, v in (SETTINGS | settings).items() if k != "epsilon"}).source
-    network = source_network(MODEL, images, seed)
-    for _ in train.epochs(network, images, recipe, seed=seeds.surrogate(seed), device="cpu"):
+def clean_surrogate(images, seed=0, **settings):
+    """The network that made the perturbation: trained on clean images alone."""
+    recipe = options("tap", "quick", **{k: v for k, v in (SETTINGS | settings).items() if k != "epsilon"}).surrogate
+    network = surrogate_network(MODEL, images, seed)
+    for _ in loop.epochs(network, images, recipe, seed=seeds.surrogate(seed), device="cpu"):
         pass
     return network
 
@@ -44,8 +46,8 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def source(images):
-    return clean_source(images)
+def surrogate(images):
+    return clean_surrogate(images)
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +55,24 @@ def poison(images):
     return make(images)
 
 
-def test_the_clean_source_takes_most_pictures_for_the_next_class(images, source, poison):
+def test_the_clean_surrogate_takes_most_images_for_the_next_class(images, surrogate, poison):
     poisoned = poison.apply(images)
-    answers = source.eval()(poisoned.x.float() / 255)[0].argmax(1)
-    clean_answers = source(images.x.float() / 255)[0].argmax(1)
+    answers = surrogate.eval()(poisoned.x.float() / 255)[0].argmax(1)
+    clean_answers = surrogate(images.x.float() / 255)[0].argmax(1)
     following = (images.y + 1) % 3
     assert (clean_answers == following).float().mean() < 0.4
     assert (answers == following).float().mean() > 0.9
 
 
-def test_the_notes_tell_the_loss_of_what_was_made(images, source, poison):
+def test_the_notes_tell_the_loss_of_what_was_made(images, surrogate, poison):
     told = poison.record["notes"]["restarts"][-1]["lowest_loss"]
-    assert told == pytest.approx(float(losses(poison.apply(images), source).mean()), rel=1e-4)
-    assert told < 0.5 * float(losses(images, source).mean())
+    assert told == pytest.approx(float(losses(poison.apply(images), surrogate).mean()), rel=1e-4)
+    assert told < 0.5 * float(losses(images, surrogate).mean())
 
 
-def test_every_restart_keeps_or_lowers_the_loss_of_each_picture(images, source, poison):
+def test_every_restart_keeps_or_lowers_the_loss_of_each_image(images, surrogate, poison):
     three = make(images, restarts=3)
-    one, best = losses(poison.apply(images), source), losses(three.apply(images), source)
+    one, best = losses(poison.apply(images), surrogate), losses(three.apply(images), surrogate)
     assert (best <= one + 1e-4).all() and (best < one - 1e-4).any()
     rows = three.record["notes"]["restarts"]
     assert rows[0] == poison.record["notes"]["restarts"][0]
@@ -86,13 +88,13 @@ def test_the_last_class_is_followed_by_the_first():
     assert tap.loss_of_each(logits, torch.tensor([2, 1]), targeted=False).max() < -10
 
 
-def test_untargeted_raises_the_loss_of_the_right_class(images, source):
+def test_untargeted_raises_the_loss_of_the_right_class(images, surrogate):
     poisoned = make(images, targeted=False).apply(images)
-    assert train.accuracy(source, images) > 0.9
-    assert train.accuracy(source, poisoned) < 0.1
+    assert loop.accuracy(surrogate, images) > 0.9
+    assert loop.accuracy(surrogate, poisoned) < 0.1
 
 
-def test_augmentation_sees_the_sum_and_delta_stays_in_the_frame_of_its_picture(images, monkeypatch):
+def test_augmentation_sees_the_sum_and_delta_stays_in_the_frame_of_its_image(images, monkeypatch):
     seen = []
 
     def record(x, **settings):
@@ -112,7 +114,7 @@ def test_augmentation_changes_the_steps(images):
     assert not torch.equal(plain.delta, make(images, flip=False, crop=2).delta)
 
 
-def test_a_perturbation_is_made_for_a_picture_and_not_for_a_class(poison, images):
+def test_a_perturbation_is_made_for_a_image_and_not_for_a_class(poison, images):
     first = poison.delta[images.y == 0]
     assert not any(torch.equal(first[0], other) for other in first[1:])
 

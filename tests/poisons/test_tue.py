@@ -1,18 +1,18 @@
-"""TUE: its two losses by known answers, its source, and what the weights of the losses do."""
+"""TUE: its two losses by known answers, its surrogate, and what the weights of the losses do."""
 
 import math
 
 import pytest
 import torch
-from samples import pictures
+from samples import some_images
 
+from miue.data.images import Images
 from miue.errors import InputError
-from miue.images import Images
 from miue.models import build
 from miue.pgd import Budget, pgd
-from miue.poisons import generate, options
+from miue.poisons import options, perturb
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
-from miue.poisons.tue import class_separability
+from miue.poisons.methods.tue import class_separability
 
 SMALL = {"preset": "quick", "device": "cpu", "batch": 24}
 
@@ -68,14 +68,14 @@ def test_nt_xent_at_its_known_values():
 
 
 def test_two_views_differ_stay_in_range_and_pass_gradients_on():
-    pictures_ = numbers(5, 3, 8, 8).requires_grad_()
-    views = two_views(pictures_, crop=2, jitter=0.4, generator=torch.Generator().manual_seed(0))
+    images_ = numbers(5, 3, 8, 8).requires_grad_()
+    views = two_views(images_, crop=2, jitter=0.4, generator=torch.Generator().manual_seed(0))
     assert views.shape == (10, 3, 8, 8) and views.min() >= 0 and views.max() <= 1
     assert not torch.equal(views[:5], views[5:])
-    (gradient,) = torch.autograd.grad(views.sum(), pictures_)
+    (gradient,) = torch.autograd.grad(views.sum(), images_)
     assert (gradient > 0).float().mean() > 0.5
-    still = two_views(pictures_, crop=0, jitter=0.0, generator=torch.Generator().manual_seed(0))
-    same = (still[:5] == pictures_).flatten(1).all(1) | (still[:5] == pictures_.flip(3)).flatten(1).all(1)
+    still = two_views(images_, crop=0, jitter=0.0, generator=torch.Generator().manual_seed(0))
+    same = (still[:5] == images_).flatten(1).all(1) | (still[:5] == images_.flip(3)).flatten(1).all(1)
     assert same.all()
 
 
@@ -83,8 +83,8 @@ VIEWS = {"crop": 1, "jitter": 0.1}
 
 
 @pytest.fixture(scope="module")
-def source():
-    """A source after 30 rounds on plain colours, its losses, and the pictures."""
+def surrogate():
+    """A surrogate after 30 rounds on plain colours, its losses, and the images."""
     colours = (255 * numbers(32, 3, 1, 1)).to(torch.uint8).expand(-1, -1, 8, 8).contiguous()
     images = Images(colours, torch.arange(32) % 4)
     network = Projecting(build("small_resnet", 4, size=8), seed=0)
@@ -97,13 +97,13 @@ def source():
     return network.eval().requires_grad_(False), losses, images
 
 
-def test_the_source_learns_to_find_the_other_view(source):
-    _, losses, _ = source
+def test_the_surrogate_learns_to_find_the_other_view(surrogate):
+    _, losses, _ = surrogate
     assert losses[0] > 0.8 * math.log(63) and losses[-1] < losses[0] - 0.5
 
 
-def test_descent_makes_views_easier_to_match_not_only_the_views_that_it_saw(source):
-    network, _, images = source
+def test_descent_makes_views_easier_to_match_not_only_the_views_that_it_saw(surrogate):
+    network, _, images = surrogate
     x, seeds = images.x.float() / 255, iter(range(10))
 
     def loss(shown, seed):
@@ -119,30 +119,30 @@ def test_descent_makes_views_easier_to_match_not_only_the_views_that_it_saw(sour
     assert perturbed < clean - 0.02
 
 
-def test_separability_alone_parts_the_classes_within_the_budget_and_needs_no_source():
-    images = pictures(n=64)
-    poison = generate("tue", images, rounds=6, steps=4, contrastive=0.0, **SMALL)
+def test_separability_alone_parts_the_classes_within_the_budget_and_needs_no_surrogate():
+    images = some_images(n=64)
+    poison = perturb(images, "tue", rounds=6, steps=4, contrastive=0.0, **SMALL, cache=False)
     trace = poison.record["notes"]["rounds"]
-    assert poison.record["passes"] == 0 and "source_loss" not in trace[0]
+    assert poison.record["passes"] == 0 and "surrogate_loss" not in trace[0]
     assert trace[-1]["separability"] < 0.5 * trace[0]["separability"]
     assert poison.delta.abs().max() == 8 and poison.delta.float().abs().mean() > 6
 
 
 def test_the_contrastive_loss_takes_part():
-    images = pictures(n=48)
+    images = some_images(n=48)
     both, alone, other = (
-        generate("tue", images, rounds=2, contrastive=weight, separability=csd, **SMALL)
+        perturb(images, "tue", rounds=2, contrastive=weight, separability=csd, **SMALL, cache=False)
         for weight, csd in ((1.0, 0.1), (0.0, 0.1), (1.0, 0.0))
     )
     assert [row["round"] for row in both.record["notes"]["rounds"]] == [1, 2]
-    assert all(row["source_loss"] > 0 for row in both.record["notes"]["rounds"])
+    assert all(row["surrogate_loss"] > 0 for row in both.record["notes"]["rounds"])
     assert not torch.equal(both.delta, alone.delta) and not torch.equal(both.delta, other.delta)
     last = [poison.record["notes"]["rounds"][-1]["separability"] for poison in (both, other)]
     assert last[0] < last[1]
 
 
 def test_the_paper_preset_is_the_published_one():
-    """40 epochs of 98 batches of 512, a sweep of 20 steps after every 20 batches."""
+    """40 epochs of 98 batches of 512, a pgd pass of 20 steps after every 20 batches."""
     paper = options("tue", "paper")
     assert (paper.rounds, paper.share, paper.steps, paper.batch) == (200, 0.2, 20, 512)
     assert (paper.step * 255, paper.separability, paper.temperature, paper.lr) == pytest.approx((0.8, 0.1, 0.5, 1e-3))

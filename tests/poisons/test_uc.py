@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import pictures
+from samples import some_images
 
 from miue import Images
 from miue.errors import InputError
-from miue.poisons import generate, options
-from miue.poisons.uc import Turned, divergence, find_clusters, nearest
-from miue.train import Moment
+from miue.poisons import options, perturb
+from miue.poisons.methods.uc import Turned, divergence, find_clusters, nearest
+from miue.training.loop import BatchContext
 
 TINY = {"preset": "quick", "device": "cpu", "epochs": 1, "batch": 24, "clusters": 3, "width": 8}
 
@@ -26,38 +26,44 @@ def test_no_label_is_read(pretext, images):
     relabelled = Images(images.x, images.y[order], images.classes)
     fewer = Images(images.x, images.y % 2, ["even", "odd"])
     one, two, three = (
-        generate("uc", i, **TINY, pretext=pretext, epochs_of_generator=2).delta for i in (images, relabelled, fewer)
+        perturb(i, "uc", **TINY, pretext=pretext, epochs_of_generator=2, cache=False).delta
+        for i in (images, relabelled, fewer)
     )
     assert torch.equal(one, two) and torch.equal(one, three)
 
 
-def test_a_source_that_learns_labels_reads_them(images):
+def test_a_surrogate_that_learns_labels_reads_them(images):
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
     relabelled = Images(images.x, images.y[order], images.classes)
-    one, two = (generate("uc", i, **TINY, pretext="labels", epochs_of_generator=2).delta for i in (images, relabelled))
+    one, two = (
+        perturb(i, "uc", **TINY, pretext="labels", epochs_of_generator=2, cache=False).delta
+        for i in (images, relabelled)
+    )
     assert not torch.equal(one, two)
 
 
-def test_every_cluster_shares_one_delta_and_every_picture_has_its_clusters():
+def test_every_cluster_shares_one_delta_and_every_image_has_its_clusters():
     x = torch.randint(60, 190, (48, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = Images(x, torch.arange(48) % 4)
-    poison = generate("uc", images, **TINY, epochs_of_generator=3)
+    poison = perturb(images, "uc", **TINY, epochs_of_generator=3, cache=False)
     different, counts = poison.delta.unique(dim=0, return_counts=True)
     rows = poison.record["notes"]["clusters"]
     assert len(different) == 3
-    assert sorted(counts.tolist()) == sorted(row["pictures"] for row in rows)
+    assert sorted(counts.tolist()) == sorted(row["images"] for row in rows)
     assert [row["target"] for row in rows] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("pool", ["cluster", "all"])
 def test_losses_fall_and_features_reach_the_next_centre(pool):
-    images = pictures(n=48)
+    images = some_images(n=48)
     changes = {"pretext": "untrained", "pool": pool, "epochs_of_generator": 10, "lr_of_generator": 0.02}
-    poison = generate("uc", images, **TINY | {"clusters": 2}, **changes, flip=False, crop=0, epsilon="32/255")
+    poison = perturb(
+        images, "uc", **TINY | {"clusters": 2}, **changes, flip=False, crop=0, epsilon="32/255", cache=False
+    )
     rows = poison.record["notes"]["clusters"]
     for row in rows:
         assert len(row["losses"]) == 10 and row["losses"][-1] < 0.8 * row["losses"][0]
-    assert sum(row["reached"] * row["pictures"] for row in rows) / 48 > 0.5
+    assert sum(row["reached"] * row["images"] for row in rows) / 48 > 0.5
 
 
 def test_clusters_are_found_and_the_seed_decides():
@@ -75,17 +81,17 @@ def test_clusters_are_found_and_the_seed_decides():
 def test_clusters_that_cannot_be_are_refused(images):
     with pytest.raises(InputError, match="clusters: 3; the features fall into only 1"):
         find_clusters(torch.zeros(9, 2), 3, seed=0)
-    with pytest.raises(InputError, match="clusters: 49; there are only 48 pictures"):
-        generate("uc", images, **TINY | {"clusters": 49})
+    with pytest.raises(InputError, match="clusters: 49; there are only 48 images"):
+        perturb(images, "uc", **TINY | {"clusters": 49}, cache=False)
     with pytest.raises(InputError, match="pretext: 'colour' does not exist; choose one of rotation, labels, untrained"):
         options("uc", "quick", pretext="colour")
 
 
-def test_pictures_that_are_not_square_cannot_be_turned_but_clustered_by_labels():
+def test_images_that_are_not_square_cannot_be_turned_but_clustered_by_labels():
     wide = Images(torch.randint(0, 256, (24, 3, 8, 12), dtype=torch.uint8), torch.arange(24) % 4)
-    with pytest.raises(InputError, match="pretext: rotation; pictures of 8 x 12 px have no quarter turns"):
-        generate("uc", wide, **TINY)
-    assert generate("uc", wide, **TINY | {"pretext": "labels"}).delta.shape == (24, 3, 8, 12)
+    with pytest.raises(InputError, match="pretext: rotation; images of 8 x 12 px have no quarter turns"):
+        perturb(wide, "uc", **TINY, cache=False)
+    assert perturb(wide, "uc", **TINY | {"pretext": "labels"}, cache=False).delta.shape == (24, 3, 8, 12)
 
 
 def test_the_divergence_is_kullback_and_leiblers_from_the_wanted_centre():
@@ -98,18 +104,18 @@ def test_the_divergence_is_kullback_and_leiblers_from_the_wanted_centre():
     assert loss(centres, centres, torch.arange(3)).abs() < 1e-6
 
 
-def test_the_pretext_turns_each_picture_by_its_own_label():
-    moment = Moment(lambda pictures, labels: labels, 4, torch.Generator().manual_seed(0), torch.Generator(), 0.0)
-    images = pictures(n=32)
-    turned, quarters = Turned().batch(images.x, images.y, moment)
+def test_the_pretext_turns_each_image_by_its_own_label():
+    context = BatchContext(lambda shown, labels: labels, 4, torch.Generator().manual_seed(0), torch.Generator(), 0.0)
+    images = some_images(n=32)
+    turned, quarters = Turned().batch(images.x, images.y, context)
     assert quarters.unique().tolist() == [0, 1, 2, 3]
-    for picture, before, quarter in zip(turned, images.x, quarters.tolist(), strict=True):
-        assert torch.equal((255 * picture).round().byte(), before.rot90(quarter, (1, 2)))
+    for image, before, quarter in zip(turned, images.x, quarters.tolist(), strict=True):
+        assert torch.equal((255 * image).round().byte(), before.rot90(quarter, (1, 2)))
 
 
 def test_presets_cost_what_they_promise_and_the_paper_preset_is_the_papers():
     assert options("uc", "quick").passes < 30 and options("uc", "laptop").passes < 120
     paper = options("uc", "paper")
     assert (paper.clusters, paper.pool, paper.epochs_of_generator, paper.batch_of_generator) == (10, "all", 50, 256)
-    assert paper.lr_of_generator == 1e-4 and paper.passes - paper.source.epochs == 500
+    assert paper.lr_of_generator == 1e-4 and paper.passes - paper.surrogate.epochs == 500
     assert options("uc", "paper", pretext="untrained").passes == 500

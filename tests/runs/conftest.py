@@ -13,7 +13,7 @@ HEADER = (
 :tags: [parameters]
 
 data: str = "digits_m"  # data set
-n: int = 3  # training pictures
+n: int = 3  # training images
 epsilon: float = 8 / 255  # budget, a fraction of the pixel range
 seeds: list[int] = [0, 1]  # one victim each
 limit: float | None = None  # seconds

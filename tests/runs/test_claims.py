@@ -1,12 +1,12 @@
-"""Claims are judged by the weightiest entries, never confirmed at a lesser scale, and untested without evidence."""
+"""Claims are judged by the weightiest trials, never confirmed at a lesser scale, and untested without evidence."""
 
 from functools import partial
 
 import pytest
-from test_leaderboard import entry, record
+from test_leaderboard import record, trial
 
-from miue import statistics
-from miue.runs import claims, evidence, leaderboard
+from miue.mi import statistics
+from miue.publishing import claims, evidence, leaderboard
 
 NAMES_OF = {claim.reported: claim.judge for claim in claims.CLAIMS}
 NAMES = {claim.judge: claim for claim in reversed(claims.CLAIMS)}
@@ -14,17 +14,17 @@ PAPER = {"data": "CIFAR-10", "n": 50_000, "n_test": 10_000, "preset": "paper", "
 
 
 def verdict(judge, *records):
-    found = leaderboard.entries({f"page-{number}": one for number, one in enumerate(records)})
+    found = leaderboard.trials({f"page-{number}": one for number, one in enumerate(records)})
     return claims.judge(NAMES[judge], found)
 
 
 def of_resnet(*rows, **setting):
-    placed = [{"victim": "resnet18", "source": "resnet18"} | row for row in rows]
+    placed = [{"victim": "resnet18", "surrogate": "resnet18"} | row for row in rows]
     return record(*placed, **{"data": "CIFAR-10", "n": 4000} | setting)
 
 
 def test_without_records_every_claim_of_an_experiment_is_untested():
-    found = claims.verdicts(leaderboard.entries({}))
+    found = claims.verdicts(leaderboard.trials({}))
     assert {one.verdict for one in found[: len(claims.CLAIMS)]} == {claims.UNTESTED}
     assert not any(one.pages or one.numbers for one in found[: len(claims.CLAIMS)])
 
@@ -43,31 +43,31 @@ def test_without_records_every_claim_of_an_experiment_is_untested():
     ],
 )
 def test_a_claim_is_confirmed_in_the_papers_setting_only(mi_ue, setting, word):
-    found = verdict(evidence.lowest, of_resnet(entry("mi_ue", mi_ue), entry("em", 0.2), **setting))
+    found = verdict(evidence.lowest, of_resnet(trial("mi_ue", mi_ue), trial("em", 0.2), **setting))
     assert found.verdict == word
     assert found.pages == (() if word == claims.UNTESTED else ("results/page-0",))
 
 
-def test_the_larger_scale_weighs_more_then_the_number_of_pictures():
-    holds = [entry("mi_ue", 0.1), entry("em", 0.2)]
-    fails = [entry("mi_ue", 0.3), entry("em", 0.2)]
+def test_the_larger_scale_weighs_more_then_the_number_of_images():
+    holds = [trial("mi_ue", 0.1), trial("em", 0.2)]
+    fails = [trial("mi_ue", 0.3), trial("em", 0.2)]
     assert "holds" in verdict(evidence.lowest, of_resnet(*fails, n=3000), of_resnet(*holds, n=4000)).verdict
     quick = of_resnet(*holds, n=9000, preset="quick")
     assert "not confirmed" in verdict(evidence.lowest, of_resnet(*fails, n=3000), quick).verdict
 
 
 def test_an_order_holds_only_in_every_seed_and_variants_do_not_count():
-    rows = [entry("mi_ue", 0.1), entry("em", 0.2), entry("mi_ue", 0.3, seed=1), entry("em", 0.2, seed=1)]
+    rows = [trial("mi_ue", 0.1), trial("em", 0.2), trial("mi_ue", 0.3, seed=1), trial("em", 0.2, seed=1)]
     found = verdict(evidence.lowest, of_resnet(*rows))
     assert found.verdict == "not confirmed at our scale" and "1 of 2 seeds" in found.numbers
     assert "20.0 % (10.0 to 30.0)" in found.numbers
-    rows = [entry("mi_ue", 0.2), entry("em", 0.3), entry("em:scope=class", 0.1)]
+    rows = [trial("mi_ue", 0.2), trial("em", 0.3), trial("em:scope=class", 0.1)]
     assert verdict(evidence.lowest, of_resnet(*rows)).verdict == "holds at our scale"
 
 
 def test_information_must_fall_in_the_papers_order():
     values = {"clean": 0.7, "random": 0.6, "em": 0.5, "mi_ue": 0.4}
-    rows = [entry(method, 0.5, mi=value) for method, value in values.items()]
+    rows = [trial(method, 0.5, mi=value) for method, value in values.items()]
     assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "holds at our scale"
     rows[2]["mi"] = 0.65
     assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "not confirmed at our scale"
@@ -77,7 +77,7 @@ def test_information_must_fall_in_the_papers_order():
 def test_gaps_that_rise_together_are_correlated_and_gaps_that_do_not_are_not(monkeypatch):
     monkeypatch.setattr(statistics, "rank_correlation", partial(statistics.rank_correlation, draws=100))
     methods = ["random", "ar", "em", "tap", "sem", "mi_ue", "gue", "tue"]
-    rising = [entry("clean", 0.9, mi=0.9)] + [entry(m, 0.8 - i / 10, mi=0.8 - i / 10) for i, m in enumerate(methods)]
+    rising = [trial("clean", 0.9, mi=0.9)] + [trial(m, 0.8 - i / 10, mi=0.8 - i / 10) for i, m in enumerate(methods)]
     assert verdict(evidence.correlation, of_resnet(*rising)).verdict == "holds at our scale"
     mixed = [0.4, 0.7, 0.3, 0.8, 0.2, 0.6, 0.5, 0.1]
     for row, value in zip(rising[1:], mixed, strict=True):
@@ -87,10 +87,10 @@ def test_gaps_that_rise_together_are_correlated_and_gaps_that_do_not_are_not(mon
 
 
 def _victims(accuracies, clean=0.9):
-    """Entries of clean and MI-UE training for each victim, information falling with accuracy."""
+    """Trials of clean and MI-UE training for each victim, information falling with accuracy."""
     for victim, accuracy in accuracies.items():
-        yield entry("clean", clean, victim=victim, mi=clean)
-        yield entry("mi_ue", accuracy, victim=victim, mi=accuracy)
+        yield trial("clean", clean, victim=victim, mi=clean)
+        yield trial("mi_ue", accuracy, victim=victim, mi=accuracy)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_claims_about_victims(judge, accuracies, holds):
 )
 def test_claims_about_defenses(judge, defense, accuracy, holds):
     claim = next(claim for claim in claims.CLAIMS if claim.text == judge)
-    rows = [entry("clean", 0.9), entry("mi_ue", 0.1)]
-    rows += [entry("clean", 0.8, defense=defense), entry("mi_ue", accuracy, defense=defense)]
-    found = claims.judge(claim, leaderboard.entries({"a": of_resnet(*rows)}))
+    rows = [trial("clean", 0.9), trial("mi_ue", 0.1)]
+    rows += [trial("clean", 0.8, defense=defense), trial("mi_ue", accuracy, defense=defense)]
+    found = claims.judge(claim, leaderboard.trials({"a": of_resnet(*rows)}))
     expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
     assert found.verdict == expected[holds]
 
@@ -148,14 +148,14 @@ def test_claims_about_defenses(judge, defense, accuracy, holds):
 )
 def test_claims_about_the_terms_of_the_loss(text, variant, accuracy, holds):
     claim = next(claim for claim in claims.CLAIMS if claim.text.startswith(text))
-    rows = [entry("clean", 0.9), entry("mi_ue", 0.1), entry(variant, accuracy)]
-    found = claims.judge(claim, leaderboard.entries({"a": of_resnet(*rows)}))
+    rows = [trial("clean", 0.9), trial("mi_ue", 0.1), trial(variant, accuracy)]
+    found = claims.judge(claim, leaderboard.trials({"a": of_resnet(*rows)}))
     expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
     assert found.verdict == expected[holds]
 
 
-def test_a_claim_names_no_more_pages_than_show_its_entries():
-    mi_ue, em = entry("mi_ue", 0.1), entry("em", 0.2)
+def test_a_claim_names_no_more_pages_than_show_its_trials():
+    mi_ue, em = trial("mi_ue", 0.1), trial("em", 0.2)
     found = verdict(evidence.lowest, of_resnet(mi_ue), of_resnet(mi_ue, em), of_resnet(em))
     assert found.pages == ("results/page-1",)
     found = verdict(evidence.lowest, of_resnet(mi_ue), of_resnet(em))
@@ -164,66 +164,66 @@ def test_a_claim_names_no_more_pages_than_show_its_entries():
 
 def test_ten_classes_of_imagenet_say_nothing_about_the_hundred():
     claim = next(claim for claim in claims.CLAIMS if claim.family == "imagenet_subset")
-    rows = [entry("mi_ue", 0.1, n_classes=100), entry("em", 0.2, n_classes=100)]
+    rows = [trial("mi_ue", 0.1, n_classes=100), trial("em", 0.2, n_classes=100)]
     for classes, verdict in ((100, "holds at our scale"), (10, claims.UNTESTED)):
         rows = [row | {"n_classes": classes} for row in rows]
-        found = leaderboard.entries({"a": of_resnet(*rows, data="folder imagenette224, 64 px")})
+        found = leaderboard.trials({"a": of_resnet(*rows, data="folder imagenette224, 64 px")})
         assert claims.judge(claim, found).verdict == verdict
 
 
 def test_information_of_two_estimators_is_not_compared():
-    rows = [entry(m, 0.5, mi=mi) for m, mi in (("clean", 0.7), ("random", 0.6), ("em", 0.2), ("mi_ue", 0.1))]
+    rows = [trial(m, 0.5, mi=mi) for m, mi in (("clean", 0.7), ("random", 0.6), ("em", 0.2), ("mi_ue", 0.1))]
     assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "holds at our scale"
     apart = of_resnet(*rows[:2]), of_resnet(*rows[2:], estimator="histogram")
     assert verdict(evidence.information_order, *apart).verdict == claims.UNTESTED
 
 
 @pytest.mark.parametrize("clean", [0.05, 0.1, 0.149])
-def test_a_victim_that_learns_nothing_from_clean_pictures_tells_no_harm(clean):
-    rows = [entry("clean", clean), entry("mi_ue", 0.05), entry("mi_ue:similarity=false", 0.2)]
+def test_a_victim_that_learns_nothing_from_clean_images_tells_no_harm(clean):
+    rows = [trial("clean", clean), trial("mi_ue", 0.05), trial("mi_ue:similarity=false", 0.2)]
     found = verdict(NAMES_OF["51.65 % instead of 9.95 %"], of_resnet(*rows))
     assert found.verdict == "cannot be judged at our scale" and "20.0" not in found.numbers
     assert found.pages == ("results/page-0",)
 
 
 def test_an_order_of_accuracies_is_not_judged_by_victims_that_never_learned():
-    rows = [entry("mi_ue", 0.1), entry("em", 0.12)]
-    assert verdict(evidence.lowest, of_resnet(*rows, entry("clean", 0.14))).verdict == "cannot be judged at our scale"
-    assert verdict(evidence.lowest, of_resnet(*rows, entry("clean", 0.16))).verdict == "holds at our scale"
-    seeds = [entry("mi_ue", 0.3, seed=1), entry("em", 0.2, seed=1), entry("clean", 0.9, seed=1)]
-    found = verdict(evidence.lowest, of_resnet(*rows, entry("clean", 0.14), *seeds))
+    rows = [trial("mi_ue", 0.1), trial("em", 0.12)]
+    assert verdict(evidence.lowest, of_resnet(*rows, trial("clean", 0.14))).verdict == "cannot be judged at our scale"
+    assert verdict(evidence.lowest, of_resnet(*rows, trial("clean", 0.16))).verdict == "holds at our scale"
+    seeds = [trial("mi_ue", 0.3, seed=1), trial("em", 0.2, seed=1), trial("clean", 0.9, seed=1)]
+    found = verdict(evidence.lowest, of_resnet(*rows, trial("clean", 0.14), *seeds))
     assert found.verdict == "not confirmed at our scale" and "0 of 1 seed" in found.numbers
 
 
 def test_information_whose_null_reads_some_is_no_evidence():
     values = {"clean": 0.7, "random": 0.6, "em": 0.5, "mi_ue": 0.4}
-    rows = [entry(method, 0.5, mi=value, null=0.2, null_stderr=0.01) for method, value in values.items()]
+    rows = [trial(method, 0.5, mi=value, null=0.2, null_stderr=0.01) for method, value in values.items()]
     assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "cannot be judged at our scale"
     rows = [row | {"null_stderr": 0.1} for row in rows]
     assert verdict(evidence.information_order, of_resnet(*rows)).verdict == "holds at our scale"
 
 
 def test_an_order_is_judged_in_the_mean_over_the_victims_of_each_seed():
-    mi_ue = [entry("mi_ue", accuracy, victim_seed=victim, twin="none") for victim, accuracy in enumerate((0.4, 0.1))]
-    em = [entry("em", 0.3, victim_seed=victim, twin="none") for victim in range(2)]
+    mi_ue = [trial("mi_ue", accuracy, victim_seed=victim, twin="none") for victim, accuracy in enumerate((0.4, 0.1))]
+    em = [trial("em", 0.3, victim_seed=victim, twin="none") for victim in range(2)]
     found = verdict(evidence.lowest, of_resnet(*mi_ue, *em))
     assert found.verdict == "holds at our scale" and "1 of 1 seed" in found.numbers
-    alone = [entry("em", 0.1, victim_seed=9, twin="none")]  # a victim that MI-UE did not meet
+    alone = [trial("em", 0.1, victim_seed=9, twin="none")]  # a victim that MI-UE did not meet
     assert verdict(evidence.lowest, of_resnet(*mi_ue, *em, *alone)).numbers == found.numbers
 
 
 def test_a_twin_is_not_held_against_a_stranger_and_weighs_less():
-    twins = [entry(m, value, twin="weights", victim_seed=0) for m, value in (("mi_ue", 0.1), ("em", 0.2))]
-    strangers = [entry(m, value, twin="none", victim_seed=0) for m, value in (("mi_ue", 0.3), ("em", 0.2))]
+    twins = [trial(m, value, twin="weights", victim_seed=0) for m, value in (("mi_ue", 0.1), ("em", 0.2))]
+    strangers = [trial(m, value, twin="none", victim_seed=0) for m, value in (("mi_ue", 0.3), ("em", 0.2))]
     found = verdict(evidence.lowest, of_resnet(*twins, *strangers))
     assert found.verdict == "not confirmed at our scale" and "10.0 %" in found.against
     assert found.against.endswith("victims begin as the surrogate did)")
     assert verdict(evidence.lowest, of_resnet(twins[0], strangers[1])).verdict == claims.UNTESTED
 
 
-def test_the_present_protocol_weighs_more_than_the_number_of_pictures():
+def test_the_present_protocol_weighs_more_than_the_number_of_images():
     def setting(ours, em, n, **added):
-        rows = [entry(m, value, twin="none", victim_seed=0, **added) for m, value in (("mi_ue", ours), ("em", em))]
+        rows = [trial(m, value, twin="none", victim_seed=0, **added) for m, value in (("mi_ue", ours), ("em", em))]
         return of_resnet(*rows, n=n)
 
     new, old = setting(0.1, 0.2, 2000, victim_steps=9), setting(0.3, 0.2, 4000)
@@ -232,28 +232,28 @@ def test_the_present_protocol_weighs_more_than_the_number_of_pictures():
 
 def test_a_claim_that_ranks_names_what_contradicts_it_most():
     def setting(mi_ue, em, **about):
-        return of_resnet(entry("mi_ue", mi_ue), entry("em", em), **about)
+        return of_resnet(trial("mi_ue", mi_ue), trial("em", em), **about)
 
     weighty, small, large = setting(0.1, 0.2), setting(0.3, 0.2, n=2000), setting(0.9, 0.2, n=1000)
     found = verdict(evidence.lowest, weighty, small, large)
-    assert found.verdict == "holds at our scale" and "90.0 %" in found.against and "1,000 pictures" in found.against
+    assert found.verdict == "holds at our scale" and "90.0 %" in found.against and "1,000 images" in found.against
     assert found.pages == ("results/page-0", "results/page-2")
     found = verdict(evidence.lowest, setting(0.3, 0.2), setting(0.1, 0.2, n=2000), large)
-    assert found.verdict == "not confirmed at our scale" and "2,000 pictures" in found.against
+    assert found.verdict == "not confirmed at our scale" and "2,000 images" in found.against
     assert verdict(evidence.lowest, weighty, setting(0.1, 0.3, n=2000)).against == ""
 
 
 def test_budgets_the_mine_term_and_the_time_of_generation():
-    rows = [entry("mi_ue", 0.1 + n / 1000, epsilon=f"{n}/255") for n in (2, 4, 8, 16)]
+    rows = [trial("mi_ue", 0.1 + n / 1000, epsilon=f"{n}/255") for n in (2, 4, 8, 16)]
     assert verdict(evidence.budgets, of_resnet(*rows)).verdict == "holds at our scale"
     rows[3]["test_accuracy"] = 0.2
     assert verdict(evidence.budgets, of_resnet(*rows)).verdict == "not confirmed at our scale"
-    rows = [entry("em", 0.24), entry("tap", 0.11), entry("em:mine=0.1", 0.15), entry("tap:mine=0.1", 0.12)]
+    rows = [trial("em", 0.24), trial("tap", 0.11), trial("em:mine=0.1", 0.15), trial("tap:mine=0.1", 0.12)]
     assert verdict(evidence.mine_helps, of_resnet(*rows)).verdict == "not confirmed at our scale"
     assert verdict(evidence.mine_helps, of_resnet(*rows[:3])).verdict == claims.UNTESTED
-    slow = entry("mi_ue", 0.1, perturbation_seconds=7200.0, device="a GPU")
+    slow = trial("mi_ue", 0.1, perturbation_seconds=7200.0, device="a GPU")
     found = verdict(evidence.generation_time, of_resnet(slow, **PAPER))
     assert (found.verdict, found.numbers[:18]) == ("confirmed", "2.0 hours on a GPU")
-    slower = entry("mi_ue", 0.1, seed=1, perturbation_seconds=7e4, device="another")
+    slower = trial("mi_ue", 0.1, seed=1, perturbation_seconds=7e4, device="another")
     assert verdict(evidence.generation_time, of_resnet(slower, slow, **PAPER)).numbers[:18] == found.numbers[:18]
     assert verdict(evidence.generation_time, of_resnet(slow)).verdict == claims.UNTESTED

@@ -10,9 +10,10 @@ import pytest
 from nbformat import v4
 from rich.console import Console
 
-from miue import cli, progress, runs, store
+from miue import cli, progress, runs
 from miue.errors import InputError
 from miue.runs import execution, kernel, listing, lock, notebook, watch
+from miue.storage import files
 
 
 def work(source: Path, target: Path, parameters, *, on_cell, **limits):
@@ -23,7 +24,7 @@ def work(source: Path, target: Path, parameters, *, on_cell, **limits):
         cell.execution_count = number
     book.metadata.papermill = {}
     notebook.save(book, target)
-    store.write_json(target.parent / "metrics.json", {"cells": len(book.cells)})
+    files.write_json(target.parent / "metrics.json", {"cells": len(book.cells)})
 
 
 @pytest.fixture
@@ -100,12 +101,12 @@ def test_what_is_refused_is_code_2_in_one_line_and_nothing_starts(small, miue, m
 
 
 def test_a_dry_run_prints_the_plan_and_makes_nothing(small, miue, monkeypatch, tmp_path):
-    cell = "from miue.comparison import Setting\nsetting, wanted = Setting(n_train=n, n_test=10), []"
+    cell = "from miue.experiments.comparison import Setting\nsetting, wanted = Setting(n_train=n, n_test=10), []"
     file = tmp_path / "book" / "experiments" / "small.md"
     file.write_text(file.read_text() + f"\n```{{code-cell}} ipython3\n:tags: [plan]\n\n{cell}\n```\n")
     monkeypatch.setattr(kernel, "execute", lambda *places, **how: pytest.fail("a kernel was started"))
     code, out, _ = miue("run", "small", "-p", "n=20", "--dry-run")
-    assert code == 0 and "data: Digits-M" in out and "0 steps for 0 entries, 0 to make" in out
+    assert code == 0 and "data: Digits-M" in out and "0 steps for 0 trials, 0 to make" in out
     assert not Path("runs").exists()
 
 
@@ -127,25 +128,25 @@ def test_a_full_disk_fails_the_run_and_the_record_says_so(small, monkeypatch, fu
     """The disk is full from a record on, until something is deleted."""
     written = []
 
-    def write(path, value, real=store.write_json):
+    def write(path, value, real=files.write_json):
         written.append(path)
         if len(written) >= full_after and (Path(path).parent / execution.RESERVE).exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, value)
 
-    monkeypatch.setattr(store, "write_json", write)
+    monkeypatch.setattr(files, "write_json", write)
     with pytest.raises(runs.RunFailed, match="No space left on device"):
         runs.run("small")
     assert json.loads((only() / "status.json").read_text())["state"] == "failed"
 
 
 def test_a_record_that_cannot_be_written_at_all_is_told_and_the_run_counts_as_lost(small, monkeypatch):
-    def write(path, value, real=store.write_json):
+    def write(path, value, real=files.write_json):
         if value.get("state") not in (None, "running"):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, value)
 
-    monkeypatch.setattr(store, "write_json", write)
+    monkeypatch.setattr(files, "write_json", write)
     with pytest.raises(runs.RunFailed, match="its record could not be written .*No space left"):
         runs.run("small")
     assert listing.state(runs.load(only())) == "lost"
@@ -164,7 +165,7 @@ def test_a_notebook_that_was_cut_off_is_a_failure(small, monkeypatch):
 def test_of_two_processes_that_start_the_same_run_the_second_waits_for_it(small, monkeypatch, capsys):
     first = runs.run("small")
     done = json.loads((first.folder / "status.json").read_text())
-    store.write_json(first.folder / "status.json", done | {"state": "running"})
+    files.write_json(first.folder / "status.json", done | {"state": "running"})
     monkeypatch.setattr(kernel, "execute", lambda *places, **how: pytest.fail("it was run twice"))
     found: list[runs.Run] = []
     second = threading.Thread(target=lambda: found.append(runs.run("small")))
@@ -172,27 +173,27 @@ def test_of_two_processes_that_start_the_same_run_the_second_waits_for_it(small,
         second.start()
         second.join(0.5)
         assert second.is_alive() and "another process makes this very run" in capsys.readouterr().err
-        store.write_json(first.folder / "status.json", done)
+        files.write_json(first.folder / "status.json", done)
     second.join(10)
     assert found[0].state == "done" and "done before" in capsys.readouterr().err
 
 
-def test_a_folder_that_holds_other_pictures_is_another_run(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("MIUE_DATA", str(tmp_path / "pictures"))
+def test_a_folder_that_holds_other_images_is_another_run(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIUE_DATA", str(tmp_path / "images"))
     for name in ("dogs", "cats"):
-        picture = tmp_path / "pictures" / "pets" / "train" / name / "1.png"
-        picture.parent.mkdir(parents=True)
-        picture.write_bytes(b"one")
+        image = tmp_path / "images" / "pets" / "train" / name / "1.png"
+        image.parent.mkdir(parents=True)
+        image.write_bytes(b"one")
     first = runs.run("small", {"data": "folder:pets"})
     assert runs.run("small", {"data": "folder:pets"}).folder == first.folder
-    picture.write_bytes(b"another")
+    image.write_bytes(b"another")
     assert runs.run("small", {"data": "folder:pets"}).folder != first.folder
 
 
 def test_a_run_that_was_killed_is_made_again(small):
     first = runs.run("small")
     status = json.loads((first.folder / "status.json").read_text())
-    store.write_json(first.folder / "status.json", status | {"state": "running"})
+    files.write_json(first.folder / "status.json", status | {"state": "running"})
     (first.folder / "figures").mkdir()
     assert runs.run("small").state == "done"
     assert not (first.folder / "figures").exists()
@@ -220,9 +221,11 @@ def test_a_terminal_has_one_line_that_is_rewritten(tmp_path, monkeypatch):
     with watch.shown(tmp_path / "log", "cifar10") as move:
         move("cell 4/12 Perturb and train")
         with open(tmp_path / "log", "a") as log:
-            log.write("MI-UE, source epochs 6/15 · loss 0.4\nMI-UE, source epochs 7/15 · loss 0.312 · 3 min left\n")
+            log.write(
+                "MI-UE, surrogate epochs 6/15 · loss 0.4\nMI-UE, surrogate epochs 7/15 · loss 0.312 · 3 min left\n"
+            )
     shown = screen.getvalue()
-    assert "cifar10 · cell 4/12 Perturb and train · MI-UE, source epochs 7/15 · loss 0.312 · 3 min left" in shown
+    assert "cifar10 · cell 4/12 Perturb and train · MI-UE, surrogate epochs 7/15 · loss 0.312 · 3 min left" in shown
     assert "epochs 6/15" not in shown and shown.count("\n") <= 1
 
 

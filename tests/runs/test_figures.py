@@ -35,7 +35,7 @@ def test_figures_are_files_and_the_notebook_keeps_the_svg_alone(tmp_path):
     }
     assert list(named.outputs[0].data) == list(named.outputs[2].data) == ["image/svg+xml"]
     assert list(named.outputs[0].metadata) == ["image/svg+xml"]
-    assert plain.outputs[0].data == {"image/png": png}  # the only picture there is stays
+    assert plain.outputs[0].data == {"image/png": png}  # the only image there is stays
 
 
 def test_without_figures_there_is_no_folder(tmp_path):

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from miue.entries import NONE
-from miue.runs import leaderboard, reference
+from miue.experiments.trials import NONE
+from miue.publishing import leaderboard, reference
 
 PAPER = {
     "data": "CIFAR-10",
@@ -15,7 +15,7 @@ PAPER = {
     "victim": "resnet18",
     "defense": NONE,
     "method": "mi_ue",
-    "source": "resnet18",
+    "surrogate": "resnet18",
     "budget": "8/255",
     "ratio": 1.0,
     "preset": "paper",
@@ -24,22 +24,22 @@ PAPER = {
 }
 
 
-def record(*entries, data="Digits-M", n=300, n_test=100, ended="2026-01-01", **parameters):
-    """A record as templates write it, with one entry for each dict."""
-    common = {"victim": "linear", "defense": NONE, "seed": 0, "source": "linear", "epsilon": "8/255", "ratio": 1.0}
+def record(*trials, data="Digits-M", n=300, n_test=100, ended="2026-01-01", **parameters):
+    """A record as templates write it, with one trial for each dict."""
+    common = {"victim": "linear", "defense": NONE, "seed": 0, "surrogate": "linear", "epsilon": "8/255", "ratio": 1.0}
     common |= {"n_train": n, "n_classes": 10, "mi": 0.1, "null": 0.0, "bounded": True}
     about = {"data": data, "n": n, "n_test": n_test, "content_hash": "a"}
-    metrics = {"data": about, "entries": [common | entry for entry in entries]}
+    metrics = {"data": about, "trials": [common | trial for trial in trials]}
     given = {"preset": "laptop", "recipe": "laptop", "estimator": "ksg"} | parameters
     return {"ended": ended, "parameters": given, "metrics": metrics}
 
 
-def entry(method, accuracy, **fields):
+def trial(method, accuracy, **fields):
     return {"method": method, "test_accuracy": accuracy} | fields
 
 
 def board(**records):
-    return leaderboard.rows(leaderboard.entries(records))
+    return leaderboard.rows(leaderboard.trials(records))
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_the_scale_is_the_lower_of_preset_and_recipe(preset, recipe, scale):
 def test_seeds_are_summed_up_and_methods_ranked_from_the_lowest():
     found = board(
         a=record(
-            entry("em", 0.2, seed=0),
-            entry("em", 0.4, seed=1),
-            entry("mi_ue", 0.25),
-            entry("clean", 0.9),
-            entry("random", 0.05),
+            trial("em", 0.2, seed=0),
+            trial("em", 0.4, seed=1),
+            trial("mi_ue", 0.25),
+            trial("clean", 0.9),
+            trial("random", 0.05),
         )
     ).set_index("method")
     assert found.loc["em", ["seeds", "mean", "low", "high"]].tolist() == [2, pytest.approx(0.3), 0.2, 0.4]
@@ -93,26 +93,26 @@ def test_seeds_are_summed_up_and_methods_ranked_from_the_lowest():
 def test_nothing_is_ranked_across_groups(other):
     outside = {name: other[name] for name in other if name in ("preset", "recipe", "data", "n", "passes")}
     inside = {name: value for name, value in other.items() if name not in outside}
-    found = board(a=record(entry("em", 0.2)), b=record(entry("tap", 0.1, **inside), **outside))
+    found = board(a=record(trial("em", 0.2)), b=record(trial("tap", 0.1, **inside), **outside))
     assert found["rank"].isna().all()
-    assert board(a=record(entry("em", 0.2)), b=record(entry("tap", 0.1)))["rank"].notna().all()
+    assert board(a=record(trial("em", 0.2)), b=record(trial("tap", 0.1)))["rank"].notna().all()
 
 
-def test_an_entry_on_two_pages_counts_once_as_it_was_run_last():
-    old, new = record(entry("em", 0.2), ended="2026-01-01"), record(entry("em", 0.3), ended="2026-02-01")
+def test_a_trial_on_two_pages_counts_once_as_it_was_run_last():
+    old, new = record(trial("em", 0.2), ended="2026-01-01"), record(trial("em", 0.3), ended="2026-02-01")
     (row,) = board(new=new, old=old).to_dict("records")
     assert (row["seeds"], row["mean"], row["pages"]) == (1, 0.3, ["new"])
-    (row,) = board(a=old, b=old, c=record(entry("em", 0.4, seed=1))).to_dict("records")
+    (row,) = board(a=old, b=old, c=record(trial("em", 0.4, seed=1))).to_dict("records")
     assert (row["seeds"], row["pages"]) == (2, ["a", "b", "c"])
 
 
-def test_a_twin_of_the_surrogate_and_another_victim_have_entries_of_their_own():
+def test_a_twin_of_the_surrogate_and_another_victim_have_trials_of_their_own():
     found = board(
         a=record(
-            entry("em", 0.5, victim_seed=0, twin="none"),
-            entry("em", 0.3, victim_seed=7, twin="none"),
-            entry("em", 0.1, victim_seed=0, twin="weights+order"),
-            entry("clean", 0.9, victim_seed=0, twin="none"),
+            trial("em", 0.5, victim_seed=0, twin="none"),
+            trial("em", 0.3, victim_seed=7, twin="none"),
+            trial("em", 0.1, victim_seed=0, twin="weights+order"),
+            trial("clean", 0.9, victim_seed=0, twin="none"),
         )
     )
     rows = found[found["method"] == "em"].set_index("twin")
@@ -120,18 +120,18 @@ def test_a_twin_of_the_surrogate_and_another_victim_have_entries_of_their_own():
     assert rows.loc["weights+order", ["seeds", "victims", "mean"]].tolist() == [1, 1, 0.1]
 
 
-def test_records_of_before_are_read_as_twins_where_victim_and_source_are_one_network():
-    rows = [entry("em", 0.2, seed=3), entry("em", 0.2, victim="mlp2"), entry("clean", 0.9, seed=3), entry("ar", 0.9)]
-    found = leaderboard.entries({"a": record(*rows)})
+def test_records_of_before_are_read_as_twins_where_victim_and_surrogate_are_one_network():
+    rows = [trial("em", 0.2, seed=3), trial("em", 0.2, victim="mlp2"), trial("clean", 0.9, seed=3), trial("ar", 0.9)]
+    found = leaderboard.trials({"a": record(*rows)})
     assert found["twin"].tolist() == ["weights+order", *3 * ["none"]] and found["victim_seed"].tolist() == [3, 0, 3, 0]
-    assert found["source"].tolist() == ["linear", "linear", "none", "none"]  # a method without a surrogate has none
+    assert found["surrogate"].tolist() == ["linear", "linear", "none", "none"]  # a method without a surrogate has none
     assert found["allowed"].unique().tolist() == ["own"]
 
 
-def test_entries_of_the_earlier_protocol_are_not_put_together_with_those_of_the_present():
-    old = [entry("withheld", 0.4, ratio=0.5), entry("random", 0.5, seed=1), entry("clean", 0.1, victim="mlp2")]
+def test_trials_of_the_earlier_protocol_are_not_put_together_with_those_of_the_present():
+    old = [trial("withheld", 0.4, ratio=0.5), trial("random", 0.5, seed=1), trial("clean", 0.1, victim="mlp2")]
     added = {"twin": "none", "victim_steps": 20, "victim_seed": 0}
-    new = [entry("withheld", 0.6, ratio=0.5), entry("random", 0.7), entry("em", 0.2, victim="mlp2")]
+    new = [trial("withheld", 0.6, ratio=0.5), trial("random", 0.7), trial("em", 0.2, victim="mlp2")]
     found = board(old=record(*old), new=record(*(row | added for row in new), passes="own"))
     assert sorted(found["pages"]) == 3 * [["new"]] + 3 * [["old"]]
     assert found.groupby("protocol")["pages"].first().to_dict() == {"before": ["old"], "now": ["new"]}
@@ -140,14 +140,14 @@ def test_entries_of_the_earlier_protocol_are_not_put_together_with_those_of_the_
 
 def test_a_clean_victim_that_stands_beside_several_perturbations_is_counted_once():
     met = {"victim_seed": 0, "twin": "none"}
-    rows = [entry(method, 0.5, seed=seed, **met) for method in ("clean", "em") for seed in (0, 1)]
+    rows = [trial(method, 0.5, seed=seed, **met) for method in ("clean", "em") for seed in (0, 1)]
     found = board(a=record(*rows)).set_index("method")
     assert found["victims"].to_dict() == {"clean": 1, "em": 2}
 
 
 def test_what_cannot_be_judged_is_kept_and_marked_and_has_no_rank():
-    rows = [entry("clean", 0.15), entry("em", 0.05), entry("clean", 0.9, seed=1), entry("em", 0.2, seed=1)]
-    rows += [entry("mi_ue", 0.3, seed=1, mi=0.8, null=0.5, stderr=0.1), entry("mi_ue", 0.3, seed=2, mi=0.2)]
+    rows = [trial("clean", 0.15), trial("em", 0.05), trial("clean", 0.9, seed=1), trial("em", 0.2, seed=1)]
+    rows += [trial("mi_ue", 0.3, seed=1, mi=0.8, null=0.5, stderr=0.1), trial("mi_ue", 0.3, seed=2, mi=0.2)]
     found = board(a=record(*rows))
     em = found[found["method"] == "em"].set_index("mark")
     assert em["mean"].to_dict() == {"cannot be judged": 0.05, "": 0.2}
@@ -157,18 +157,18 @@ def test_what_cannot_be_judged_is_kept_and_marked_and_has_no_rank():
 
 
 def test_every_row_shows_what_its_perturbations_cost():
-    rows = [entry("em", 0.2, passes=40, perturbation_seconds=10.0)]
-    rows += [entry("em", 0.3, seed=1, passes=60, perturbation_seconds=20.0)]
+    rows = [trial("em", 0.2, passes=40, perturbation_seconds=10.0)]
+    rows += [trial("em", 0.3, seed=1, passes=60, perturbation_seconds=20.0)]
     (row,) = board(a=record(*rows)).to_dict("records")
     assert (row["passes"], row["seconds"]) == (50, 15)
 
 
 def test_records_that_hold_runs_apart_from_information_are_read_too():
-    one = record(victim="small_resnet", source="small_resnet", epsilon="8/255")
+    one = record(victim="small_resnet", surrogate="small_resnet", epsilon="8/255")
     measured = {"mi": {"value": 0.07}, "null": {"value": 0.001}}
     one["metrics"] = {
         "data": {"data": "Digits-M", "n": 300, "shape": [3, 32, 32], "n_classes": 10},
-        "runs": [entry("em", 0.2, seed=0), entry("ops", 0.3, seed=0)],
+        "runs": [trial("em", 0.2, seed=0), trial("ops", 0.3, seed=0)],
         "mutual_information": [
             {"method": "em", "seed": 0, "estimator": "kde", "mi": {"value": 9.0}, "null": {"value": 9.0}},
             {"method": "em", "seed": 0, "estimator": "ksg", **measured},
@@ -179,10 +179,10 @@ def test_records_that_hold_runs_apart_from_information_are_read_too():
     assert math.isnan(ops["mi"]) and ops["budget"] == "unbounded"
 
 
-def test_records_without_entries_add_nothing():
+def test_records_without_trials_add_nothing():
     for nothing in ({}, {"metrics": {}}, {"metrics": {"data": {"data": "Digits-M", "n": 3}}}):
-        assert len(leaderboard.rows(leaderboard.entries({"a": nothing}))) == 0
-    assert len(leaderboard.rows(leaderboard.entries({}))) == 0
+        assert len(leaderboard.rows(leaderboard.trials({"a": nothing}))) == 0
+    assert len(leaderboard.rows(leaderboard.trials({}))) == 0
 
 
 def test_the_papers_numbers_are_fractions_of_its_comparisons():
@@ -195,7 +195,7 @@ def test_the_papers_numbers_are_fractions_of_its_comparisons():
     ("change", "reported"),
     [
         ({"method": "clean", "budget": NONE}, 0.9445),
-        ({"victim": "mlp2", "source": "small_resnet", "n_train": 3000, "preset": "quick"}, 0.1782),
+        ({"victim": "mlp2", "surrogate": "small_resnet", "n_train": 3000, "preset": "quick"}, 0.1782),
         ({"data": "CIFAR-10 (JPEG-75 copy)"}, 0.0995),
         ({"defense": "adversarial_training:epsilon=4/255"}, 0.3179),
         ({"method": "mi_ue:zeta=0"}, 0.1009),
@@ -223,7 +223,7 @@ def test_the_papers_number_stands_beside_its_own_method_victim_and_classes_only(
     ("change", "same"),
     [
         ({}, True),
-        ({"method": "clean", "source": NONE, "budget": NONE}, True),
+        ({"method": "clean", "surrogate": NONE, "budget": NONE}, True),
         ({"defense": "adversarial_training:epsilon=4/255", "recipe": "adversarial"}, True),
         ({"data": "CIFAR-10 (JPEG-75 copy)"}, False),
         ({"n_train": 10_000}, False),
@@ -231,10 +231,10 @@ def test_the_papers_number_stands_beside_its_own_method_victim_and_classes_only(
         ({"preset": "laptop"}, False),
         ({"recipe": "paper:epochs=20"}, False),
         ({"recipe": "standard"}, False),
-        ({"source": "small_resnet"}, False),
+        ({"surrogate": "small_resnet"}, False),
         ({"allowed": "equal"}, True),
         ({"allowed": "equal", "method": "em"}, False),
-        ({"allowed": "equal", "method": "ar", "source": NONE}, True),
+        ({"allowed": "equal", "method": "ar", "surrogate": NONE}, True),
         ({"data": "folder imagenette224, 224 px", "n_train": 9469}, False),
         ({"data": "folder imagenet100, 224 px", "n_classes": 100, "n_train": 127_000}, True),
         ({"data": "folder imagenet100, 64 px", "n_classes": 100, "n_train": 127_000}, False),
@@ -245,7 +245,7 @@ def test_the_setting_is_the_papers_only_with_its_data_number_and_presets(change,
 
 
 def test_a_difference_is_taken_in_the_papers_setting_only():
-    ours = entry("mi_ue", 0.12, victim="resnet18", source="resnet18")
+    ours = trial("mi_ue", 0.12, victim="resnet18", surrogate="resnet18")
     settings = {"preset": "paper", "recipe": "paper"}
     (same,) = board(a=record(ours, data="CIFAR-10", n=50_000, n_test=10_000, **settings)).to_dict("records")
     assert same["difference"] == pytest.approx(0.12 - 0.0995)

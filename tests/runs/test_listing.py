@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from miue import runs, store
+from miue import runs
 from miue.errors import InputError
 from miue.runs import listing, lock
+from miue.storage import files
 
 
 def write(folder, *, state="done", metrics=None, provenance=None, started="2026-01-01T00:00:00+00:00", **parameters):
@@ -21,20 +22,20 @@ def write(folder, *, state="done", metrics=None, provenance=None, started="2026-
         "wall_seconds": 300.0 if state == "done" else None,
         "provenance": provenance or {"torch": "2.6", "commit": "abc"},
     }
-    store.write_json(folder / "status.json", status)
+    files.write_json(folder / "status.json", status)
     if metrics is not None:
-        store.write_json(folder / "metrics.json", metrics)
+        files.write_json(folder / "metrics.json", metrics)
     return folder
 
 
-def entry(method, accuracy, **fields):
+def trial(method, accuracy, **fields):
     return {"method": method, "victim": "mlp2", "defense": "none", "seed": 0, "test_accuracy": accuracy} | fields
 
 
 @pytest.fixture
 def folder(tmp_path):
-    entries = [entry("clean", 0.9), entry("em", 0.1), entry("em", 0.2, seed=1), entry("em", 0.8, defense="iss")]
-    metrics = {"data": {"data": "Digits-M", "n": 3000}, "entries": entries}
+    trials = [trial("clean", 0.9), trial("em", 0.1), trial("em", 0.2, seed=1), trial("em", 0.8, defense="iss")]
+    metrics = {"data": {"data": "Digits-M", "n": 3000}, "trials": trials}
     write(tmp_path / "runs" / "b", metrics=metrics, data="digits_m", preset="quick", seeds=[0, 1], n_train=None)
     write(tmp_path / "runs" / "a", state="failed", started="2026-01-02", data="cifar10", preset="laptop", n_train=4000)
     write(tmp_path / "runs" / "c", state="running", started="2026-01-03", data="digits_m", zeta=0.5)
@@ -89,11 +90,11 @@ def test_what_no_run_has_and_folders_that_are_not_there_are_refused(folder):
 
 
 def test_differences_are_matched_by_what_a_row_is_of(tmp_path):
-    rows = [entry("clean", 0.8), entry("em", 0.1)]
-    one = write(tmp_path / "one", metrics={"entries": rows, "chance": 0.1}, preset="quick", n_train=100)
+    rows = [trial("clean", 0.8), trial("em", 0.1)]
+    one = write(tmp_path / "one", metrics={"trials": rows, "chance": 0.1}, preset="quick", n_train=100)
     other = write(
         tmp_path / "other",
-        metrics={"entries": [entry("em", 0.15), entry("clean", 0.8)], "chance": 0.1, "torch": "2.7"},
+        metrics={"trials": [trial("em", 0.15), trial("clean", 0.8)], "chance": 0.1, "torch": "2.7"},
         provenance={"torch": "2.7", "commit": "abc"},
         preset="laptop",
         n_train=150,
@@ -103,7 +104,7 @@ def test_differences_are_matched_by_what_a_row_is_of(tmp_path):
         ["parameters", "preset", "quick", "laptop"],
         ["parameters", "n_train", 100, 150],
         ["provenance", "torch", "2.6", "2.7"],
-        ["metrics", "entries[em, mlp2, none, 0].test_accuracy", 0.1, 0.15],
+        ["metrics", "trials[em, mlp2, none, 0].test_accuracy", 0.1, 0.15],
     ]
     assert found["relative"][1] == pytest.approx(0.5) and found["relative"][3] == pytest.approx(0.5)
     assert pd.isna(found["relative"][0])

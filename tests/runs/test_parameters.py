@@ -11,7 +11,7 @@ from miue.runs import kernel, parameters
 
 CELL = """
 data: str = "digits_m"  # data set
-n: int | None = None  # training pictures
+n: int | None = None  # training images
 epsilon: float = 8 / 255  # budget
 seeds: list[int] = [0, 1]  # one victim each
 methods: list[str] = [
@@ -30,7 +30,7 @@ def declared():
 def test_the_cell_is_the_interface(declared):
     assert [(p.name, p.type_name, p.help) for p in declared.values()] == [
         ("data", "str", "data set"),
-        ("n", "int | None", "training pictures"),
+        ("n", "int | None", "training images"),
         ("epsilon", "float", "budget"),
         ("seeds", "list[int]", "one victim each"),
         ("methods", "list[str]", "perturbations"),
@@ -65,7 +65,7 @@ def test_the_cell_is_the_interface(declared):
         ("seeds", "", []),
         ("methods", "em, mi_ue", ["em", "mi_ue"]),
         ("methods", '["a b"]', ["a b"]),
-        ("data", Path("/pictures"), "/pictures"),
+        ("data", Path("/images"), "/images"),
         ("data", "none", "none"),
         ("fast", "yes", True),
         ("fast", np.bool_(True), True),

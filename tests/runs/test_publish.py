@@ -9,11 +9,12 @@ import pytest
 from nbformat import v4
 from typer.testing import CliRunner
 
-from miue import runs, store
+from miue import runs
 from miue.cli import app
 from miue.errors import InputError
+from miue.publishing.publication import page_name
 from miue.runs import notebook
-from miue.runs.publication import page_name
+from miue.storage import files
 
 METRICS = {"data": {"data": "CIFAR-10 (JPEG-75 copy)", "n": 4000}}
 
@@ -23,7 +24,7 @@ def make(root, name="small-1", metrics=METRICS, **changes):
     folder.mkdir(parents=True)
     cell = v4.new_code_cell("1 + 1", execution_count=1, outputs=[v4.new_output("stream", text="2\n")])
     write(folder, v4.new_notebook(cells=[v4.new_markdown_cell("# Two"), cell, v4.new_code_cell("  ")]), **changes)
-    store.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
     return folder
 
 
@@ -37,7 +38,7 @@ def write(folder, book, **changes):
     nbformat.write(book, folder / "small.ipynb")
     digest = notebook.sha256(folder / "small.ipynb")
     status = {"state": "done", "error": None, "parameters": {}, "notebook": "small.ipynb", "notebook_sha256": digest}
-    store.write_json(folder / "status.json", status | {"template": "book/experiments/small.md"} | changes)
+    files.write_json(folder / "status.json", status | {"template": "book/experiments/small.md"} | changes)
 
 
 def change(folder, action):
@@ -83,7 +84,7 @@ BREAK = {
 def test_a_good_run_is_copied_and_replaces_the_one_before(folder, tmp_path):
     page = runs.publish(folder, "cifar10-a.b", tmp_path)
     assert page == tmp_path / "book" / "results" / "cifar10-a.b.ipynb"
-    assert store.read_json(page.with_suffix(".json"))["metrics"] == METRICS
+    assert files.read_json(page.with_suffix(".json"))["metrics"] == METRICS
     assert runs.publish(folder, "cifar10-a.b", tmp_path) == page
     assert published(tmp_path) == ["cifar10-a.b.ipynb", "cifar10-a.b.json"]
 
@@ -133,13 +134,13 @@ def test_a_name_that_was_made_replaces_no_page_of_another_experiment(tmp_path, f
     with pytest.raises(InputError, match=rf"{page.stem} is the page of another experiment \(seeds\)"):
         runs.publish(other, None, tmp_path)
     runs.publish(other, page.stem, tmp_path)
-    assert store.read_json(page.with_suffix(".json"))["parameters"] == {"seeds": [7]}
+    assert files.read_json(page.with_suffix(".json"))["parameters"] == {"seeds": [7]}
 
 
 def test_the_same_experiment_is_known_again_although_its_paths_are_shortened(tmp_path, folder):
     runs_with_a_path = make(tmp_path, "path", parameters={"records": str(tmp_path / "records.jsonl")})
     page = runs.publish(runs_with_a_path, None, tmp_path)
-    assert store.read_json(page.with_suffix(".json"))["parameters"] == {"records": "./records.jsonl"}
+    assert files.read_json(page.with_suffix(".json"))["parameters"] == {"records": "./records.jsonl"}
     runs.publish(runs_with_a_path, None, tmp_path)
 
 
@@ -171,7 +172,7 @@ def test_the_command_names_pages_and_refuses_one_name_for_two(tmp_path, folder):
     assert one.exit_code == 0 and "a-b.ipynb" in published(tmp_path)
 
 
-def test_paths_are_shortened_in_texts_but_not_in_pictures(tmp_path):
+def test_paths_are_shortened_in_texts_but_not_in_images(tmp_path):
     home = tmp_path / "home"
     value = {"text": f"{home}/x, {home}, {home}s, a{home}", "image/png": f"{home}", "n": 1, "list": [f"{home}"]}
     short = notebook.shorten(value, {tmp_path: ".", home: "~"})
@@ -182,9 +183,9 @@ def test_paths_are_shortened_in_texts_but_not_in_pictures(tmp_path):
     "parameters",
     [
         {"records": "/data/records.jsonl"},
-        {"data": "folder:/data/pictures"},
-        {"data": f"folder:{Path.home()}/pictures"},
-        {"folders": ["inside", "/data/pictures"]},
+        {"data": "folder:/data/images"},
+        {"data": f"folder:{Path.home()}/images"},
+        {"folders": ["inside", "/data/images"]},
     ],
 )
 def test_a_place_on_this_machine_is_not_published(tmp_path, folder, parameters):

@@ -22,14 +22,14 @@ def status(folder: Path) -> dict:
 
 
 def test_a_good_run_is_recorded_published_and_not_done_again(template, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("MIUE_DATA", "pictures")  # relative to where the user stands, not to the kernel
+    monkeypatch.setenv("MIUE_DATA", "images")  # relative to where the user stands, not to the kernel
     source = template()
     given = {"data": HOSTILE, "n": np.int64(5), "epsilon": "4/255", "seeds": np.arange(3)}
     run = runs.run("small", given)
 
     # Values arrive as they were given: as data, whatever they hold.
     wanted = {"data": HOSTILE, "n": 5, "epsilon": 4 / 255, "seeds": [0, 1, 2]}
-    assert run.metrics == wanted | {"root": str(tmp_path / "pictures")}
+    assert run.metrics == wanted | {"root": str(tmp_path / "images")}
     assert run.parameters == wanted | {"limit": None}
     assert (run.state, run.status["cells"]) == ("done", {"done": 3, "total": 3})
     assert run.status["template"] == "book/experiments/small.md"

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from miue.runs import summary
+from miue.publishing import summary
 
 
 def page(tmp_path, parameters):
@@ -14,39 +14,39 @@ def page(tmp_path, parameters):
 
 
 def test_a_record_tells_data_scale_seeds_versions_hardware_commits_and_times():
-    entries = [
+    trials = [
         {"method": "em", "seed": 0, "perturbation_seconds": 60.0, "victim": v, "victim_seconds": 30.0, "commit": c}
         for v, c in (("linear", "old"), ("mlp2", "new"))
     ]
     record = {
         "parameters": {"preset": "paper", "recipe": "laptop:epochs=3", "seeds": [0, 1]},
         "provenance": {"miue": "0.1", "torch": "2.6", "python": "3.12", "device": "one chip", "commit": "new"},
-        "metrics": {"data": {"data": "Digits-M", "n": 3000}, "entries": entries},
+        "metrics": {"data": {"data": "Digits-M", "n": 3000}, "trials": trials},
         "started": "2026-03-05T10:00:00+00:00",
         "wall_seconds": 75.0,
     }
     facts = summary.facts(record)
     assert list(facts) == ["Data", "Scale", "Seeds", "Versions", "Hardware", "Commit", "Time"]
-    assert facts["Data"] == "Digits-M, 3,000 training pictures"
+    assert facts["Data"] == "Digits-M, 3,000 training images"
     assert facts["Scale"].startswith("laptop: ") and facts["Seeds"] == "0, 1"
     assert facts["Versions"] == "miue 0.1, PyTorch 2.6, Python 3.12"
-    assert facts["Commit"] == "new; entries were measured with old"
+    assert facts["Commit"] == "new; trials were measured with old"
     # The perturbation that two victims share counts once: 60 + 30 + 30 seconds.
     assert facts["Time"].startswith("1 min 15 s on 5 March 2026") and facts["Time"].endswith("took 2 min 0 s")
 
 
-@pytest.mark.parametrize("rows", ["entries", "runs"])
-def test_a_page_of_before_is_known_by_entries_that_do_not_say_whether_they_are_twins(rows):
+@pytest.mark.parametrize("rows", ["trials", "runs"])
+def test_a_page_of_before_is_known_by_trials_that_do_not_say_whether_they_are_twins(rows):
     now = {"twin": "none", "victim_steps": 20}
     for own, outdated in (({}, True), ({"twin": "none"}, True), (now, False)):
         assert summary.outdated({"metrics": {rows: [{"method": "em"} | now, {"method": "em"} | own]}}) == outdated
-    assert not summary.outdated({"metrics": {"speeds": []}})  # a page that measures no entries
+    assert not summary.outdated({"metrics": {"speeds": []}})  # a page that measures no trials
 
 
 def test_the_command_of_a_page_of_before_does_not_read_its_records_which_would_be_refused(tmp_path):
     made_with = {"parameters": {"records": "kept.jsonl", "seeds": [0, 1]}}
     for now, told in (({}, False), ({"twin": "none", "victim_steps": 20}, True)):
-        record = made_with | {"metrics": {"entries": [{"method": "em"} | now]}}
+        record = made_with | {"metrics": {"trials": [{"method": "em"} | now]}}
         command = summary.command(record, page(tmp_path, "seeds: list[int] = [0]"))
         assert "-p seeds=0,1" in command and ("records=" in command) == told
 
@@ -55,15 +55,15 @@ def test_victims_of_several_seeds_and_twins_are_counted_each():
     victims = [{"victim_seed": 0, "twin": "none"}, {"victim_seed": 1, "twin": "none"}]
     victims += [{"victim_seed": 0, "twin": "weights"}]
     rows = [{"method": "em", "seed": 0, "perturbation_seconds": 60.0, "victim_seconds": 30.0} | v for v in victims]
-    assert summary.making({"metrics": {"entries": rows}}) == 150
+    assert summary.making({"metrics": {"trials": rows}}) == 150
 
 
 def test_a_clean_victim_is_counted_once_for_all_perturbation_seeds():
     common = {"perturbation_seconds": 0.0, "victim_seconds": 30.0, "victim": "linear"}
     rows = [common | {"method": "clean", "seed": seed, "victim_seed": met} for seed in (0, 1) for met in (0, 1)]
-    assert summary.making({"metrics": {"entries": rows}}) == 60
+    assert summary.making({"metrics": {"trials": rows}}) == 60
     of_before = [common | {"method": "clean", "seed": seed} for seed in (0, 1)]  # whose seed is the victim's
-    assert summary.making({"metrics": {"entries": of_before}}) == 60
+    assert summary.making({"metrics": {"trials": of_before}}) == 60
 
 
 def test_a_record_that_tells_nothing_says_nothing():

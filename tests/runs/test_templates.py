@@ -1,4 +1,4 @@
-"""Every shipped template: what it declares, what it plans, and (slow) that it runs to its end on a few pictures."""
+"""Every shipped template: what it declares, what it plans, and (slow) that it runs to its end on a few images."""
 
 import ast
 import re
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-from samples import pictures
+from samples import some_images
 
 import miue
-from miue import comparison, data, judging, plots, poisons, runs, store
-from miue.comparison import Entry, Setting
+from miue import poisons, runs
+from miue.data import loading
+from miue.experiments import comparison, figures, judging
+from miue.experiments.comparison import Setting, Trial
 from miue.runs import parameters, template
 from miue.runs.vocabulary import CHECKS
+from miue.storage import files
 
 matplotlib.use("Agg")
 
@@ -26,7 +29,7 @@ UNTRAINED = {"runtime"}
 SHORT = {"n_train": 64, "n_test": 40, "victim": "linear", "recipe": "quick:epochs=1:batch=32"}
 SHORT |= {"estimator": "histogram", "n_slices": 4}
 OWN = {
-    "ablation": {"zetas": [0.0], "temperatures": [], "steps": [], "source_epochs": [2], "source": "linear"},
+    "ablation": {"zetas": [0.0], "temperatures": [], "steps": [], "surrogate_epochs": [2], "surrogate": "linear"},
     "budget": {"methods": ["random", "lsp"], "epsilons": ["1/255", "8/255"]},
     "cifar10": {"methods": ["clean", "random"], "seeds": [0, 1]},
     "cifar100": {"methods": ["clean", "lsp"]},
@@ -35,10 +38,10 @@ OWN = {
     "depth": {"methods": ["lsp"], "victims": ["linear", "mlp2", "lenet5"]},
     "imagenet_subset": {"methods": ["clean", "random"]},
     "information": {"methods": ["clean", "random"], "estimators": ["histogram"]},
-    "initialisation": {"methods": ["mi_ue"], "source": "linear", "passes": 6, "seeds": [0, 1]},
+    "initialisation": {"methods": ["mi_ue"], "surrogate": "linear", "passes": 6, "seeds": [0, 1]},
     "poison_ratio": {"methods": ["lsp"], "ratios": [0.0, 0.25, 0.75, 1.0], "seeds": [0, 1]},
-    "runtime": {"models": ["linear"], "sizes": [8], "methods": ["random", "pil"], "source": "linear"},
-    "transfer": {"methods": ["pil"], "sources": ["linear", "mlp2"], "victims": ["linear", "mlp2"]},
+    "runtime": {"models": ["linear"], "sizes": [8], "methods": ["random", "pil"], "surrogate": "linear"},
+    "transfer": {"methods": ["pil"], "surrogates": ["linear", "mlp2"], "victims": ["linear", "mlp2"]},
 }
 
 
@@ -49,10 +52,10 @@ def no_checks(monkeypatch):
 
 
 @pytest.fixture
-def few_pictures(monkeypatch):
-    """Sixty-four pictures of eight pixels, whatever is asked for."""
-    few = pictures(n=64, size=8), pictures(n=40, size=8, seed=1)
-    for module in (data, miue):
+def few_images(monkeypatch):
+    """Sixty-four images of eight pixels, whatever is asked for."""
+    few = some_images(n=64, size=8), some_images(n=40, size=8, seed=1)
+    for module in (loading, miue):
         monkeypatch.setattr(module, "load", lambda *_, **__: few)
 
 
@@ -99,12 +102,12 @@ def test_its_plan_follows_from_the_parameters_alone_and_stands_behind_them(name)
     assert ["plan" in cell.metadata.get("tags", []) for cell in code(name)[:3]] == [False, True, False]
     setting, wanted = planned(name, seeds=[0, 3], n_train=200, preset="laptop")
     assert isinstance(setting, Setting) and (setting.n_train, setting.preset) == (200, "laptop")
-    assert wanted and all(type(entry) is Entry for entry in wanted) and len(set(wanted)) == len(wanted)
-    assert {entry.seed for entry in wanted} == {0, 3}
-    assert any(entry.method == "clean" for entry in wanted)
+    assert wanted and all(type(trial) is Trial for trial in wanted) and len(set(wanted)) == len(wanted)
+    assert {trial.seed for trial in wanted} == {0, 3}
+    assert any(trial.method == "clean" for trial in wanted)
     setting.check()
-    for entry in wanted:
-        entry.check(setting)
+    for trial in wanted:
+        trial.check(setting)
 
 
 def test_a_ratio_has_its_control_wherever_something_clean_is_left():
@@ -116,7 +119,7 @@ def test_a_ratio_has_its_control_wherever_something_clean_is_left():
 def test_each_perturbation_meets_the_victims_that_are_asked_for(name):
     seeds = [1, 2]
     alone = planned(name, seeds=seeds)[1]
-    assert {(entry.seed, entry.victim_seed) for entry in alone} == {(1, 1), (2, 2)}
+    assert {(trial.seed, trial.victim_seed) for trial in alone} == {(1, 1), (2, 2)}
     several = planned(name, seeds=seeds, victim_seeds=[5, 6, 7])[1]
     assert {(e.seed, e.victim_seed) for e in several} == {(seed, victim) for seed in seeds for victim in (5, 6, 7)}
     assert len(set(several)) == len(several) == 3 * len(alone)
@@ -144,13 +147,13 @@ def test_each_perturbation_meets_a_twin_a_half_twin_and_a_stranger():
 
 
 def test_an_ablation_counts_epochs_from_those_that_the_allowed_passes_leave():
-    _, wanted = planned("ablation", passes=30, source_epochs=[5, 10])
-    epochs = {entry.method for entry in wanted if "epochs" in entry.method}
-    assert poisons.options("mi_ue", "quick", passes=30).source.epochs == 5 and epochs == {"mi_ue:epochs=10"}
+    _, wanted = planned("ablation", passes=30, surrogate_epochs=[5, 10])
+    epochs = {trial.method for trial in wanted if "epochs" in trial.method}
+    assert poisons.options("mi_ue", "quick", passes=30).surrogate.epochs == 5 and epochs == {"mi_ue:epochs=10"}
 
 
 def test_an_ablation_leaves_out_what_the_preset_has_anyway():
-    _, wanted = planned("ablation", zetas=[0.1, 1.0], temperatures=[0.1], steps=[5], source_epochs=[10])
+    _, wanted = planned("ablation", zetas=[0.1, 1.0], temperatures=[0.1], steps=[5], surrogate_epochs=[10])
     assert [e.method for e in wanted] == ["clean", "mi_ue", "mi_ue:similarity=false", "mi_ue:zeta=1.0"]
 
 
@@ -164,7 +167,7 @@ def test_a_template_that_extends_another_has_its_cells_behind_its_own_parameters
     base, own = READ["cifar10"], READ["cifar100"]
     assert own.parameters["data"].default == "cifar100"
     assert [cell.source for cell in own.notebook.cells[2:]] == [cell.source for cell in base.notebook.cells[2:]]
-    assert own.notebook.cells[0].source != base.notebook.cells[0].source and own.digest != base.digest
+    assert own.notebook.cells[0].surrogate != base.notebook.cells[0].surrogate and own.digest != base.digest
 
 
 def test_a_change_of_what_is_extended_is_a_change_of_who_extends_it(tmp_path):
@@ -184,21 +187,21 @@ def test_a_change_of_what_is_extended_is_a_change_of_who_extends_it(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
-def test_it_runs_to_its_end_without_a_warning(name, few_pictures, tmp_path, monkeypatch, recwarn):
+def test_it_runs_to_its_end_without_a_warning(name, few_images, tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(judging, "ROOM", -1)  # victims that saw 64 pictures once count as having learned
+    monkeypatch.setattr(judging, "ROOM", -1)  # victims that saw 64 images once count as having learned
     given = execute(name)
-    metrics = store.read_json("metrics.json")
+    metrics = files.read_json("metrics.json")
     assert metrics["data"]["n"] == 64 and metrics["torch"]
     if "setting" in metrics:
-        assert {row["method"] for row in metrics["entries"]} == {e.method for e in planned(name, **given)[1]}
+        assert {row["method"] for row in metrics["trials"]} == {e.method for e in planned(name, **given)[1]}
         assert metrics["chance"] == 0.25
     assert [str(warning.message) for warning in recwarn] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["comparison", "defenses", "depth", "information", "initialisation", "poison_ratio"])
-def test_it_runs_to_its_end_also_where_nothing_can_be_judged(name, few_pictures, tmp_path, monkeypatch, recwarn):
+def test_it_runs_to_its_end_also_where_nothing_can_be_judged(name, few_images, tmp_path, monkeypatch, recwarn):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(judging, "ROOM", 1)
     execute(name)
@@ -206,30 +209,30 @@ def test_it_runs_to_its_end_also_where_nothing_can_be_judged(name, few_pictures,
 
 
 @pytest.mark.slow
-def test_twins_and_strangers_are_shown_from_their_records_with_nothing_made(few_pictures, tmp_path, monkeypatch):
+def test_twins_and_strangers_are_shown_from_their_records_with_nothing_made(few_images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(judging, "ROOM", -1)
     execute("initialisation", records="kept.jsonl")
-    before = store.read_json("metrics.json")
+    before = files.read_json("metrics.json")
     assert [(pair["seed"], pair["twin"]) for pair in before["differences"]] == [
         (seed, twin) for seed in (0, 1) for twin in ("weights+order", "weights")
     ]
     assert [row["pairs"] for row in before["mean_differences"]] == [2, 2]
     monkeypatch.setattr(comparison, "measure", lambda *_: pytest.fail("measured"))
     execute("initialisation", records="kept.jsonl", measure=False)
-    assert store.read_json("metrics.json")["differences"] == before["differences"]
+    assert files.read_json("metrics.json")["differences"] == before["differences"]
 
 
 def execute(name, **more):
-    """Run a template on few pictures, cell by cell; return the parameters that were given."""
+    """Run a template on few images, cell by cell; return the parameters that were given."""
     given = {p: v for p, v in {**SHORT, **OWN[name], **more}.items() if p in READ[name].parameters}
     space = values(name, **given)
     for cell in code(name):
         if "parameters" not in cell.metadata.get("tags", []):
             run(cell.source, space)
-            figures = plots.plt.get_fignums()
-            assert len(figures) == ("mystnb" in cell.metadata)
-            plots.plt.close("all")
+            drawn = figures.plt.get_fignums()
+            assert len(drawn) == ("mystnb" in cell.metadata)
+            figures.plt.close("all")
     return given
 
 
@@ -247,5 +250,5 @@ def run(source, space):
 def test_one_that_extends_another_runs_in_a_kernel(tmp_path):
     given = {"data": "digits_m", "methods": "clean,lsp", "victim": "linear", "recipe": "quick:epochs=1"}
     done = runs.run("cifar100", given | {"n_train": 100, "n_test": 40, "n_slices": 4}, out=tmp_path / "runs")
-    assert done.metrics["setting"]["n_train"] == 100 and len(done.metrics["entries"]) == 2
+    assert done.metrics["setting"]["n_train"] == 100 and len(done.metrics["trials"]) == 2
     assert done.status["template"] == "book/experiments/cifar100.md"

@@ -13,9 +13,9 @@ TEMPLATE = (
 :tags: [parameters]
 
 do: str = "good"  # what the run shall do
-n: int = 3  # pictures
+n: int = 3  # images
 seeds: list[int] = [0]  # one victim each
-records: str | None = None  # file of entries
+records: str | None = None  # file of trials
 ```
 
 ```{code-cell} ipython3
@@ -45,8 +45,8 @@ if do != "fails":
     folder = out / f"run-{word}"
     folder.mkdir(exist_ok=True)
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MIUE_CACHE", "MIUE_PROGRESS")
-    entries = [{"method": "em", "seed": seed, "n": 7} for seed in parameters["seeds"]]
-    metrics = {"scores": {"clean": 0.5}, "many": [1, 2], "entries": entries}
+    trials = [{"method": "em", "seed": seed, "n": 7} for seed in parameters["seeds"]]
+    metrics = {"scores": {"clean": 0.5}, "many": [1, 2], "trials": trials}
     metrics["environment"] = {name: os.environ.get(name) for name in names}
     status = {"state": "done", "parameters": parameters, "notebook": "x.ipynb", "notebook_sha256": ""}
     (folder / "metrics.json").write_text(json.dumps(metrics))

@@ -19,11 +19,11 @@ def test_a_line_for_each_start_and_end_and_the_last_line_of_what_runs(tmp_path, 
         return capsys.readouterr().err.splitlines()
 
     assert said(told.look) == []
-    (tmp_path / "2.log").write_text("source epochs 1/7\n\n")
+    (tmp_path / "2.log").write_text("surrogate epochs 1/7\n\n")
     assert said(told.look) == ["run 2 of 4 started: n=2 seeds=0,1 epsilon=0.5"]
     assert said(told.look) == []  # it is early yet
     clock[0] = 20.0
-    assert said(told.look) == ["  run 2: source epochs 1/7"]
+    assert said(told.look) == ["  run 2: surrogate epochs 1/7"]
     clock[0] = 40.0
     assert said(told.look) == []  # nothing new
     clock[0] = 100.0

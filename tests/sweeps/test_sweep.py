@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
-from miue import bench, cli, plan, runs, sweeps
+from miue import cli, runs, sweeps
 from miue.errors import InputError
+from miue.experiments import bench, plan
 from miue.sweeps import execution
 
 MIXED = "template: small\nparameters: {n: 4}\ngrid: {do: [good, fails, dies]}\nlist: [{seeds: [0, 1]}]\n"
@@ -55,9 +56,9 @@ def test_runs_go_on_where_one_fails_and_all_is_recorded(sweep, stand_in, tmp_pat
     (row,) = pd.read_csv(outcome.folder / "results.csv").to_dict("records")
     assert (row["run"], row["do"], row["n"], row["metrics.scores.clean"]) == ("run-good-4", "good", 4, 0.5)
     assert "metrics.many" not in row
-    entries = pd.read_csv(outcome.folder / "entries.csv")
-    assert entries[["run", "do", "method", "seed"]].values.tolist() == [["run-good-4", "good", "em", s] for s in (0, 1)]
-    assert entries["n"].tolist() == [7, 7]  # the entry's own, not the parameter's
+    trials = pd.read_csv(outcome.folder / "trials.csv")
+    assert trials[["run", "do", "method", "seed"]].values.tolist() == [["run-good-4", "good", "em", s] for s in (0, 1)]
+    assert trials["n"].tolist() == [7, 7]  # the trial's own, not the parameter's
 
     said = capsys.readouterr().err
     assert "3 runs, 0 done before; 2 side by side" in said
@@ -99,9 +100,9 @@ def test_the_command_tells_of_failures_with_code_1_and_skips_what_is_done(
 
 def test_a_dry_run_tells_what_the_runs_take_and_counts_once_what_they_share(sweep, monkeypatch, tmp_path):
     path = tmp_path / "book" / "experiments" / "small.md"
-    plan_cell = """from miue.comparison import Entry, Setting
+    plan_cell = """from miue.experiments.comparison import Trial, Setting
 setting = Setting("digits_m", 40, 20, preset="quick", recipe="quick")
-wanted = [Entry("em", "linear", seed=n), Entry("em", "mlp2", seed=n)][: 1 if do == "good" else 2]"""
+wanted = [Trial("em", "linear", seed=n), Trial("em", "mlp2", seed=n)][: 1 if do == "good" else 2]"""
     spec = sweep("template: small\ngrid: {do: [good, fails], n: [4, 5]}\n")
     path.write_text(path.read_text() + f"\n```{{code-cell}} ipython3\n:tags: [plan]\n\n{plan_cell}\n```\n")
     monkeypatch.setattr(bench, "SECONDS", 0.001)
@@ -151,10 +152,10 @@ def test_options_that_do_not_fit_are_refused_before_anything_starts(sweep, stand
 
 
 PERTURB = """import json, os, torch
-from miue.images import Images
-from miue.steps import perturbation
+from miue.data.images import Images
+from miue.poisons import perturb
 x = torch.arange(40 * 3 * 8 * 8).remainder(256).to(torch.uint8).view(40, 3, 8, 8)
-made = perturbation("random", Images(x, torch.arange(40) % 4, list("abcd")), seed=0)
+made = perturb(Images(x, torch.arange(40) % 4, list("abcd")), "random", seed=0)
 json.dump({"n": n, "seconds": made.record["seconds"], "threads": torch.get_num_threads()}, open("metrics.json", "w"))
 """
 

@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Why unlearnable examples work: perturb pictures, train victims, measure mutual information.",
+    help="Why unlearnable examples work: perturb images, train victims, measure mutual information.",
 )
 for command in (perturb.poison, perturb.adopt, perturb.train, experiments.run, experiments.diff, publish.publish):
     app.command()(command)

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from miue import limits
 from miue.cli.options import CellLimit, Table, at_least
 from miue.errors import InputError
-from miue.files import atomic
+from miue.experiments import bench as benchmark
+from miue.experiments.text import aligned
 from miue.models import MODELS
 from miue.precision import PRECISIONS
 from miue.progress import duration
-from miue.text import aligned
+from miue.publishing import build as builder
+from miue.runs import limits
+from miue.storage.files import atomic
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -92,14 +94,13 @@ def bench(
         list[int] | None, typer.Option(help="Height and width in pixels, repeatable (default: 32).")
     ] = None,
     n_classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
-    channels: Annotated[int, typer.Option(help="Channels of the pictures.")] = 3,
+    channels: Annotated[int, typer.Option(help="Channels of the images.")] = 3,
     precision: Annotated[str, typer.Option(help=f"Of training and testing: {', '.join(PRECISIONS)}.")] = "float32",
-    batch: Annotated[int, typer.Option(help="Pictures in a batch.")] = 128,
+    batch: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
     again: Annotated[bool, typer.Option(help="Measure although a result is kept.")] = False,
     out: Table = None,
 ) -> None:
-    """Measure networks on this machine, in pictures per second; estimates of time rest on it."""
-    from miue import bench as benchmark
+    """Measure networks on this machine, in images per second; estimates of time rest on it."""
 
     table = benchmark.table(
         model or ["small_resnet"],
@@ -121,7 +122,6 @@ def book(
     root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path("."),
 ) -> None:
     """Run the default experiment and every chapter, render the book, check its pages."""
-    from miue import book as builder
 
     typer.echo(f"book: {builder.build(root)}")
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from miue import train
 from miue.cli.options import (
     Changes,
     Data,
@@ -25,9 +24,10 @@ from miue.cli.options import (
     trained,
 )
 from miue.errors import InputError, choose
-from miue.files import atomic
 from miue.mi import ESTIMATORS, Estimate, acceptance, conditional_mi, with_controls
-from miue.store import provenance
+from miue.storage.files import atomic
+from miue.storage.provenance import collect as provenance
+from miue.training import loop
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -52,17 +52,17 @@ def mi(
     n_slices: Annotated[int, typer.Option(help="Random directions.", min=1)] = 512,
     out: Record = None,
 ) -> None:
-    """Measure what clean and perturbed training pictures share in the features of a victim trained on the latter.
+    """Measure what clean and perturbed training images share in the features of a victim trained on the latter.
 
     Beside the sliced mutual information stand its permutation null, its shuffle within classes and its ceiling, and
     what is left of it given the class. `miue mi check ESTIMATOR` holds an estimator against distributions whose truth
-    is known. Where a class has too few pictures for the estimator, the last is left out.
+    is known. Where a class has too few images for the estimator, the last is left out.
     """
     if context.invoked_subcommand:
         return
     choose("estimator", estimator, ESTIMATORS)
     victim, images, shown, _, record = trained(data, root, n_train, n_test, size, poison, model, recipe, seed, set_)
-    clean, perturbed = train.features(victim.model, images), train.features(victim.model, shown)
+    clean, perturbed = loop.features(victim.model, images), loop.features(victim.model, shown)
     settings: dict[str, Any] = {"n_slices": n_slices, "seed": seed}
     measured = vars(with_controls(clean, perturbed, images.y, estimator=estimator, **settings))
     left_out = {}

@@ -1,4 +1,4 @@
-"""What commands share: their common options, loading pictures, training the victim that options describe."""
+"""What commands share: their common options, loading images, training the victim that options describe."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from miue import data, defenses, recipes, seeds, specs, steps
+from miue import defenses, seeds, specs
+from miue.data import loading
+from miue.data.images import Images
 from miue.errors import InputError
-from miue.files import check_writable
-from miue.images import Images
 from miue.models import MODELS, check
 from miue.poisons import Poison
-from miue.store import write_json
+from miue.storage.files import check_writable, write_json
+from miue.training import Victim, recipes, train_victim
 
 
 def writable(path: Path | None) -> Path | None:
@@ -35,13 +36,13 @@ def at_least(option: str, least: float, *, above: bool = False) -> Callable[[flo
     return checked
 
 
-Data = Annotated[str, typer.Option(help=f"Data set: {', '.join(data.DATASETS)}.")]
+Data = Annotated[str, typer.Option(help=f"Data set: {', '.join(loading.DATASETS)}.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of downloads and unpacked sets (default: $MIUE_DATA, data/).")]
-NTrain = Annotated[int | None, typer.Option(help="Training pictures, classes in proportion (default: all).")]
-NTest = Annotated[int | None, typer.Option(help="Test pictures, classes in proportion (default: all).")]
+NTrain = Annotated[int | None, typer.Option(help="Training images, classes in proportion (default: all).")]
+NTest = Annotated[int | None, typer.Option(help="Test images, classes in proportion (default: all).")]
 Size = Annotated[int | None, typer.Option(help="Height and width in pixels; folder: only (default: 224).")]
 Model = Annotated[str, typer.Option(help=f"Network, with options as in resnet18:width=0.25: {', '.join(MODELS)}.")]
-PoisonFile = Annotated[Path | None, typer.Option(help="Perturbation file to add to the training pictures.")]
+PoisonFile = Annotated[Path | None, typer.Option(help="Perturbation file to add to the training images.")]
 RecipeName = Annotated[str, typer.Option(help=f"Training recipe: {', '.join(recipes.RECIPES)}.")]
 Seed = Annotated[
     int, typer.Option(help="Seed of everything random in this step.", callback=lambda seed: seeds.checked(seed))
@@ -57,9 +58,9 @@ DefenseName = Annotated[
 ]
 
 
-def load(name: str, root: Path | None, n_train: int | None, n_test: int | None, size: int | None) -> data.Split:
-    """Load pictures and say which."""
-    train_images, test_images = data.load(name, root, n_train, n_test, size)
+def load(name: str, root: Path | None, n_train: int | None, n_test: int | None, size: int | None) -> loading.Split:
+    """Load images and say which."""
+    train_images, test_images = loading.load(name, root, n_train, n_test, size)
     typer.echo(f"data: {train_images} for training, {len(test_images)} for testing, hash {train_images.content_hash}")
     return train_images, test_images
 
@@ -67,7 +68,7 @@ def load(name: str, root: Path | None, n_train: int | None, n_test: int | None, 
 def perturbed(
     images: Images, file: Path | None, ratio: float = 1.0, classes: list[str] | None = None
 ) -> tuple[Images, dict[str, Any]]:
-    """Add the perturbation in `file`, where there is one, to a part of the pictures; what made it comes with them."""
+    """Add the perturbation in `file`, where there is one, to a part of the images; what made it comes with them."""
     if file is None:
         return images, {"method": "clean"}
     poison = Poison.read(file)
@@ -99,16 +100,16 @@ def trained(
     defense: str | None = None,
     ratio: float = 1.0,
     classes: list[str] | None = None,
-) -> tuple[steps.Victim, Images, Images, Images, dict[str, Any]]:
-    """Train (or find) the victim that the options describe; its pictures and its record come with it."""
+) -> tuple[Victim, Images, Images, Images, dict[str, Any]]:
+    """Train (or find) the victim that the options describe; its images and its record come with it."""
     changes = specs.pairs(set_ or [], "--set")
     recipes.recipe(recipe, **changes)
     check(model)
     against = None if defense is None else defenses.build(defense)
     images, test = load(data, root, n_train, n_test, size)
     shown, made_by = perturbed(images, poison, ratio, classes)
-    victim = steps.victim(shown, test, model=model, recipe=recipe, seed=seed, defense=against, **changes)
+    victim = train_victim(shown, test, model=model, recipe=recipe, seed=seed, defense=against, **changes)
     history = [vars(epoch) for epoch in victim.history]
-    accuracy = {"test_accuracy_last": victim.last, "test_accuracy_best": victim.best}
+    accuracy = {"test_accuracy_last": victim.accuracy, "test_accuracy_best": victim.best}
     record = {**victim.record, "poison": made_by, "metrics": accuracy, "history": history}
     return victim, images, shown, test, record

@@ -1,11 +1,11 @@
-"""Commands that perturb pictures, read perturbations made elsewhere, and train victims."""
+"""Commands that perturb images, read perturbations made elsewhere, and train victims."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from miue import poisons, specs, steps
+from miue import poisons, specs
 from miue.cli.options import (
     Changes,
     Data,
@@ -27,7 +27,7 @@ from miue.cli.options import (
 from miue.errors import InputError
 from miue.models import check
 from miue.pgd import in_levels
-from miue.poisons import METHODS, arrays, foreign
+from miue.poisons import METHODS, arrays, foreign, perturb
 from miue.specs import parse
 
 OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=writable)]
@@ -48,7 +48,7 @@ def poison(
     seed: Seed = 0,
     set_: Changes = None,
 ) -> None:
-    """Perturb training pictures and write the perturbation to a file."""
+    """Perturb training images and write the perturbation to a file."""
     budget = in_levels(epsilon)
     changes = specs.pairs(set_ or [], "--set")
     poisons.options(method, preset, **changes)
@@ -58,10 +58,10 @@ def poison(
     else:
         typer.echo(f"budget: {method} keeps none; epsilon is not used")
     images, _ = load(data, root, n_train, None, size)
-    made = steps.perturbation(method, images, model=model, epsilon=epsilon, seed=seed, preset=preset, **changes)
+    made = perturb(images, method, surrogate=model, epsilon=epsilon, seed=seed, preset=preset, **changes)
     made.save(out)
     typer.echo(f"largest change: {made.record['levels']} of 255 grey levels")
-    typer.echo(f"{method}: {len(images)} pictures, made in {made.record['seconds']:.0f} s on {made.record['device']}")
+    typer.echo(f"{method}: {len(images)} images, made in {made.record['seconds']:.0f} s on {made.record['device']}")
     typer.echo(f"perturbation: {out}")
 
 
@@ -72,7 +72,7 @@ def adopt(
     root: Root = None,
     n_train: NTrain = None,
     size: Size = None,
-    kind: Annotated[str, typer.Option(help="What the file holds: perturbation, or pictures that are perturbed.")] = (
+    kind: Annotated[str, typer.Option(help="What the file holds: perturbation, or images that are perturbed.")] = (
         "perturbation"
     ),
     scale: Annotated[
@@ -83,7 +83,7 @@ def adopt(
     rows: Annotated[str, typer.Option(help=f"What a row is for: {', '.join(foreign.ROWS)}.")] = "auto",
     labels: Annotated[Path | None, typer.Option(help="File of labels in the order of FILE (default: in FILE).")] = None,
     key: Annotated[str | None, typer.Option(help="Name of the array, where FILE holds several.")] = None,
-    epsilon: Annotated[str | None, typer.Option(help="Budget that it is said to keep; needed for pictures.")] = None,
+    epsilon: Annotated[str | None, typer.Option(help="Budget that it is said to keep; needed for images.")] = None,
     trust_order: Annotated[bool, typer.Option(help="Vouch for the order where nothing in FILE proves it.")] = False,
 ) -> None:
     """Turn a perturbation made elsewhere into a file that `miue train --poison` takes, its order checked."""
@@ -102,7 +102,7 @@ def adopt(
     if epsilon is not None:
         typer.echo(f"budget: epsilon {in_levels(epsilon)}")
     largest = made.record["levels"]
-    typer.echo(f"perturbation: {out}, {len(images)} pictures, at most {largest} of 255 grey levels")
+    typer.echo(f"perturbation: {out}, {len(images)} images, at most {largest} of 255 grey levels")
 
 
 def train(
@@ -116,12 +116,12 @@ def train(
     recipe: RecipeName = "laptop",
     seed: Seed = 0,
     defense: DefenseName = None,
-    ratio: Annotated[float, typer.Option(help="Share of the pictures that are perturbed, 0 to 1.")] = 1.0,
+    ratio: Annotated[float, typer.Option(help="Share of the images that are perturbed, 0 to 1.")] = 1.0,
     only: Annotated[list[str] | None, typer.Option(help="Perturb this class only; repeatable.")] = None,
     set_: Changes = None,
     out: Record = None,
 ) -> None:
-    """Train a victim on (perturbed) pictures and measure it on clean test pictures."""
+    """Train a victim on (perturbed) images and measure it on clean test images."""
     if not 0 <= ratio <= 1:
         raise InputError(f"--ratio: {ratio:g}; it must lie between 0 and 1")
     if poison is None and (only or ratio != 1):
@@ -135,5 +135,5 @@ def train(
             f"epoch {epoch.epoch:3d}  loss {epoch.loss:.4f}  train {epoch.train_accuracy:.1%}  "
             f"clean test {epoch.test_accuracy:.1%}"
         )
-    typer.echo(f"clean test accuracy: last {victim.last:.2%}, best epoch {victim.best:.2%}")
+    typer.echo(f"clean test accuracy: last {victim.accuracy:.2%}, best epoch {victim.best:.2%}")
     report(out, record)

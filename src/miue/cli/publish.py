@@ -16,7 +16,8 @@ def publish(
     book: Annotated[Path, typer.Option(help="The repository that holds the book.")] = Path("."),
 ) -> None:
     """Copy the executed pages of runs that ended well into book/results/: all of them, or none."""
-    from miue.runs import publication
+
+    from miue.publishing import publication
 
     if name is not None and len(folder) > 1:
         raise InputError(f"--name: {name!r} for {len(folder)} runs; a name is for one run")

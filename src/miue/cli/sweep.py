@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import pandas as pd
 import typer
 
-from miue import limits
 from miue.cli.options import CellLimit, at_least
-from miue.plan import Plan, between, together
+from miue.experiments.plan import Plan, between, together
+from miue.experiments.text import aligned
 from miue.progress import duration
-from miue.store import device_name
-from miue.text import aligned
+from miue.runs import limits
+from miue.storage.provenance import device_name
 
 if TYPE_CHECKING:
     from miue import sweeps

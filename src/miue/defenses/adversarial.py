@@ -2,7 +2,7 @@
 
 Madry, Makelov, Schmidt, Tsipras & Vladu, "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018;
 Tao et al., "Better Safe Than Sorry: Preventing Delusive Adversaries with Adversarial Training", NeurIPS 2021, show
-why it answers perturbations: within the ball around a perturbed picture lies the clean one. Each batch is moved by
+why it answers perturbations: within the ball around a perturbed image lies the clean one. Each batch is moved by
 projected sign-gradient ascent on the loss of the network as it stands, and trained on there.
 
 Cost: `steps` more forward and backward passes for each training step, so eleven times the training. Published is the
@@ -17,12 +17,12 @@ from torch import Tensor
 from miue.defenses.base import Defense
 from miue.errors import Count, Share
 from miue.pgd import attack
-from miue.train import Moment
+from miue.training.loop import BatchContext
 
 
 @dataclass(frozen=True)
 class AdversarialTraining(Defense):
-    """Trains on the worst pictures within a distance of those given, as far as sign-gradient ascent finds them.
+    """Trains on the worst images within a distance of those given, as far as sign-gradient ascent finds them.
 
     Args:
         epsilon: L-infinity distance, as a fraction of the pixel range, in (0, 1].
@@ -34,14 +34,14 @@ class AdversarialTraining(Defense):
     steps: Count = 10
     step: Share = 2 / 255
 
-    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Move the pictures to where the network, in evaluation mode, has a higher loss."""
+    def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
+        """Move the images to where the network, in evaluation mode, has a higher loss."""
         moved = attack(
-            lambda pictures: moment.scale * moment.losses(pictures, y).sum(),
+            lambda images: context.scale * context.losses(images, y).sum(),
             x.float() / 255,
             radius=self.epsilon,
             step=self.step,
             steps=self.steps,
-            generator=moment.noise,
+            generator=context.noise,
         )
         return moved, y

@@ -4,7 +4,7 @@ DeVries & Taylor, "Improved Regularization of Convolutional Neural Networks with
 "CutMix", ICCV 2019; Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. Every comparison of
 unlearnable examples trains with them, and most methods survive them. They cost next to nothing beside a training step.
 
-Blur is the same in every epoch and is applied once, to the uint8 training pictures; the others are drawn afresh for
+Blur is the same in every epoch and is applied once, to the uint8 training images; the others are drawn afresh for
 every batch, after flip and crop.
 """
 
@@ -15,49 +15,49 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
 from miue.defenses.seeding import seeded
 from miue.errors import Count, InputError, Positive, Range, Share
-from miue.images import Images
-from miue.train import Moment
+from miue.training.loop import BatchContext
 
 GREY = 0.5  # what the networks' own normalisation maps to 0
 
 
 @dataclass(frozen=True)
 class Cutout(Defense):
-    """One square hole in every picture, its centre anywhere, so that it may hang over the edge; filled with grey.
+    """One square hole in every image, its centre anywhere, so that it may hang over the edge; filled with grey.
 
     Args:
-        hole: side of the hole in pixels, smaller than the picture's; by default half the picture's: 16 at 32 pixels,
+        hole: side of the hole in pixels, smaller than the image's; by default half the image's: 16 at 32 pixels,
             the published value (8 is published for CIFAR-100).
     """
 
     hole: Count | None = None
 
     def side(self, size: int) -> int:
-        """The hole's side in pictures of `size` pixels.
+        """The hole's side in images of `size` pixels.
 
         Raises:
-            InputError: nothing of the picture would be left.
+            InputError: nothing of the image would be left.
         """
         hole = size // 2 if self.hole is None else self.hole
         if hole >= size:
-            raise InputError(f"cutout option hole: {hole}; in pictures of {size} pixels it must be below {size}")
+            raise InputError(f"cutout option hole: {hole}; in images of {size} pixels it must be below {size}")
         return hole
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Refuse pictures that are too small, before any training."""
+        """Refuse images that are too small, before any training."""
         self.side(min(images.shape[1:]))
         return images
 
-    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Cut one hole out of each picture."""
+    def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
+        """Cut one hole out of each image."""
         hole = self.side(min(x.shape[2:]))
 
         def covered(length: int) -> Tensor:
-            first = torch.randint(length, (len(x), 1), generator=moment.generator) - hole // 2
+            first = torch.randint(length, (len(x), 1), generator=context.generator) - hole // 2
             along = torch.arange(length)
             return (along >= first) & (along < first + hole)
 
@@ -68,7 +68,7 @@ class Cutout(Defense):
 
 @dataclass(frozen=True)
 class Mixup(Defense):
-    """Blends each picture and its label with another of the batch, in the same proportion for the whole batch.
+    """Blends each image and its label with another of the batch, in the same proportion for the whole batch.
 
     Args:
         alpha: the proportion is drawn from Beta(alpha, alpha); 1 is uniform.
@@ -78,24 +78,24 @@ class Mixup(Defense):
     alpha: Positive = 1.0
     probability: Share = 1.0
 
-    def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-        """Blend float pictures; the targets are (B, n_classes) probabilities."""
+    def mix(self, images: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+        """Blend float images; the targets are (B, n_classes) probabilities."""
         from torchvision.transforms.v2 import MixUp  # seconds to import
 
-        return MixUp(alpha=self.alpha, num_classes=n_classes)(pictures, y)
+        return MixUp(alpha=self.alpha, num_classes=n_classes)(images, y)
 
-    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+    def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Mix the batch, or leave it and its labels as they are."""
-        pictures = x.float() / 255
-        if torch.rand((), generator=moment.generator) >= self.probability:
-            return pictures, y
-        with seeded(moment.generator, x.device):
-            return self.mix(pictures, y, moment.n_classes)
+        images = x.float() / 255
+        if torch.rand((), generator=context.generator) >= self.probability:
+            return images, y
+        with seeded(context.generator, x.device):
+            return self.mix(images, y, context.n_classes)
 
 
 @dataclass(frozen=True)
 class CutMix(Mixup):
-    """Pastes the same rectangle of another picture of the batch into each, and mixes the labels by area.
+    """Pastes the same rectangle of another image of the batch into each, and mixes the labels by area.
 
     Args:
         alpha: of Mixup, published as 1.
@@ -104,18 +104,18 @@ class CutMix(Mixup):
 
     probability: Share = 0.5
 
-    def mix(self, pictures: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-        """Paste into float pictures; the targets are (B, n_classes) probabilities."""
+    def mix(self, images: Tensor, y: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+        """Paste into float images; the targets are (B, n_classes) probabilities."""
         from torchvision.transforms import v2  # seconds to import
 
-        return v2.CutMix(alpha=self.alpha, num_classes=n_classes)(pictures, y)
+        return v2.CutMix(alpha=self.alpha, num_classes=n_classes)(images, y)
 
 
 @dataclass(frozen=True)
 class GaussianBlur(Defense):
-    """Blurs the training pictures.
+    """Blurs the training images.
 
-    A sigma of 0.1, as some comparisons report it, leaves every uint8 picture as it is; it is refused. The kernel is
+    A sigma of 0.1, as some comparisons report it, leaves every uint8 image as it is; it is refused. The kernel is
     theirs, the sigma our choice.
 
     Args:
@@ -137,16 +137,16 @@ class GaussianBlur(Defense):
             raise InputError(f"sigma: {self.sigma} moves no pixel by half a grey level; 0.3 or more blurs")
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Blur every picture once, reflected at its edges.
+        """Blur every image once, reflected at its edges.
 
         Raises:
-            InputError: the kernel reaches beyond the picture.
+            InputError: the kernel reaches beyond the image.
         """
         from torchvision.transforms.v2.functional import gaussian_blur  # seconds to import
 
         size = min(images.shape[1:])
         if self.kernel // 2 >= size:
-            raise InputError(f"gaussian_blur option kernel: {self.kernel} is too large for pictures of {size} pixels")
+            raise InputError(f"gaussian_blur option kernel: {self.kernel} is too large for images of {size} pixels")
         return rewrite(images, lambda x, y: gaussian_blur(x, [self.kernel] * 2, [self.sigma] * 2))
 
 
@@ -160,7 +160,7 @@ class GaussianNoise(Defense):
 
     sigma: Annotated[float, Range(0, 255, above=True)] = 8.0
 
-    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+    def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Add noise and clip to [0, 1]."""
-        noise = torch.randn(x.shape, generator=moment.noise, device=x.device)
+        noise = torch.randn(x.shape, generator=context.noise, device=x.device)
         return ((x + self.sigma * noise) / 255).clamp(0, 1), y

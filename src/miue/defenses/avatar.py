@@ -1,10 +1,10 @@
-"""AVATAR: pictures drowned in a little noise and brought back by a pretrained diffusion model.
+"""AVATAR: images drowned in a little noise and brought back by a pretrained diffusion model.
 
 Dolatabadi, Erfani & Leckie, "The Devil's Advocate: Shattering the Illusion of Unexploitable Data using Diffusion
-Models", IEEE SaTML 2024: every training picture is diffused to step 100 of the 1,000 of a DDPM (Ho, Jain & Abbeel,
+Models", IEEE SaTML 2024: every training image is diffused to step 100 of the 1,000 of a DDPM (Ho, Jain & Abbeel,
 NeurIPS 2020; noise variance rising linearly from 0.0001 to 0.02) and denoised back to step 0, so that what is no
 part of the model's world is lost. The model is the user's: this package brings none, and one that was trained on the
-pictures to be purified, or on their unperturbed originals, answers another question.
+images to be purified, or on their unperturbed originals, answers another question.
 
 Cost: `steps` forward passes of the model over the data, 100 as published. No figures of ours: no model was at hand.
 """
@@ -19,18 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from miue import seeds
+from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
 from miue.errors import Count, InputError, Range, Unit
-from miue.images import Images
 
 SCHEDULE_STEPS = 1000
 
 
 def signal_left(steps: int = SCHEDULE_STEPS) -> Tensor:
-    """How much of a picture's variance is left after 0, 1, ... steps of noise: (steps + 1,) float64, from 1 down.
+    """How much of an image's variance is left after 0, 1, ... steps of noise: (steps + 1,) float64, from 1 down.
 
-    The linear schedule of DDPM; "alpha bar" there, with the clean picture at index 0.
+    The linear schedule of DDPM; "alpha bar" there, with the clean image at index 0.
     """
     beta = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
     return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
@@ -38,17 +38,17 @@ def signal_left(steps: int = SCHEDULE_STEPS) -> Tensor:
 
 @dataclass(frozen=True)
 class Avatar(Defense):
-    """Diffuses and denoises the training pictures.
+    """Diffuses and denoises the training images.
 
     Args:
-        denoise: the diffusion model: maps noisy pictures (B, C, H, W), scaled to [-1, 1] before the noise, and step
+        denoise: the diffusion model: maps noisy images (B, C, H, W), scaled to [-1, 1] before the noise, and step
             indices (B,) int64 in 0..999 to the noise in them. Any callable or module; an output with `.sample` (as
             diffusers' `UNet2DModel` has) or with further channels after the first C (a learned variance) is understood.
         depth: steps of noise, 1 to 1,000; 100 published.
         steps: denoising steps, at most `depth`: as many of them as published, fewer to save time.
         eta: 1: every step draws fresh noise, which with `steps = depth` is DDPM's sampler; 0: none does (DDIM, Song,
             Meng & Ermon, ICLR 2021), the better choice where steps are few.
-        model_batch: pictures in a call of the model.
+        model_batch: images in a call of the model.
     """
 
     denoise: Callable | None = None
@@ -63,15 +63,15 @@ class Avatar(Defense):
             raise InputError(f"steps: {self.steps}; it must be at most depth, {self.depth}")
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Purify all pictures on the model's device.
+        """Purify all images on the model's device.
 
         Raises:
-            InputError: no model was given, or its output has not the shape of the pictures.
+            InputError: no model was given, or its output has not the shape of the images.
         """
         if self.denoise is None:
             raise InputError(
-                "avatar option denoise: none given; pass a diffusion model trained on such pictures, "
-                "Avatar(denoise=model) with model(pictures in [-1, 1], steps) -> predicted noise"
+                "avatar option denoise: none given; pass a diffusion model trained on such images, "
+                "Avatar(denoise=model) with model(images in [-1, 1], steps) -> predicted noise"
             )
         if isinstance(self.denoise, nn.Module):
             self.denoise.eval()
@@ -84,14 +84,14 @@ class Avatar(Defense):
         return rewrite(images, purify, self.model_batch)
 
     def purify(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Diffuse pictures (B, C, H, W), float in [-1, 1], to `depth` and bring them back."""
+        """Diffuse images (B, C, H, W), float in [-1, 1], to `depth` and bring them back."""
         left = float(signal_left()[self.depth])
         return self.bring_back(left**0.5 * x + (1 - left) ** 0.5 * _normal(x, generator), generator)
 
     def bring_back(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Denoise pictures (B, C, H, W) that hold `depth` steps of noise; clean ones, float in [-1, 1], come back.
+        """Denoise images (B, C, H, W) that hold `depth` steps of noise; clean ones, float in [-1, 1], come back.
 
-        Each step predicts the clean picture, cuts it to [-1, 1], and returns to the noise level of the next: equation
+        Each step predicts the clean image, cuts it to [-1, 1], and returns to the noise level of the next: equation
         12 of DDIM, of which DDPM's sampler is the case eta = 1.
         """
         left = signal_left().tolist()
@@ -112,8 +112,8 @@ class Avatar(Defense):
         noise = getattr(output, "sample", output)
         if noise.ndim != 4 or noise.shape[1] < x.shape[1] or noise[:, : x.shape[1]].shape != x.shape:
             raise InputError(
-                f"avatar option denoise: it maps pictures {tuple(x.shape)} to {tuple(noise.shape)}; "
-                "predicted noise must have the pictures' shape"
+                f"avatar option denoise: it maps images {tuple(x.shape)} to {tuple(noise.shape)}; "
+                "predicted noise must have the images' shape"
             )
         return noise[:, : x.shape[1]]
 

@@ -5,41 +5,41 @@ from typing import Any
 
 from torch import Tensor
 
+from miue.data.images import Images
 from miue.errors import Options
-from miue.images import Images
-from miue.train import Moment
+from miue.training.loop import BatchContext
 
 
 @dataclass(frozen=True)
 class Defense(Options):
-    """What someone who trains on pictures may do about perturbations, without knowing of any.
+    """What someone who trains on images may do about perturbations, without knowing of any.
 
     A defense is a frozen dataclass of its options, which are checked as `miue.errors.Options` are, and overrides one of
     the two methods, or both.
     """
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Change the training pictures once, before training.
+        """Change the training images once, before training.
 
         Args:
-            images: training pictures, uint8.
+            images: training images, uint8.
             seed: of everything random.
 
         Returns:
-            Pictures of the same number, shape, labels and ids.
+            Images of the same number, shape, labels and ids.
         """
         return images
 
-    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+    def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Turn a batch, after flip and crop, into what is trained on.
 
         Args:
             x: (B, C, H, W) uint8.
             y: (B,) int64.
-            moment: of the training.
+            context: of the training.
 
         Returns:
-            Pictures (B, C, H, W), float in [0, 1], and targets: labels (B,) or probabilities (B, classes).
+            Images (B, C, H, W), float in [0, 1], and targets: labels (B,) or probabilities (B, classes).
         """
         return x.float() / 255, y
 

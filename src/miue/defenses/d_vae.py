@@ -1,19 +1,19 @@
-"""D-VAE: pictures rebuilt by a variational autoencoder that may pass on only so much.
+"""D-VAE: images rebuilt by a variational autoencoder that may pass on only so much.
 
 Yu, Wang, Xia, Yang, Lu, Tan & Kot, "Purify Unlearnable Examples via Rate-Constrained Variational Autoencoders",
 ICML 2024. An autoencoder whose rate (the KL divergence of its code from a standard normal) is limited reconstructs
-pictures without their perturbation; a second decoder, which also sees a learned embedding of the label, predicts what
-is missing. Stage one subtracts that prediction from the pictures. Stage two trains a new network on the result,
+images without their perturbation; a second decoder, which also sees a learned embedding of the label, predicts what
+is missing. Stage one subtracts that prediction from the images. Stage two trains a new network on the result,
 subtracts again, and keeps the reconstruction.
 
 The objective, its constants and the two stages are those of the published code: `Stage` and `DVAE._loss`. Our reading:
 
-- The network is smaller, and plain: three convolutions and a code at half the pictures' size, where theirs is the
+- The network is smaller, and plain: three convolutions and a code at half the images' size, where theirs is the
   first seven layers of a ResNet-18 (64 and 128 channels, a code of 256).
-- The decoders have batch norm, where theirs have instance norm: after 6 epochs on 600 pictures of Digits-M the
+- The decoders have batch norm, where theirs have instance norm: after 6 epochs on 600 images of Digits-M the
   reconstruction was 35 levels off instead of 42 (one run each).
 - The second decoder starts at zero, and purification uses the mean of the code, where theirs draws from it.
-- By default 10 epochs of batches of 32, for a few thousand pictures. Published: `epochs=60, fit_batch=128, width=64,
+- By default 10 epochs of batches of 32, for a few thousand images. Published: `epochs=60, fit_batch=128, width=64,
   latent=256`, for 50,000.
 """
 
@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import seeds
+from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
 from miue.errors import Count, Positive, Width
-from miue.images import Images
 from miue.progress import track
-from miue.train import default_device
+from miue.training.loop import default_device
 
 PURIFY_BATCH = 256
 CLIP_NORM = 5.0
@@ -47,7 +47,7 @@ class Stage(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What the network makes of pictures (B, C, H, W): two of that shape, and its mean rate in nats per position."""
+    """What the network makes of images (B, C, H, W): two of that shape, and its mean rate in nats per position."""
 
     reconstruction: Tensor
     perturbation: Tensor
@@ -56,12 +56,12 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class DVAE(Defense):
-    """Purifies the training pictures in two stages.
+    """Purifies the training images in two stages.
 
     Args:
         epochs: passes over the data in each stage.
         lr: of Adam at the start; a cosine brings it to 0.
-        fit_batch: pictures in a batch of the training.
+        fit_batch: images in a batch of the training.
         width: channels at full size; twice as many at half size.
         latent: channels of the code.
         rough_rate: rate that stage one leaves free, in nats per position of the code.
@@ -77,7 +77,7 @@ class DVAE(Defense):
     fine_rate: Positive = 3.0
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Purify all pictures, on the GPU where there is one."""
+        """Purify all images, on the GPU where there is one."""
         there = images.on(default_device())
         of_first, of_second = (seeds.derived(seed, f"{which} purifier") for which in ("first", "second"))
         first = self.train(there, Stage(self.rough_rate, 0.01), of_first, "D-VAE, epochs of stage one")
@@ -126,13 +126,13 @@ class DVAE(Defense):
 
 
 class Disentangler(nn.Module):
-    """An encoder and two decoders: of the picture, from the code; of the perturbation, from code and label.
+    """An encoder and two decoders: of the image, from the code; of the perturbation, from code and label.
 
     The label's embedding has a value for each channel and position of the widened code, so that it grows with the
-    pictures: 3 MB for 100 classes at 32 px and width 16, 49 times that at 224 px.
+    images: 3 MB for 100 classes at 32 px and width 16, 49 times that at 224 px.
 
     Args:
-        shape: (C, H, W) of the pictures.
+        shape: (C, H, W) of the images.
         n_classes: number of labels.
         width, latent: as in `DVAE`.
     """
@@ -149,20 +149,20 @@ class Disentangler(nn.Module):
         self.code = nn.Conv2d(2 * width, 2 * latent, 1)
         self.widen = nn.Conv2d(latent, 2 * width, 1)
         self.embedding = nn.Embedding(n_classes, 2 * width * self.grid[1] * self.grid[2])
-        self.picture, self.perturbation = (nn.Sequential(*_decoder(channels, width)) for _ in range(2))
+        self.image, self.perturbation = (nn.Sequential(*_decoder(channels, width)) for _ in range(2))
         for parameter in self.perturbation[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, y: Tensor, noise: torch.Generator | None = None) -> Parts:
-        """Take pictures (B, C, H, W), float in [0, 1], and labels apart; with `noise` (on their device) in training."""
+        """Take images (B, C, H, W), float in [0, 1], and labels apart; with `noise` (on their device) in training."""
         mean, log_variance = self.code(self.encoder(x)).chunk(2, 1)
         rate = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
         if self.training:
             drawn = torch.randn(mean.shape, generator=noise, device=mean.device)
             mean = mean + (0.5 * log_variance).exp() * drawn
         code = self.widen(mean)
-        height, wide = x.shape[2:]  # pictures of odd size come out one pixel larger
-        reconstruction = self.picture(code).sigmoid()[..., :height, :wide]
+        height, wide = x.shape[2:]  # images of odd size come out one pixel larger
+        reconstruction = self.image(code).sigmoid()[..., :height, :wide]
         perturbation = self.perturbation(code + self.embedding(y).view(-1, *self.grid))[..., :height, :wide]
         return Parts(reconstruction, perturbation, rate)
 

@@ -1,14 +1,14 @@
-"""Detection: do these pictures look perturbed?
+"""Detection: do these images look perturbed?
 
-Perturbations that work are easier to learn than pictures are, so that a network trained on some of the perturbed
-pictures knows the others suspiciously well, and suspiciously soon. Two questions follow, each answered with a share of
-the pictures held out: how much a linear network finds in the pixels (`linear_probe`; Yu, Zhang, Chen, Yin & Liu,
+Perturbations that work are easier to learn than images are, so that a network trained on some of the perturbed
+images knows the others suspiciously well, and suspiciously soon. Two questions follow, each answered with a share of
+the images held out: how much a linear network finds in the pixels (`linear_probe`; Yu, Zhang, Chen, Yin & Liu,
 "Availability Attacks Create Shortcuts", KDD 2022, show that class-wise and many sample-wise perturbations are linearly
 separable), and how much a small convolutional network finds within few epochs (`learnability`). Neither number means
-much alone, since some clean pictures are easy too: `detect` compares with clean pictures of the same kind.
+much alone, since some clean images are easy too: `detect` compares with clean images of the same kind.
 
-With a random class-wise pattern of 8 levels on 3,000 pictures of Digits-M the linear network knows 100 % of the
-held-out pictures, against 26 % of clean ones and 25 % under random noise (one run each; seconds on one core).
+With a random class-wise pattern of 8 levels on 3,000 images of Digits-M the linear network knows 100 % of the
+held-out images, against 26 % of clean ones and 25 % under random noise (one run each; seconds on one core).
 """
 
 from dataclasses import dataclass
@@ -17,23 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from miue import seeds, train
+from miue import seeds
+from miue.data.images import Images
 from miue.defenses.linear import fit_linear
 from miue.errors import InputError
-from miue.images import Images
+from miue.training import loop, recipes
+from miue.training.victim import train_victim
 
-LINEAR = train.Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
-FEW_EPOCHS = train.recipe("quick", epochs=4, flip=False, crop=0)  # augmentation would hide what is looked for
+LINEAR = loop.Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
+FEW_EPOCHS = recipes.recipe("quick", epochs=4, flip=False, crop=0)  # augmentation would hide what is looked for
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How well a network knows pictures.
+    """How well a network knows images.
 
     Args:
-        train: accuracy on the pictures it was trained on, in [0, 1].
+        train: accuracy on the images it was trained on, in [0, 1].
         held_out: accuracy on the others, perturbed alike, in [0, 1].
-        n: pictures trained on.
+        n: images trained on.
         chance: accuracy of always naming the most frequent class, in (0, 1].
     """
 
@@ -43,11 +45,11 @@ class Probe:
     chance: float
 
 
-def linear_probe(images: Images, *, share: float = 0.2, recipe: train.Recipe = LINEAR, seed: int = 0) -> Probe:
-    """Train a linear network on the pixels, standardised, and ask it about held-out pictures.
+def linear_probe(images: Images, *, share: float = 0.2, recipe: loop.Recipe = LINEAR, seed: int = 0) -> Probe:
+    """Train a linear network on the pixels, standardised, and ask it about held-out images.
 
     Args:
-        images: (perturbed) pictures; to ask about perturbations alone, make pictures of them: `128 + delta` as uint8.
+        images: (perturbed) images; to ask about perturbations alone, make images of them: `128 + delta` as uint8.
         share: of every class that is held out, in (0, 1).
         recipe: of the training.
         seed: of the split, the weights and the order.
@@ -65,19 +67,20 @@ def learnability(
     *,
     model: str = "small_resnet",
     share: float = 0.2,
-    recipe: train.Recipe = FEW_EPOCHS,
+    recipe: loop.Recipe = FEW_EPOCHS,
     seed: int = 0,
 ) -> Probe:
-    """Train a small network for few epochs and ask it about held-out pictures, which are perturbed alike.
+    """Train a small network for few epochs and ask it about held-out images, which are perturbed alike.
 
     Arguments and errors are those of `linear_probe`; `model` is one of `miue.models.MODELS`.
     """
     seen, held_out = split(images, share, seed)
-    return _probe(train.fit(seen, model, recipe, seed=seeds.derived(seed, "learned probe")), seen, held_out)
+    own = seeds.derived(seed, "learned probe")
+    return _probe(train_victim(seen, model=model, recipe=recipe, seed=own, cache=False).model, seen, held_out)
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
-    """Split pictures at random into (1 - share, share) of every class.
+    """Split images at random into (1 - share, share) of every class.
 
     Raises:
         InputError: `share` is out of range, or a class would be missing from one side.
@@ -89,7 +92,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
         cut = round(share * len(members))
         if not 0 < cut < len(members):
             raise InputError(
-                f"share: {share} of a class of {len(members)} is {cut}; each side needs one picture at least"
+                f"share: {share} of a class of {len(members)} is {cut}; each side needs one image at least"
             )
         held_out.append(members[:cut])
         seen.append(members[cut:])
@@ -97,7 +100,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
 
 
 def _members(images: Images, seed: int, role: str) -> list[Tensor]:
-    """The places of each class's pictures, in random order; classes without pictures are left out."""
+    """The places of each class's images, in random order; classes without images are left out."""
     generator = seeds.stream(seed, role)
     order = torch.randperm(len(images), generator=generator)
     labels = images.y.cpu()[order]
@@ -106,22 +109,22 @@ def _members(images: Images, seed: int, role: str) -> list[Tensor]:
 
 def _probe(network: nn.Module, seen: Images, held_out: Images) -> Probe:
     return Probe(
-        train=train.accuracy(network, seen),
-        held_out=train.accuracy(network, held_out),
+        train=loop.accuracy(network, seen),
+        held_out=loop.accuracy(network, held_out),
         n=len(seen),
         chance=float(held_out.y.bincount().max()) / len(held_out),
     )
 
 
 def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float = 0.2, seed: int = 0) -> dict[str, Any]:
-    """Compare pictures with clean ones of the same kind: one row of a table.
+    """Compare images with clean ones of the same kind: one row of a table.
 
-    Both are cut to the same number of pictures of each class, since accuracy grows with it.
+    Both are cut to the same number of images of each class, since accuracy grows with it.
 
     Args:
-        images: pictures under suspicion.
-        clean: pictures that are known to be clean: same classes, same shape, other pictures or the same.
-        margin: a probe whose held-out accuracy exceeds that on clean pictures by more raises suspicion, in [0, 1].
+        images: images under suspicion.
+        clean: images that are known to be clean: same classes, same shape, other images or the same.
+        margin: a probe whose held-out accuracy exceeds that on clean images by more raises suspicion, in [0, 1].
         share: of every class that is held out, in (0, 1).
         seed: of everything random.
 
@@ -130,7 +133,7 @@ def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float 
         fields of `Probe` likewise; `n`; and `perturbed`, true where one of the two margins is exceeded.
 
     Raises:
-        InputError: the two differ in shape or classes, or a class has too few pictures.
+        InputError: the two differ in shape or classes, or a class has too few images.
     """
     if images.shape != clean.shape or images.classes != clean.classes:
         raise InputError(f"clean: {clean} cannot be compared with {images}; shape and classes must be the same")
@@ -147,10 +150,10 @@ def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float 
 
 
 def _cut_alike(one: Images, other: Images, seed: int) -> tuple[Images, Images]:
-    """As many pictures of each class from both: as many as the one that has fewer of it holds."""
+    """As many images of each class from both: as many as the one that has fewer of it holds."""
     first, second = (_members(images, seed, "probe cut") for images in (one, other))
     if len(first) != len(second):
-        raise InputError(f"clean: it has pictures of {len(second)} classes, the others of {len(first)}")
+        raise InputError(f"clean: it has images of {len(second)} classes, the others of {len(first)}")
     counts = [min(len(a), len(b)) for a, b in zip(first, second, strict=True)]
     cut = [torch.cat([a[:n] for a, n in zip(members, counts, strict=True)]) for members in (first, second)]
     return one.subset(cut[0]), other.subset(cut[1])

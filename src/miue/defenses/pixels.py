@@ -1,4 +1,4 @@
-"""Rewriting every training picture once, batch by batch: what all purifying defenses do."""
+"""Rewriting every training image once, batch by batch: what all purifying defenses do."""
 
 import math
 from collections.abc import Callable
@@ -6,36 +6,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from miue import memory
-from miue.images import Images
+from miue.data.images import Images
+from miue.storage import memory
 
-VALUES = 2**23  # in a batch: 32 MB as float32, whatever the size of the pictures
+VALUES = 2**23  # in a batch: 32 MB as float32, whatever the size of the images
 
 
-def pictures_per_batch(images: Images) -> int:
-    """How many pictures hold about `VALUES` values, at least one."""
+def images_per_batch(images: Images) -> int:
+    """How many images hold about `VALUES` values, at least one."""
     return max(1, VALUES // math.prod(images.shape))
 
 
 def to_levels(x: Tensor) -> Tensor:
-    """Round pictures, nominally in [0, 1], to uint8 grey levels; what lies outside is clipped."""
+    """Round images, nominally in [0, 1], to uint8 grey levels; what lies outside is clipped."""
     return (x * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 @torch.no_grad()
 def rewrite(images: Images, change: Callable[[Tensor, Tensor], Tensor], batch: int | None = None) -> Images:
-    """Replace every picture; labels, class names, ids and name stay.
+    """Replace every image; labels, class names, ids and name stay.
 
-    The result has one byte a value, 0.15 GB for 50,000 pictures of 32 px and 7.5 GB at 224 px: in memory where it fits,
+    The result has one byte a value, 0.15 GB for 50,000 images of 32 px and 7.5 GB at 224 px: in memory where it fits,
     else in a file that goes with it.
 
     Args:
-        images: pictures to rewrite.
-        change: maps pictures (B, C, H, W), float in [0, 1], and labels (B,) to pictures of the same shape.
-        batch: pictures in a call; by default as many as hold `VALUES` values.
+        images: images to rewrite.
+        change: maps images (B, C, H, W), float in [0, 1], and labels (B,) to images of the same shape.
+        batch: images in a call; by default as many as hold `VALUES` values.
     """
     x = memory.zeros((len(images), *images.shape), torch.uint8, "cpu")
-    for index in torch.arange(len(images)).split(batch or pictures_per_batch(images)):
+    for index in torch.arange(len(images)).split(batch or images_per_batch(images)):
         pixels, labels = images.batch(index)
         x[index] = to_levels(change(pixels.float() / 255, labels)).cpu()
     return Images(x, images.y.cpu(), images.classes, ids=images.ids, name=images.name).on(images.device)

@@ -1,19 +1,19 @@
-"""Orthogonal projection: remove from the pictures what a linear network can learn of them.
+"""Orthogonal projection: remove from the images what a linear network can learn of them.
 
 Sandoval-Segura, Singla, Geiping, Goldblum & Goldstein, "What Can We Learn from Unlearnable Datasets?", NeurIPS 2023:
 a bias-free logistic regression is trained on the perturbed pixels, its weight vectors (one per class) are made
-orthonormal by a QR decomposition, and their span is projected out of every training picture. Class-wise
-perturbations, which are linearly separable, go with it; perturbations that differ from picture to picture mostly stay.
+orthonormal by a QR decomposition, and their span is projected out of every training image. Class-wise
+perturbations, which are linearly separable, go with it; perturbations that differ from image to image mostly stay.
 
-Two things differ from the published procedure. There, the projected pictures stay floating-point numbers of any sign;
-here they are uint8 like all pictures, and what leaves 0..255 is clipped. On Digits-M with a random class-wise pattern
-of 8 levels (3,000 pictures), half of all pixels would be clipped so, because the mean picture lies partly in the span,
-and a quarter of the component would be back. So only the pictures' deviations from their mean are projected: they carry
+Two things differ from the published procedure. There, the projected images stay floating-point numbers of any sign;
+here they are uint8 like all images, and what leaves 0..255 is clipped. On Digits-M with a random class-wise pattern
+of 8 levels (3,000 images), half of all pixels would be clipped so, because the mean image lies partly in the span,
+and a quarter of the component would be back. So only the images' deviations from their mean are projected: they carry
 the same information, 1 % of the pixels are clipped, 1 % of the component stays, and a small_resnet that learns from
-the result reaches 88 % (one run). And the published batch of 1,024 makes 980 steps on 50,000 pictures; here it is 64,
+the result reaches 88 % (one run). And the published batch of 1,024 makes 980 steps on 50,000 images; here it is 64,
 which makes as many on 3,000.
 
-Cost: 20 passes of a linear network, 2 s for 3,000 pictures of 32 px on one core of an AMD EPYC. Beside the pictures
+Cost: 20 passes of a linear network, 2 s for 3,000 images of 32 px on one core of an AMD EPYC. Beside the images
 (see `pixels.rewrite`) it holds 3 matrices of C H W x classes: 60 MB each for 100 classes at 224 px, 600 MB for 1,000.
 """
 
@@ -23,21 +23,22 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from miue import seeds, train
+from miue import seeds
+from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.linear import fit_linear
-from miue.defenses.pixels import pictures_per_batch, rewrite
+from miue.defenses.pixels import images_per_batch, rewrite
 from miue.errors import Count, Positive, Range
-from miue.images import Images
+from miue.training import loop
 
 
 @dataclass(frozen=True)
 class OrthogonalProjection(Defense):
-    """Projects the training pictures off the weights of a linear network.
+    """Projects the training images off the weights of a linear network.
 
     Args:
         epochs, lr, fit_batch: of that network's training by plain SGD at a constant learning rate.
-        keep_mean: project deviations from the mean picture; without it, the pictures themselves, as published.
+        keep_mean: project deviations from the mean image; without it, the images themselves, as published.
     """
 
     epochs: Count = 20
@@ -46,14 +47,14 @@ class OrthogonalProjection(Defense):
     keep_mean: bool = True
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Project all pictures; round and clip them to uint8."""
+        """Project all images; round and clip them to uint8."""
         basis = self.basis(images, seed).to(images.device)
-        centre = mean_picture(images) if self.keep_mean else torch.zeros(images.shape, device=images.device)
+        centre = mean_image(images) if self.keep_mean else torch.zeros(images.shape, device=images.device)
         return rewrite(images, lambda x, y: centre + project_out(x - centre, basis))
 
     def basis(self, images: Images, seed: int) -> Tensor:
         """Train the linear network and return an orthonormal basis of its weights: (C H W, classes) float32."""
-        recipe = train.Recipe(
+        recipe = loop.Recipe(
             epochs=self.epochs,
             lr=self.lr,
             schedule="constant",
@@ -66,15 +67,15 @@ class OrthogonalProjection(Defense):
         return torch.linalg.qr(network.head.weight.detach().T).Q
 
 
-def mean_picture(images: Images) -> Tensor:
-    """The mean of all pictures: (C, H, W) float32 in [0, 1]."""
+def mean_image(images: Images) -> Tensor:
+    """The mean of all images: (C, H, W) float32 in [0, 1]."""
     total = torch.zeros(images.shape, dtype=torch.float64, device=images.device)
-    for index in torch.arange(len(images)).split(pictures_per_batch(images)):
+    for index in torch.arange(len(images)).split(images_per_batch(images)):
         total += images.batch(index)[0].sum(0)
     return (total / (255 * len(images))).float()
 
 
 def project_out(x: Tensor, basis: Tensor) -> Tensor:
-    """Remove from pictures (B, C, H, W) their component in the span of `basis`, (C H W, K) with orthonormal columns."""
+    """Remove from images (B, C, H, W) their component in the span of `basis`, (C H W, K) with orthonormal columns."""
     flat = x.flatten(1)
     return (flat - flat @ basis @ basis.T).view_as(x)

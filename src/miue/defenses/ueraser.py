@@ -1,11 +1,11 @@
 """UEraser: augmentations that leave the perturbation's budget, the worst of several.
 
 Qin, Gao, Zhao, Ye & Xu, "Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks",
-2023. Every picture is brightened and contrasted by plasma fractals, its channels are shuffled half of the time, and
-TrivialAugment adds one more operation. In the first phase of the training this is drawn K = 5 times, and each picture
+2023. Every image is brightened and contrasted by plasma fractals, its channels are shuffled half of the time, and
+TrivialAugment adds one more operation. In the first phase of the training this is drawn K = 5 times, and each image
 is trained on in the version with the highest loss; then K = 1. The `lite` variant has K = 1 throughout: `draws=1`.
 
-Cost: a draw of 128 pictures of 32x32 takes about 0.1 s on one core, more than training small_resnet on them, and the
+Cost: a draw of 128 images of 32x32 takes about 0.1 s on one core, more than training small_resnet on them, and the
 first phase adds five forward passes to each training step.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from miue.defenses.base import Defense
 from miue.defenses.seeding import seeded
 from miue.errors import Range, Unit
-from miue.train import Moment
+from miue.training.loop import BatchContext
 
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)  # published
 
@@ -40,7 +40,7 @@ def _policy(device: torch.device) -> Any:
 
 @dataclass(frozen=True)
 class UEraser(Defense):
-    """Trains on augmented pictures, in the first phase on the worst of several draws for each.
+    """Trains on augmented images, in the first phase on the worst of several draws for each.
 
     Args:
         draws: K of the first phase; 1 is the `lite` variant.
@@ -51,13 +51,13 @@ class UEraser(Defense):
     first_phase: Unit = 0.5
 
     @torch.no_grad()
-    def batch(self, x: Tensor, y: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
-        """Augment the batch; with several draws, take for each picture the one that the network finds hardest."""
-        pictures, policy = x.float() / 255, _policy(x.device)
-        draws = self.draws if moment.done < self.first_phase else 1
-        with seeded(moment.generator, x.device):
-            drawn = torch.stack([policy(pictures) for _ in range(draws)])
+    def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
+        """Augment the batch; with several draws, take for each image the one that the network finds hardest."""
+        images, policy = x.float() / 255, _policy(x.device)
+        draws = self.draws if context.done < self.first_phase else 1
+        with seeded(context.generator, x.device):
+            drawn = torch.stack([policy(images) for _ in range(draws)])
         if draws == 1:
             return drawn[0], y
-        worst = torch.stack([moment.losses(candidate, y) for candidate in drawn]).argmax(0)
+        worst = torch.stack([context.losses(candidate, y) for candidate in drawn]).argmax(0)
         return drawn[worst, torch.arange(len(y), device=x.device)], y

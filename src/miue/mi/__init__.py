@@ -7,6 +7,7 @@ feature matrices by random projections, `max_sliced_mi` by the best ones; `null`
 a value has to be compared with; `tasks` holds distributions whose truth is known.
 """
 
+from miue.mi import bounds
 from miue.mi.controls import Controls, ceiling, null, shuffled, with_controls
 from miue.mi.discrete import mi_discrete, mi_mixed, normalised_mi
 from miue.mi.estimate import Estimate
@@ -27,6 +28,7 @@ __all__ = [
     "Estimate",
     "MaxSliced",
     "Neural",
+    "bounds",
     "ceiling",
     "conditional_mi",
     "default_bins",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi import tasks
 from miue.mi.critic import OBJECTIVES

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import as_finite, whole
+from miue.data.arrays import as_finite, whole
 from miue.errors import InputError
 from miue.mi.estimate import Estimate, Rows, class_members
 from miue.mi.sliced import sliced_mi
@@ -80,7 +80,7 @@ def with_controls(x: Rows, y: Rows, labels: Rows, **settings: Any) -> Controls:
     """Measure SMI(X;Y) together with its permutation null, its within-class shuffle and its ceiling.
 
     Args:
-        x: (n, d) features, of the clean pictures as a rule: the ceiling is theirs.
+        x: (n, d) features, of the clean images as a rule: the ceiling is theirs.
         y: (n, d') features of the same samples.
         labels: (n,) classes.
         **settings: those of `sliced_mi`, for all four alike.

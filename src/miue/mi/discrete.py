@@ -10,11 +10,11 @@ from scipy.special import digamma
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import InputError, choose, warn
 from miue.mi.estimate import Estimate, Rows, disjoint_blocks, measure, summarise
 from miue.mi.ksg import count_within, kth_distance
-from miue.statistics import entropy, label_information, label_pair
+from miue.mi.statistics import entropy, label_information, label_pair
 
 CORRECTIONS = ("miller-madow", "none")
 NORMS: dict[str, Callable[[float, float], float]] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import Array, as_classes, whole
+from miue.data.arrays import Array, as_classes, whole
 from miue.errors import DataWarning, InputError
 from miue.mi.scaling import as_rows, scaled, ties_broken, warn_of_ties
 

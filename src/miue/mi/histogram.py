@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miue.arrays import as_finite, whole
+from miue.data.arrays import as_finite, whole
 from miue.errors import InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from miue.arrays import as_finite, real, whole
+from miue.data.arrays import as_finite, real, whole
 from miue.errors import InputError, choose, warn
 from miue.mi.estimate import Estimate, Rows, measure
 from miue.mi.scaling import SCALES, scores

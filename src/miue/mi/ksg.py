@@ -11,7 +11,7 @@ from scipy.special import digamma
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi.estimate import Estimate, Rows, measure
 from miue.mi.scaling import NOISE, checked_noise

@@ -9,7 +9,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES, Critic
 from miue.mi.estimate import Estimate, Rows

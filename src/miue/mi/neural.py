@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import override
 from miue.mi.estimate import Estimate, Rows, measure
 from miue.mi.training import N_MIN, Fitted, Neural

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import Array, as_finite, whole
+from miue.data.arrays import Array, as_finite, whole
 from miue.errors import InputError, choose
 from miue.mi.scaling import standardised
 

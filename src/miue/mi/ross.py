@@ -9,7 +9,7 @@ from scipy.special import digamma
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import InputError
 from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
 from miue.mi.ksg import count_within

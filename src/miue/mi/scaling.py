@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import Array, as_finite
+from miue.data.arrays import Array, as_finite
 from miue.errors import InputError, choose, warn
 
 SCALES = ("values", "scores")

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from miue import seeds
-from miue.arrays import as_classes, whole
+from miue.data.arrays import as_classes, whole
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES
 from miue.mi.discrete import mi_mixed

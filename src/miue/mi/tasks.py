@@ -13,7 +13,7 @@ from scipy.special import digamma, gammaln, logsumexp
 from scipy.stats import special_ortho_group
 
 from miue import seeds
-from miue.arrays import whole
+from miue.data.arrays import whole
 from miue.errors import InputError
 
 MONTE_CARLO = 400_000  # samples behind a truth without a closed form

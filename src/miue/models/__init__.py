@@ -1,6 +1,6 @@
 """Networks that return `(logits, features)`; features are what feeds the last linear layer.
 
-Every network takes pictures as float in [0, 1] and normalises them itself, so that a perturbation means the same to
+Every network takes images as float in [0, 1] and normalises them itself, so that a perturbation means the same to
 each of them.
 """
 
@@ -33,18 +33,18 @@ class Network(nn.Module):
         self.body, self.head, self.spec = body, nn.Linear(width, n_classes), spec
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map pictures (B, C, H, W), float in [0, 1], to logits (B, n_classes) and features (B, d)."""
+        """Map images (B, C, H, W), float in [0, 1], to logits (B, n_classes) and features (B, d)."""
         features = self.body((x - 0.5) / 0.25)
         return self.head(features), features
 
 
-Size = tuple[int, int]  # height and width of a picture in pixels
+Size = tuple[int, int]  # height and width of an image in pixels
 Builder = Callable[[int, Size, float], tuple[nn.Module, int]]  # of channels, size and width: the body and its features
 
 
 def _from_torchvision(name: str) -> Builder:
     def builder(channels: int, size: Size, width: float) -> tuple[nn.Module, int]:
-        from miue.models.vision import BUILDERS  # imports torchvision, which takes seconds
+        from miue.models.vision import BUILDERS
 
         return BUILDERS[name](channels, size, width)
 
@@ -103,12 +103,12 @@ def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[
         spec: a name of `MODELS`; with `:width=FACTOR` behind it, channels and hidden units are so many times as wide
             (rounded, at least 1).
         n_classes: number of logits, at least 2.
-        channels: of the pictures.
-        size: of the pictures in pixels, at least 8: one number, or height and width; the stem fits the smaller one.
+        channels: of the images.
+        size: of the images in pixels, at least 8: one number, or height and width; the stem fits the smaller one.
         seed: of the weights; the global random state is left as it was.
 
     Raises:
-        InputError: see `check`; fewer than two classes; pictures that are too small, or that `vit` cannot cut up
+        InputError: see `check`; fewer than two classes; images that are too small, or that `vit` cannot cut up
             (those that are not square, too).
     """
     name, width = _read(spec)
@@ -116,7 +116,7 @@ def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[
         raise InputError(f"n_classes: {n_classes}; a classifier needs at least 2")
     height, wide = (size, size) if isinstance(size, int) else size
     if min(height, wide) < MIN_SIZE:
-        raise InputError(f"size: pictures of {min(height, wide)} px; networks need at least {MIN_SIZE}")
+        raise InputError(f"size: images of {min(height, wide)} px; networks need at least {MIN_SIZE}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body, features = MODELS[name](channels, (height, wide), width)

@@ -1,6 +1,6 @@
 """The networks that are short enough to write down: linear, MLPs, LeNet-5, a small ResNet and WideResNet-34-10.
 
-Every builder takes the pictures' channels, their size (height, width) in pixels and a width factor for the layers, and
+Every builder takes the images' channels, their size (height, width) in pixels and a width factor for the layers, and
 returns the body of a `miue.models.Network` with the number of its features.
 """
 
@@ -54,7 +54,7 @@ def mlp3(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Mod
 def lenet5(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """LeNet-5 (LeCun et al., Proc. IEEE 1998) with rectifiers and max-pooling; 61,706 weights for grey digits.
 
-    As there, pictures below 32 px are set into a frame of 32 px. Larger ones have a larger first linear layer.
+    As there, images below 32 px are set into a frame of 32 px. Larger ones have a larger first linear layer.
     """
     high, wide = (max(0, 32 - pixels) for pixels in size)
     frame = (wide // 2, wide - wide // 2, high // 2, high - high // 2)

@@ -1,8 +1,8 @@
-"""The networks of torchvision, with stems that fit small pictures and a width factor.
+"""The networks of torchvision, with stems that fit small images and a width factor.
 
 Importing torchvision takes seconds, so `miue.models` imports this module only when one of them is built. Up to
 `plain.STEM` px the residual and dense networks start with a 3x3 convolution of stride 1, without max-pooling; larger
-pictures get torchvision's own stem. Builders take and return what those of `miue.models.plain` do.
+images get torchvision's own stem. Builders take and return what those of `miue.models.plain` do.
 """
 
 import math
@@ -63,7 +63,7 @@ def vgg(channels: int, size: tuple[int, int], width: float, *, plan: str) -> tup
     """Simonyan and Zisserman, "Very Deep Convolutional Networks", ICLR 2015; the variant with batch norm.
 
     A stage ends in pooling only while the map is more than one pixel high and wide; the features are averaged over what
-    is left. The two hidden layers of 4,096 units are left out, as is usual for small pictures, at every size.
+    is left. The two hidden layers of 4,096 units are left out, as is usual for small images, at every size.
     """
     layers = list(make_layers([n if n == "M" else scaled(int(n), width) for n in cfgs[plan]], batch_norm=True))
     layers[0] = nn.Conv2d(channels, scaled(64, width), 3, padding=1)
@@ -100,15 +100,15 @@ def densenet121(channels: int, size: tuple[int, int], width: float = 1) -> tuple
 def vit(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.Module, int]:
     """Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; the features are the class token.
 
-    Above 64 px it is ViT-B/16: 12 layers of 768 units with 12 heads. Smaller pictures get 7 layers of 384 units with 6
+    Above 64 px it is ViT-B/16: 12 layers of 768 units with 12 heads. Smaller images get 7 layers of 384 units with 6
     heads, and patches of 4 px up to 32 px, of 8 px above. `width` scales the units of each head.
     """
     side, wide = size
     if side != wide:
-        raise InputError(f"vit: pictures of {side} x {wide} px; they must be square")
+        raise InputError(f"vit: images of {side} x {wide} px; they must be square")
     patch, depth, heads = (16, 12, 12) if side > 64 else (8 if side > 32 else 4, 7, 6)
     if side % patch:
-        raise InputError(f"vit: pictures of {side} px; cut into patches of {patch} px, they must be a multiple of that")
+        raise InputError(f"vit: images of {side} px; cut into patches of {patch} px, they must be a multiple of that")
     units = heads * scaled(64, width)
     body = VisionTransformer(side, patch, depth, heads, units, 4 * units)
     body.heads = nn.Identity()

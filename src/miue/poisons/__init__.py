@@ -5,33 +5,36 @@ that had the surrogate's seed (and, where of its architecture, its first weights
 """
 
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 
-from miue.checkpoint import Checkpoint
+from miue.data.images import Images
 from miue.errors import InputError, choose, override
-from miue.images import Images
-from miue.models import check
+from miue.models import builder, check
 from miue.pgd import Budget
-from miue.poisons import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, robust, tap, tue, uc
 from miue.poisons.base import Method, make
+from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc
 from miue.poisons.poison import Poison
 from miue.specs import parse, parse_epsilon
-from miue.train import default_device
+from miue.storage import cache as storage
+from miue.storage import provenance
+from miue.storage.checkpoint import Checkpoint
+from miue.storage.code import code_hash, foreign_code
+from miue.training.loop import default_device
 
-__all__ = ["METHODS", "Method", "Poison", "generate", "options"]
+__all__ = ["METHODS", "Method", "Poison", "find_perturbation", "options", "perturb"]
 
 METHODS: dict[str, Method] = {
-    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "source.epochs"),
-    "em": Method(em.em, em.PRESETS, "source.epochs"),
-    "rem": Method(robust.robust, robust.REM_PRESETS, "source.epochs"),
-    "sem": Method(robust.robust, robust.SEM_PRESETS, "source.epochs"),
+    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "surrogate.epochs"),
+    "em": Method(em.em, em.PRESETS, "surrogate.epochs"),
+    "rem": Method(rem_sem.robust, rem_sem.REM_PRESETS, "surrogate.epochs"),
+    "sem": Method(rem_sem.robust, rem_sem.SEM_PRESETS, "surrogate.epochs"),
     "tap": Method(tap.tap, tap.PRESETS, "steps"),
     "tue": Method(tue.tue, tue.PRESETS, "rounds"),
     "gue": Method(gue.gue, gue.PRESETS, "epochs"),
-    "pue": Method(pue.pue, pue.PRESETS, "source.epochs"),
+    "pue": Method(pue.pue, pue.PRESETS, "surrogate.epochs"),
     "uc": Method(uc.uc, uc.PRESETS, "epochs_of_generator"),
     "ar": Method(ar.ar, ar.PRESETS),
     "lsp": Method(lsp.lsp, lsp.PRESETS),
@@ -43,7 +46,7 @@ METHODS: dict[str, Method] = {
 
 
 def options(method: str, preset: str, *, passes: float | None = None, **changes: Any) -> Any:
-    """The options of `method` in `preset`, with some fields changed; fields of the source recipe count as its own.
+    """The options of `method` in `preset`, with some fields changed; fields of the surrogate recipe count as its own.
 
     Args:
         method: one of `METHODS`, with options if wanted: "em:scope=class".
@@ -59,7 +62,7 @@ def options(method: str, preset: str, *, passes: float | None = None, **changes:
     name, changes = parse(method, changes)
     chosen = _changed(name, preset, changes)
     outer = METHODS[name].outer
-    if passes is None or outer is None or (rounds := outer.removeprefix("source.")) in changes:
+    if passes is None or outer is None or (rounds := outer.removeprefix("surrogate.")) in changes:
         return chosen
     one, two = (_rounds(chosen, outer, count).passes for count in (1, 2))
     if not one <= passes < math.inf:
@@ -69,60 +72,121 @@ def options(method: str, preset: str, *, passes: float | None = None, **changes:
 
 def _rounds(chosen: Any, outer: str, count: int) -> Any:
     """The same options with `count` for the option `outer`."""
-    of_source = outer.removeprefix("source.")
-    if of_source == outer:
+    of_surrogate = outer.removeprefix("surrogate.")
+    if of_surrogate == outer:
         return replace(chosen, **{outer: count})
-    return replace(chosen, source=replace(chosen.source, **{of_source: count}))
+    return replace(chosen, surrogate=replace(chosen.surrogate, **{of_surrogate: count}))
 
 
 def _changed(method: str, preset: str, changes: dict[str, Any]) -> Any:
-    """The options of a preset with changes, of which those of the source recipe go there."""
+    """The options of a preset with changes, of which those of the surrogate recipe go there."""
     presets = METHODS[choose("method", method, METHODS)].presets
     chosen = presets[choose("preset", preset, presets)]
-    if not hasattr(chosen, "source"):
+    if not hasattr(chosen, "surrogate"):
         return override(chosen, changes, method)
-    of_source = {f.name for f in fields(chosen.source)} - {f.name for f in fields(chosen)}
-    inner = {name: value for name, value in changes.items() if name in of_source}
-    outer = {name: value for name, value in changes.items() if name not in of_source}
+    of_surrogate = {f.name for f in fields(chosen.surrogate)} - {f.name for f in fields(chosen)}
+    inner = {name: value for name, value in changes.items() if name in of_surrogate}
+    outer = {name: value for name, value in changes.items() if name not in of_surrogate}
     if inner:
-        outer["source"] = override(chosen.source, inner, method)
+        outer["surrogate"] = override(chosen.surrogate, inner, method)
     return override(chosen, outer, method)
 
 
-def generate(
-    method: str,
+def perturb(
     images: Images,
+    method: str,
     *,
-    model: str = "small_resnet",
+    surrogate: str = "small_resnet",
     epsilon: float | str = 8 / 255,
     seed: int = 0,
-    device: torch.device | str | None = None,
     preset: str = "laptop",
     passes: float | None = None,
-    keep: Checkpoint | None = None,
+    device: torch.device | str | None = None,
+    cache: bool = True,
     **changes: Any,
 ) -> Poison:
-    """Perturb training pictures.
+    """Perturb training images.
 
     Args:
+        images: clean images; their order does not matter, only their ids.
         method: one of `METHODS`, with options if wanted: "em:scope=class".
-        images: clean pictures; their order does not matter, only their ids.
-        model: source network, one of `miue.models.MODELS` (methods without a source ignore it).
+        surrogate: network whose gradients shape the perturbation, one of `miue.models.MODELS` (methods without a
+            surrogate ignore it).
         epsilon: L-infinity budget as a fraction of the pixel range, 1/255 to 127/255; `floor(255 epsilon + 1e-6)`
             whole grey levels are used.
         seed: of everything random; the same seed on the same CPU gives the same delta bit for bit.
-        device: by default the GPU where there is one.
         preset: "quick", "laptop" or "paper"; the module of each method says what they cost and bring.
         passes: over the data that generation may take, as in `options`; by default the preset's own.
-        keep: where the state is kept, so that a stopped generation goes on; `miue.steps.perturbation` gives one.
-        **changes: fields of the preset, or of its source recipe, to override.
+        device: by default the GPU where there is one.
+        cache: take the perturbation from the cache where it lies there, and keep it; a stopped generation then goes on
+            where it was. False makes it anew and keeps nothing.
+        **changes: fields of the preset, or of its surrogate's recipe, to override.
 
     Raises:
-        InputError: unknown method, model, preset or option; epsilon out of range.
+        InputError: unknown method, surrogate, preset or option; epsilon out of range.
     """
+    how = _how(images, method, surrogate, epsilon, seed, preset, passes, device, **changes)
+    if not cache:
+        return how.make(Checkpoint())
+    return storage.cached(Poison, how.make, f"perturbation {method}", **how.key())
+
+
+def find_perturbation(images: Images, method: str, **how: Any) -> Poison | None:
+    """What `perturb` would return for these arguments, if it lies in the cache; nothing is made."""
+    return storage.find(Poison, **_how(images, method, **how).key())
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """All that determines a perturbation."""
+
+    images: Images
+    name: str
+    method: Method
+    surrogate: str
+    budget: Budget
+    options: Any
+    seed: int
+    device: torch.device
+
+    def key(self) -> dict[str, Any]:
+        """What it is kept under."""
+        make = self.method.make
+        if foreign := foreign_code(make, self.options, builder(self.surrogate)):
+            return {"foreign": foreign}
+        return {
+            "method": self.name,
+            "options": asdict(self.options),
+            "surrogate": self.surrogate,
+            "levels": self.budget.levels,
+            "seed": self.seed,
+            "images": self.images.content_hash,
+            "ids": storage.key(ids=self.images.ids.tolist()),
+            "code": [code_hash(make.__module__), code_hash("miue.poisons.base")],
+            **provenance.environment(self.device),
+        }
+
+    def make(self, keep: Checkpoint) -> Poison:
+        images = self.images.on(self.device)
+        return make(self.method, self.name, images, self.surrogate, self.budget, self.options, self.seed, keep)
+
+
+def _how(
+    images: Images,
+    method: str,
+    surrogate: str = "small_resnet",
+    epsilon: float | str = 8 / 255,
+    seed: int = 0,
+    preset: str = "laptop",
+    passes: float | None = None,
+    device: torch.device | str | None = None,
+    **changes: Any,
+) -> _Generation:
+    """Look everything up that is given by name."""
     budget, chosen = Budget(parse_epsilon(epsilon)), options(method, preset, passes=passes, **changes)
-    check(model)
+    check(surrogate)
     if len(images.classes) < 2:
         raise InputError(f"images: {images.name} has {len(images.classes)} class; at least two are needed")
     name, _ = parse(method)
-    return make(METHODS[name], name, images.on(device or default_device()), model, budget, chosen, seed, keep)
+    device = torch.device(device or default_device())
+    return _Generation(images, name, METHODS[name], surrogate, budget, chosen, seed, device)

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from miue import memory
+from miue.data.images import Images, pieces
 from miue.errors import InputError, choose, warn
-from miue.images import Images, pieces
+from miue.storage import memory
 
 FORMATS = (".npy", ".pt", ".pth", ".safetensors")
 LABELS = ("labels", "label", "targets", "target", "y", "y_train")
@@ -78,7 +78,7 @@ def pick(arrays: dict[str, Tensor], key: str | None, path: Path) -> tuple[Tensor
 
 
 def channels_first(values: Tensor, images: Images, layout: str, path: Path) -> Tensor:
-    """View `values` as (R, C, H, W), if they fit the pictures; a grey picture's channel may be missing."""
+    """View `values` as (R, C, H, W), if they fit the images; a grey image's channel may be missing."""
     channels, height, width = images.shape
     if values.ndim == 3 and channels == 1:
         values = values[:, None]
@@ -89,7 +89,7 @@ def channels_first(values: Tensor, images: Images, layout: str, path: Path) -> T
         reason = f"it fits as {other[0]}" if other else "perturbations are never resized"
         raise InputError(
             f"{path}: shape {tuple(values.shape)}{'' if layout == 'auto' else f' as {layout}'} does not fit the "
-            f"pictures of {images.name}, which are {tuple(images.shape)}; {reason}"
+            f"images of {images.name}, which are {tuple(images.shape)}; {reason}"
         )
     if len(fitting) > 1:
         raise InputError(f"{path}: shape {tuple(values.shape)} may be nchw or nhwc; say which: layout nchw or nhwc")
@@ -116,7 +116,7 @@ class Levels:
 
 
 def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Levels:
-    """Find out what values (R, C, H, W) mean: whole grey levels within -255..255 (pictures: 0..255)."""
+    """Find out what values (R, C, H, W) mean: whole grey levels within -255..255 (images: 0..255)."""
     if values.dtype == torch.bool or values.is_complex() or values.layout != torch.strided:
         raise InputError(f"{path}: {values.layout} of {values.dtype}; it must be a dense array of floats or integers")
     if unusable := sum(int((~torch.isfinite(part)).sum()) for part in _parts(values)):
@@ -125,7 +125,7 @@ def whole_levels(values: Tensor, scale: str, kind: str, path: Path) -> Levels:
     if scale == "auto":
         scale = _detect_scale(values, low, high, kind, path)
     limit = 1 if scale == "fraction" else 255
-    least = 0 if kind == "pictures" else -limit
+    least = 0 if kind == "images" else -limit
     if low < least or high > limit:
         raise InputError(f"{path}: values from {low:g} to {high:g}; {kind} as {scale} must lie in {least}..{limit}")
     if kind == "perturbation" and high > low >= 0:

@@ -1,4 +1,4 @@
-"""What all methods share: the sweep over the pictures, and `make`, which turns their work into a `Poison`."""
+"""What all methods share: the pgd pass over the images, and `make`, which turns their work into a `Poison`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from miue import memory, seeds
-from miue.checkpoint import Checkpoint
+from miue import seeds
+from miue.data.images import Images
 from miue.errors import InputError
-from miue.images import Images
 from miue.models import Network, build, forward
-from miue.pgd import Budget, fit_to_pictures, pgd
+from miue.pgd import Budget, fit_to_images, pgd
 from miue.poisons.poison import Poison
 from miue.precision import arithmetic, loss_scale, precision
 from miue.progress import tell
-from miue.store import provenance
+from miue.storage import memory
+from miue.storage.checkpoint import Checkpoint
+from miue.storage.provenance import collect as provenance
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # of pictures (B, C, H, W), float in [0, 1], and labels (B,)
+Loss = Callable[[Tensor, Tensor], Tensor]  # of images (B, C, H, W), float in [0, 1], and labels (B,)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes), features (B, d), labels (B,)
 
 
@@ -56,9 +57,9 @@ class Method:
     """A method: the function that makes delta, and its presets (named instances of its options).
 
     Args:
-        make: called with pictures, source model, budget, options, seed, and the checkpoint in which it keeps its state.
+        make: called with images, surrogate model, budget, options, seed, and the checkpoint in which it keeps its state.
         presets: "quick", "laptop" and "paper".
-        outer: the option whose number the passes rise with, "source.epochs" or a field of its own; None where no pass
+        outer: the option whose number the passes rise with, "surrogate.epochs" or a field of its own; None where no pass
             goes through a surrogate.
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
     """
@@ -69,7 +70,7 @@ class Method:
     bounded: bool = True
 
 
-def source_network(model: str, images: Images, seed: int) -> Network:
+def surrogate_network(model: str, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device; `seed` is that of the perturbation."""
     channels, *size = images.shape
     weights = seeds.surrogate(seed).weights
@@ -132,7 +133,7 @@ def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> t
 
 
 def on_outputs(network: nn.Module, objective: Objective, number: str = "float32") -> Loss:
-    """Turn an objective on a network's outputs into a loss on pictures, with the network as it stands now.
+    """Turn an objective on a network's outputs into a loss on images, with the network as it stands now.
 
     The network computes in `number`, one of `PRECISIONS`; for float16 the loss is scaled, for only the signs of its
     gradients count. The presets ask for float32: made in bfloat16, surrogate and gradients, the quick MI-UE
@@ -141,14 +142,14 @@ def on_outputs(network: nn.Module, objective: Objective, number: str = "float32"
     """
     fixed = fuse(network.eval())  # a copy with batch norm folded into the convolutions, a fifth faster
 
-    def loss(pictures: Tensor, labels: Tensor) -> Tensor:
-        resolved = precision(number, pictures.device)
-        return loss_scale(resolved) * objective(*forward(fixed, pictures, resolved), labels)
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        resolved = precision(number, images.device)
+        return loss_scale(resolved) * objective(*forward(fixed, images, resolved), labels)
 
     return loss
 
 
-def sweep(
+def pgd_pass(
     images: Images,
     delta: Tensor,
     loss: Loss,
@@ -163,10 +164,10 @@ def sweep(
     begin: Callable[[Tensor], object] = lambda rows: None,
     keep: Checkpoint | None = None,
 ) -> None:
-    """Improve `delta` (float16 levels) in place, once for every picture, by descent on `loss` (ascent, if so asked).
+    """Improve `delta` (float16 levels) in place, once for every image, by descent on `loss` (ascent, if so asked).
 
     `rounding` is one of `ROUNDINGS`. Before the steps of each batch, `begin` is told the rows of `images` in it, for a
-    loss that has to know them. A long sweep has a checkpoint of its own, `keep`, and goes on at the batch where it was
+    loss that has to know them. A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it was
     stopped.
 
     Raises:
@@ -184,7 +185,7 @@ def sweep(
         moved = pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)
         finite &= moved.isfinite().all()
         put(delta, index, moved.round() if rounding == "each_pass" else moved)
-        tell(pictures=steps * len(y))
+        tell(images=steps * len(y))
         keep.save(number + 1)
     if not finite:
         raise FloatingPointError("pgd pass: a gradient is not finite; take precision float32, or another recipe")
@@ -206,10 +207,10 @@ def make(
         InputError: nothing is left of delta once it is rounded to whole levels.
         FloatingPointError: a value of it is not finite.
     """
-    about = images.record()  # before the pictures are ordered, so that they are hashed once
+    about = images.record()  # before the images are ordered, so that they are hashed once
     ordered = images.subset(torch.argsort(images.ids)).on(images.device)
     keep = Checkpoint() if keep is None else keep
-    trained = getattr(options, "source", None)  # the recipe of a surrogate, where there is one
+    trained = getattr(options, "surrogate", None)  # the recipe of a surrogate, where there is one
     number = precision("float32" if trained is None else trained.precision, images.device)
     with arithmetic(number):
         made = method.make(ordered, model, budget, options, seed, keep)
@@ -219,7 +220,7 @@ def make(
         levels = delta[index.to(delta.device)].to(x.device)
         if method.bounded and int(levels.abs().max()) > budget.levels:
             raise AssertionError(f"{name} left its budget of {budget.levels} levels")
-        fitted = fit_to_pictures(levels, x)
+        fitted = fit_to_images(levels, x)
         largest = max(largest, int(fitted.abs().max()))
         put(delta, index, fitted)
     if not largest:

@@ -1,23 +1,23 @@
-"""A contrastive source: a network that learns without labels to tell two views of one picture from all others.
+"""A contrastive surrogate: a network that learns without labels to tell two views of one image from all others.
 
-SimCLR (Chen, Kornblith, Norouzi & Hinton, ICML 2020), as small as a source network for perturbations needs it. The
+SimCLR (Chen, Kornblith, Norouzi & Hinton, ICML 2020), as small as a surrogate for perturbations needs it. The
 views differ by mirroring, by a shift and by the strength of each channel; the original's resized crops, change of
-hue and grey pictures are left out.
+hue and grey images are left out.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from miue.augment import flip_crop
-from miue.images import Images
+from miue.data.images import Images
 from miue.models import Network, forward
+from miue.training.augment import flip_crop
 
 PROJECTION = 128  # dimensions that the loss compares, as published
 
 
 class Projecting(nn.Module):
-    """A network with SimCLR's projection in place of its logits: pictures to ((B, 128) projections, features).
+    """A network with SimCLR's projection in place of its logits: images to ((B, 128) projections, features).
 
     Args:
         network: returns (logits, features).
@@ -33,16 +33,16 @@ class Projecting(nn.Module):
         self.projection = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map pictures, float in [0, 1], to projections and features."""
+        """Map images, float in [0, 1], to projections and features."""
         _, features = self.network(x)
         return self.projection(features), features
 
 
-def two_views(pictures: Tensor, *, crop: int, jitter: float, generator: torch.Generator) -> Tensor:
-    """Draw two views of every picture, differentiably.
+def two_views(images: Tensor, *, crop: int, jitter: float, generator: torch.Generator) -> Tensor:
+    """Draw two views of every image, differentiably.
 
     Args:
-        pictures: (B, C, H, W) float in [0, 1].
+        images: (B, C, H, W) float in [0, 1].
         crop: pixels of padding for the random shift.
         jitter: in [0, 1); each channel is multiplied by a factor from 1 - jitter to 1 + jitter.
         generator: on the CPU.
@@ -50,7 +50,7 @@ def two_views(pictures: Tensor, *, crop: int, jitter: float, generator: torch.Ge
     Returns:
         (2B, C, H, W) float in [0, 1]: the first views in order, then the second ones.
     """
-    moved = flip_crop(pictures.repeat(2, 1, 1, 1), padding=crop, flip=True, generator=generator)
+    moved = flip_crop(images.repeat(2, 1, 1, 1), padding=crop, flip=True, generator=generator)
     drawn = torch.rand(*moved.shape[:2], 1, 1, generator=generator)
     return (moved * (1 + jitter * (2 * drawn - 1)).to(moved.device)).clamp(max=1)
 
@@ -59,7 +59,7 @@ def nt_xent(projections: Tensor, temperature: float) -> Tensor:
     """Normalised, temperature-scaled cross-entropy of finding the other view among all other views (SimCLR, eq. 1).
 
     Args:
-        projections: (2B, d) float; rows i and i + B belong to one picture.
+        projections: (2B, d) float; rows i and i + B belong to one image.
         temperature: above 0, dimensionless.
 
     Returns:
@@ -84,7 +84,7 @@ def train_round(
     order: torch.Generator,
     augmentation: torch.Generator,
 ) -> float:
-    """Train on `nt_xent` for one pass over a random `share` of the pictures; returns the mean loss of its batches."""
+    """Train on `nt_xent` for one pass over a random `share` of the images; returns the mean loss of its batches."""
     network.train()
     count = -(-len(images) // batch)
     batches = torch.randperm(len(images), generator=order).tensor_split(count)[: max(1, round(share * count))]

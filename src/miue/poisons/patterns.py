@@ -6,13 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from miue.images import Images
+from miue.data.images import Images
 from miue.pgd import Budget
 from miue.poisons.base import Made, blank, put
 from miue.progress import track
 
 CIFAR = 3 * 32 * 32
-"""Values of the pictures that the published norms are for; other pictures get the same norm per value."""
+"""Values of the images that the published norms are for; other images get the same norm per value."""
 
 BATCH = 64
 
@@ -20,12 +20,12 @@ BATCH = 64
 def from_patterns(
     images: Images, draw: Callable[[Tensor], Tensor], *, l2: float, budget: Budget, label: str, **notes: object
 ) -> Made:
-    """Draw one pattern for every picture.
+    """Draw one pattern for every image.
 
     The published L2 norms let single pixels leave an L-infinity budget, so they are clipped to it.
 
     Args:
-        images: the pictures to perturb; only their labels and shape matter.
+        images: the images to perturb; only their labels and shape matter.
         draw: maps labels (B,) on the CPU to patterns (B, C, H, W), float, of any scale.
         l2: norm of a pattern of 32 x 32 x 3 values in the pixel range [0, 1]; scaled by the root of the number of
             values for other shapes.

@@ -1,4 +1,4 @@
-"""`Poison`: a perturbation that knows its pictures, as methods make it and as files keep it."""
+"""`Poison`: a perturbation that knows its images, as methods make it and as files keep it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from miue import memory, seeds, tensors
-from miue.errors import InputError, choose
-from miue.images import Images, pieces, printable
+from miue import seeds
+from miue.data.images import Images, pieces
+from miue.errors import InputError, choose, printable
+from miue.storage import memory, tensors
 
 
 def drawn(ids: Tensor, eligible: Tensor, ratio: float, seed: int = 0) -> Tensor:
-    """Draw a share of the pictures: (N,) bool, true for `ratio` of the eligible ones, rounded to the nearest number.
+    """Draw a share of the images: (N,) bool, true for `ratio` of the eligible ones, rounded to the nearest number.
 
     Args:
         ids: (N,) int64, `Images.ids`; the draw does not depend on their order.
-        eligible: (N,) bool, which pictures may be drawn.
+        eligible: (N,) bool, which images may be drawn.
         ratio: in [0, 1].
         seed: which are drawn. A larger ratio draws all of a smaller one's.
 
@@ -37,12 +38,12 @@ def drawn(ids: Tensor, eligible: Tensor, ratio: float, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Poison:
-    """A perturbation of labelled pictures; equal to another that moves the same pictures alike, whatever made it.
+    """A perturbation of labelled images; equal to another that moves the same images alike, whatever made it.
 
     Args:
         delta: (N, C, H, W) pixel levels: int8, or int16 from the methods that keep no budget.
         ids: (N,) int64, the `Images.ids` that the rows belong to.
-        fingerprints: (N,) int64, the `Images.fingerprints` of the clean pictures.
+        fingerprints: (N,) int64, the `Images.fingerprints` of the clean images.
         record: method, options, seed, budget, data and provenance; JSON.
     """
 
@@ -62,21 +63,21 @@ class Poison:
         """Add the perturbation: exact uint8, clipped to 0..255; rows are matched by id, so order does not matter.
 
         Raises:
-            InputError: a picture of `images` has no row here, or its pixels or label are not those it was made for.
+            InputError: an image of `images` has no row here, or its pixels or label are not those it was made for.
         """
         rows = self._rows(images)
         in_order = len(rows) == len(self.ids) and bool((rows == torch.arange(len(rows))).all())
         return images.plus(self.delta, None if in_order else rows)
 
     def _rows(self, images: Images) -> Tensor:
-        """Find the row of each picture."""
+        """Find the row of each image."""
         order = torch.argsort(self.ids)
         place = torch.searchsorted(self.ids[order], images.ids.cpu()).clamp(max=len(order) - 1)
         rows = order[place]
         missing = self.ids[rows] != images.ids.cpu()
         if missing.any():
             raise InputError(
-                f"{self.source} was made for other images: {int(missing.sum())} of the {len(images)} pictures of "
+                f"{self.source} was made for other images: {int(missing.sum())} of the {len(images)} images of "
                 f"{images.name} have no row in it"
             )
         other = self.fingerprints[rows] != images.fingerprints
@@ -86,7 +87,7 @@ class Poison:
             known = [printable(str(told.get(name, "unknown"))) for name in ("content_hash", "data")]
             raise InputError(
                 f"{self.source} was made for other images (content hash {', '.join(known)}): {int(other.sum())} of "
-                f"the {len(images)} pictures of {images.name} (content hash {images.content_hash}) differ in pixels or "
+                f"the {len(images)} images of {images.name} (content hash {images.content_hash}) differ in pixels or "
                 "label"
             )
         return rows
@@ -94,13 +95,13 @@ class Poison:
     def part(
         self, images: Images, *, ratio: float = 1.0, classes: Sequence[str] | None = None, seed: int = 0
     ) -> "Poison":
-        """Perturb only some of the pictures: zeros for the others.
+        """Perturb only some of the images: zeros for the others.
 
         Args:
-            images: the clean pictures, for their labels.
-            ratio: share of the eligible pictures that stay perturbed, in [0, 1]; the number is rounded to the nearest.
+            images: the clean images, for their labels.
+            ratio: share of the eligible images that stay perturbed, in [0, 1]; the number is rounded to the nearest.
             classes: names of the classes that are eligible; by default all.
-            seed: which pictures are drawn. A larger ratio keeps all of a smaller one's.
+            seed: which images are drawn. A larger ratio keeps all of a smaller one's.
 
         Raises:
             InputError: `ratio` is out of range, or a class is unknown.

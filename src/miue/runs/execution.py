@@ -12,16 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miue import data, limits, plan, progress, store
+from miue import progress
+from miue.data import loading
 from miue.errors import InputError
-from miue.files import cache_dir
-from miue.plan import Plan
-from miue.runs import figures, lock, notebook, template
-from miue.runs.records import METRICS, PROGRESS, STATUS, Run, RunFailed, finished, load, read_object
+from miue.experiments import plan
+from miue.experiments.plan import Plan
+from miue.runs import figures, limits, lock, notebook, template
+from miue.runs.run_folder import METRICS, PROGRESS, STATUS, Run, RunFailed, finished, load, read_object
 from miue.runs.template import Template
 from miue.runs.watch import SECONDS, shown
+from miue.storage import code, files, provenance
+from miue.storage.files import cache_dir
 
-NAMED = ("data", "method", "model", "source", "preset", "n_train")
+NAMED = ("data", "method", "model", "surrogate", "preset", "n_train")
 """Parameters whose values show in the name of a run's folder."""
 
 RESERVE, RESERVED_BYTES = ".reserve", 65536
@@ -88,7 +91,7 @@ def dry_run(name: str | Path, given: Mapping[str, object] | None = None, *, out:
     """Return what `run` with the same arguments would make; nothing is started but measurements of speed.
 
     Raises:
-        InputError: what `run` refuses; the template has no `plan` cell; the pictures are not there.
+        InputError: what `run` refuses; the template has no `plan` cell; the images are not there.
     """
     chosen, values, folder = _prepared(name, given, out)
     found = plan_of(chosen, values)
@@ -121,7 +124,7 @@ def _finished(folder: Path) -> Run | None:
 def folder_name(chosen: Template, values: dict[str, Any]) -> str:
     """Name of a run's folder: its template, what stands out of its parameters, and a hash of what is asked for."""
     root = chosen.data_root
-    key = [values, chosen.digest, store.code_hash("miue"), str(root), data.identity(str(values.get("data")), root)]
+    key = [values, chosen.digest, code.code_hash("miue"), str(root), loading.identity(str(values.get("data")), root)]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
     words = [Path(str(values[name])).name for name in NAMED if values.get(name) is not None]
     parts = ["".join(c if c.isalnum() or c in "._" else "_" for c in word)[:24] for word in words]
@@ -161,7 +164,7 @@ class _Execution:
             "notebook": self.target.name,
             "notebook_sha256": None,
             "process": {"pid": os.getpid(), "host": socket.gethostname()},
-            "provenance": store.provenance(),
+            "provenance": provenance.collect(),
         }
 
     def go(self, env: dict[str, str], timeout: float, limit: float) -> None:
@@ -249,7 +252,7 @@ class _Execution:
 
     def write(self) -> None:
         """Write the record, atomically."""
-        store.write_json(self.folder / STATUS, self.status)
+        files.write_json(self.folder / STATUS, self.status)
 
 
 def _now() -> str:

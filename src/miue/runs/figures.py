@@ -5,19 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-from miue.files import atomic
 from miue.runs.notebook import code_cells
+from miue.storage.files import atomic
 
 FIGURES = "figures"
 SVG, PNG = "image/svg+xml", "image/png"
 
 
 def extract(notebook: Any, folder: Path) -> None:
-    """Write each picture in the notebook's outputs to `folder` as NAME.svg and NAME.png, as far as they are there.
+    """Write each image in the notebook's outputs to `folder` as NAME.svg and NAME.png, as far as they are there.
 
-    A picture that is there in both formats keeps the SVG alone in the notebook, which would otherwise double in size
-    and show nothing more. NAME is the cell's `mystnb.figure.name`, else `cell-NUMBER`; the second picture of a cell
-    is NAME-2. The folder is made when there is a picture.
+    An image that is there in both formats keeps the SVG alone in the notebook, which would otherwise double in size
+    and show nothing more. NAME is the cell's `mystnb.figure.name`, else `cell-NUMBER`; the second image of a cell
+    is NAME-2. The folder is made when there is an image.
     """
     for number, cell in code_cells(notebook):
         given = cell.metadata.get("mystnb", {}).get("figure", {}).get("name") or f"cell-{number}"

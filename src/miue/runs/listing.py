@@ -8,17 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from miue.entries import NONE, Entry
 from miue.errors import InputError, choose
+from miue.experiments.text import aligned
+from miue.experiments.trials import NONE, Trial
 from miue.progress import duration
 from miue.runs import lock
-from miue.runs.records import STATUS, Run, load
-from miue.text import aligned
+from miue.runs.run_folder import STATUS, Run, load
 
 LOST = "lost"
 """State of a run that says it is running while no process is at work on it."""
 
-IDENTITY = (*(field.name for field in fields(Entry)), "estimator")
+IDENTITY = (*(field.name for field in fields(Trial)), "estimator")
 """What tells the rows of a list of measurements apart."""
 
 COLUMNS = ("run", "state", "template", "data", "n_train", "preset", "seeds", "test_accuracy", "started", "wall_seconds")
@@ -111,14 +111,14 @@ def accuracies(run: Run) -> dict[str, tuple[float, float]]:
 
 def _row(run: Run) -> dict[str, Any]:
     data = run.metrics.get("data")
-    pictures = data.get("n") if isinstance(data, dict) else None
+    images = data.get("n") if isinstance(data, dict) else None
     parameters = run.parameters
     return {
         "run": run.folder.name,
         "state": state(run),
         "template": Path(str(run.status.get("template"))).stem,
         "data": parameters.get("data"),
-        "n_train": parameters.get("n_train") or pictures,
+        "n_train": parameters.get("n_train") or images,
         "preset": parameters.get("preset"),
         "seeds": parameters.get("seeds"),
         "test_accuracy": accuracies(run),
@@ -137,7 +137,7 @@ def _runs(folder: Path) -> Iterator[Run]:
 
 
 def _measurements(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = metrics.get("entries") or metrics.get("runs") or []
+    rows = metrics.get("trials") or metrics.get("runs") or []
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from miue import files
+from miue.storage import files
 
 LOCK = ".lock"
 

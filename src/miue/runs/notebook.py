@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from miue import files
 from miue.errors import InputError
+from miue.storage import files
 
 
 def code_cells(notebook: Any) -> list[tuple[int, Any]]:
@@ -48,7 +48,7 @@ def shorten(value: Any, folders: dict[Path, str]) -> Any:
     """Return a copy of JSON-like `value` in which no text names one of the `folders`.
 
     Args:
-        value: dicts, lists, texts, numbers. Pictures (the items of a dict named `image/...`) stay as they
+        value: dicts, lists, texts, numbers. Images (the items of a dict named `image/...`) stay as they
             are: base64 may spell a short path by chance.
         folders: absolute folder -> what stands for it.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import miue
-from miue import data
+from miue.data import loading
 from miue.errors import InputError
 from miue.runs import parameters
 
@@ -41,10 +41,10 @@ class Template:
         """Return the values of all parameters; those that are not given are at their default.
 
         Raises:
-            InputError: see `parameters.check`; or the folder of pictures does not exist.
+            InputError: see `parameters.check`; or the folder of images does not exist.
         """
         values = parameters.check(given, self.parameters, self.name)
-        return values | ({"data": data.settled(values["data"], self.data_root)} if "data" in values else {})
+        return values | ({"data": loading.settled(values["data"], self.data_root)} if "data" in values else {})
 
     @property
     def digest(self) -> str:

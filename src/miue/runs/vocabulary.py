@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miue import defenses, models, poisons, recipes, specs
-from miue.data import check_name
-from miue.entries import CLEAN, NONE
+from miue import defenses, models, poisons, specs
+from miue.data.loading import check_name
 from miue.errors import InputError, choose
+from miue.experiments.trials import CLEAN, NONE
 from miue.mi import ESTIMATORS
 from miue.pgd import Budget
 from miue.precision import PRECISIONS
+from miue.training import recipes
 
 
 def _one_of(argument: str, known: Iterable[str]) -> Callable[[str], str]:
@@ -108,9 +109,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "zetas": _numbers("zetas", 0),
     "temperatures": _numbers("temperatures", 0.001),
     "steps": _numbers("steps", 1),
-    "source_epochs": _numbers("source_epochs", 1),
-    "source": models.check,
-    "sources": _each("sources", models.check),
+    "surrogate_epochs": _numbers("surrogate_epochs", 1),
+    "surrogate": models.check,
+    "surrogates": _each("surrogates", models.check),
     "models": _each("models", models.check),
     "precisions": _each("precisions", _one_of("precision", PRECISIONS[1:])),
     "victim": models.check,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from miue import clusters
 from miue.errors import InputError
+from miue.sweeps import clusters
 from miue.sweeps.order import Order, Report, report, start, threads, unreported
 
 SHIPPED = ("local", "gpu_box", "slurm")

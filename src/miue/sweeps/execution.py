@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from miue import limits, progress
+from miue import progress
 from miue.errors import InputError, choose
-from miue.files import cache_dir
-from miue.plan import Plan
+from miue.experiments.plan import Plan
 from miue.progress import track
-from miue.runs import Run, lock
+from miue.runs import Run, limits, lock
 from miue.runs.execution import folder_name, plan_of
-from miue.runs.records import finished
-from miue.store import any_threads
+from miue.runs.run_folder import finished
+from miue.storage.cache import any_threads
+from miue.storage.files import cache_dir
 from miue.sweeps import cluster, local
 from miue.sweeps.lines import Lines
 from miue.sweeps.order import Order, Report
@@ -58,7 +58,7 @@ def run(
     """Make every run of a sweep that is not done yet, side by side, and return how each ended.
 
     Runs share the cache: of two that need the same perturbation or victim, one makes it and the other waits. The
-    folder `out/sweeps/<name>-<hash>` holds a copy of the sweep's file, `status.json`, `results.csv`, `entries.csv`
+    folder `out/sweeps/<name>-<hash>` holds a copy of the sweep's file, `status.json`, `results.csv`, `trials.csv`
     and a log for each run; see `Record`.
 
     Args:
@@ -127,7 +127,7 @@ def plans(spec: Spec, out: str | Path) -> dict[int, Plan | None]:
     of threads; see `as_worker`.
 
     Raises:
-        InputError: the pictures are not there, or a plan cell fails.
+        InputError: the images are not there, or a plan cell fails.
     """
     todo = [run for run in spec.runs if not find(spec, run, out)]
     if spec.template.plan is None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from miue.runs.records import read_object
+from miue.runs.run_folder import read_object
 
 WORKER = ("-m", "miue.sweeps.worker")
 """What Python is started with for each run."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from miue import files, store
+from miue.storage import files
 from miue.sweeps.spec import Planned, Spec
 
-SPEC, STATUS, RESULTS, ENTRIES, LOGS = "sweep.yaml", "status.json", "results.csv", "entries.csv", "logs"
+SPEC, STATUS, RESULTS, TRIALS, LOGS = "sweep.yaml", "status.json", "results.csv", "trials.csv", "logs"
 WAITING, RUNNING, INTERRUPTED = "waiting", "running", "interrupted"
 DONE, BEFORE, FAILED = "done", "done before", "failed"
 
@@ -21,8 +21,8 @@ class Record:
 
     `status.json` holds engine, times, process and, for each run, number, varied parameters, state, seconds, folder
     (inside the folder of runs), error and last lines. `results.csv` has a row for each run that is done: its folder,
-    its parameters, and the numbers and words of its metrics as `metrics.NAME`. Where metrics have `entries`,
-    `entries.csv` has a row for each of them, behind what varies in the sweep.
+    its parameters, and the numbers and words of its metrics as `metrics.NAME`. Where metrics have `trials`,
+    `trials.csv` has a row for each of them, behind what varies in the sweep.
 
     Args:
         folder: of the sweep; it exists.
@@ -33,7 +33,7 @@ class Record:
     def __init__(self, folder: Path, spec: Spec, about: dict[str, Any]) -> None:
         self.folder = folder
         self._rows: dict[int, dict[str, Any]] = {}
-        self._entries: dict[int, list[dict[str, Any]]] = {}
+        self._trials: dict[int, list[dict[str, Any]]] = {}
         blank: dict[str, Any] = {"state": WAITING, "seconds": None, "folder": None, "error": None, "last": []}
         self.runs = {run.number: {"number": run.number, "varied": run.varied, **blank} for run in spec.runs}
         self.status: dict[str, Any] = {
@@ -60,9 +60,9 @@ class Record:
         (flat,) = pd.json_normalize([metrics]).to_dict("records")
         single = {f"metrics.{name}": value for name, value in flat.items() if not isinstance(value, list)}
         self._rows[planned.number] = {"run": run, **planned.values, **single}
-        # An entry's own fields say more exactly what was measured than the parameters of the same names.
-        entries = metrics.get("entries") or []
-        self._entries[planned.number] = [{"run": run, **planned.varied, **entry} for entry in entries]
+        # A trial's own fields say more exactly what was measured than the parameters of the same names.
+        trials = metrics.get("trials") or []
+        self._trials[planned.number] = [{"run": run, **planned.varied, **trial} for trial in trials]
 
     def close(self, state: str) -> None:
         """Write how the sweep ended; a run that was at work is then interrupted."""
@@ -74,9 +74,9 @@ class Record:
 
     def write(self) -> None:
         """Write `status.json` and the tables, each atomically."""
-        store.write_json(self.folder / STATUS, self.status)
+        files.write_json(self.folder / STATUS, self.status)
         _write_table(self.folder / RESULTS, [self._rows[number] for number in sorted(self._rows)])
-        _write_table(self.folder / ENTRIES, [row for number in sorted(self._entries) for row in self._entries[number]])
+        _write_table(self.folder / TRIALS, [row for number in sorted(self._trials) for row in self._trials[number]])
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

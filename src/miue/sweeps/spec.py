@@ -151,7 +151,7 @@ def _combinations(grid: dict[str, list[Any]], items: list[dict[str, Any]]) -> It
 
 
 def _refuse_twins(path: Path, runs: list[Planned]) -> None:
-    """Check that no two runs are the same, and that none share a file of entries: that has one writer at a time."""
+    """Check that no two runs are the same, and that none share a file of trials: that has one writer at a time."""
     seen: dict[tuple[str, str], int] = {}
     for run in runs:
         marks = [("have the same parameters", json.dumps(run.values, sort_keys=True))]

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from miue import runs, store
+from miue import runs
 from miue.errors import InputError
+from miue.storage import files
 from miue.sweeps.order import LAST_LINES, Order, Report
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     order = Order(**json.loads(lifeline.readline()))
     threading.Thread(target=_stop_with, args=[lifeline], daemon=True).start()
     try:
-        store.write_json(order.report, asdict(_make(order)))
+        files.write_json(order.report, asdict(_make(order)))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -1,0 +1,233 @@
+"""`load`: the data sets by name, and anybody's folder of images."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from miue.data import archives, digits_m
+from miue.data.arrays import whole
+from miue.data.decoding import MIN_SIZE, contents, read_folder
+from miue.data.folders import listing, parts
+from miue.data.images import Images
+from miue.errors import InputError, choose, printable
+from miue.progress import say
+
+Split = tuple[Images, Images]
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+DATASETS = ("digits_m", "cifar10", "cifar100", "svhn", "folder:PATH")
+
+
+def load(
+    name: str,
+    root: str | Path | None = None,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> Split:
+    """Load a data set as (train, test).
+
+    Args:
+        name: `digits_m` (embedded), `cifar10`, `cifar100`, `svhn` (torchvision's download and check), or
+            `folder:PATH` (see `folder`). A relative PATH is looked for under the root, then in the working folder. It
+            may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked into the
+            cache.
+        root: where downloads lie; falls back to `$MIUE_DATA`, then to `data/`. Where it holds
+            `cifar10/{train,test}/<class>/*.jpg`, or an archive `cifar10` or `cifar10-jpeg` of that, `cifar10` is read
+            from that JPEG copy and named so.
+        n_train, n_test: how many images, classes in proportion and at least one of each; by default all (`digits_m`:
+            3,000 and 1,000).
+        size: height and width in pixels, 8 to 4,096; for `folder:` only, where it defaults to 224.
+        seed: which images a subset holds; for `digits_m` also how they are drawn.
+
+    Raises:
+        InputError: unknown name, missing or unreadable images, more images asked for than there are.
+    """
+    check_name(name)
+    seed = whole("seed", seed, 0)
+    for argument, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("size", size, MIN_SIZE)):
+        if value is not None:
+            whole(argument, value, least)
+    if name == "digits_m" and size in (None, 32):
+        return digits_m.make(3000 if n_train is None else n_train, 1000 if n_test is None else n_test, seed)
+    where = Path(root or os.environ.get("MIUE_DATA") or "data")
+    for anew in (False, True):
+        train, test = _read(name, where, size, anew)
+        chosen = _subset(train, "n_train", n_train, seed), _subset(test, "n_test", n_test, seed)
+        # A bit may have flipped on the disk. The images have to be hashed anyway, for the keys of the cache.
+        wrong = sum(part.damaged() for part in chosen)
+        if not wrong:
+            return chosen
+        say(f"{train.name}: {wrong} of the decoded images are no longer what they were")
+    raise OSError(f"data: {train.name} does not stay as it is decoded; disk or memory may be failing")
+
+
+def _read(name: str, where: Path, size: int | None, anew: bool) -> Split:
+    kind, _, path = name.partition(":")
+    if kind == "folder":
+        found = archives.find(_place(path, where))
+        assert found is not None
+        return folder(found, 224 if size is None else size, archives.stem(path), anew)
+    if size not in (None, 32):
+        raise InputError(f"size: {size}; the images of {name} are 32 px, so leave size out")
+    copy = _jpeg_copy(where) if name == "cifar10" else None
+    if copy is None:
+        return _torchvision(name, where)
+    title = "CIFAR-10 (JPEG-75 copy)"
+    return read_folder(copy / "train", 32, title, anew), read_folder(copy / "test", 32, title, anew)
+
+
+def check_name(name: str) -> str:
+    """Return `name` if `load` knows it; whether the images are there, only loading tells.
+
+    Raises:
+        InputError: it does not; the message lists what exists.
+    """
+    kind, _, path = name.partition(":") if isinstance(name, str) else ("", "", "")
+    return name if kind == "folder" and path else choose("data", name, DATASETS)
+
+
+def settled(name: str, root: Path) -> str:
+    """Return the name of a data set so that it means the same from every working folder.
+
+    A folder under `root` stays relative to it, so that a record need not hold a machine's paths; one in the working
+    folder becomes absolute.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    kind, _, path = name.partition(":")
+    return f"folder:{_place(path, root).resolve()}" if kind == "folder" and archives.at(root / path) is None else name
+
+
+def identity(name: str, root: Path) -> str | None:
+    """What tells a folder of images from another at the same place: a digest of names and contents.
+
+    None for all other data sets, whose names say which images they are.
+
+    Raises:
+        InputError: there is no such folder, it is laid out otherwise than `folder` reads, or something in it is no
+            ordinary file.
+    """
+    kind, _, path = name.partition(":")
+    found = archives.find(_place(path, root)) if kind == "folder" else None
+    if found is None:
+        return None
+    train, test, _ = parts(found)
+    read = [os.path.relpath(at / file, found) for at in (train, test) if at for file in listing(at).files]
+    return contents(found, sorted(read))
+
+
+def _place(path: str, root: Path) -> Path:
+    """Where a folder or its archive is: under the root, else in the working folder."""
+    for place in (root / path, Path(path)):
+        if archives.at(place):
+            return place
+    raise InputError(printable(f"data: {path} is no folder, and no archive of one, in {root} or the working folder"))
+
+
+def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Images:
+    if wanted is None or wanted == len(images):
+        return images
+    if not len(images.classes) <= wanted <= len(images):
+        raise InputError(
+            f"{argument}: {wanted}; {images.name} has {len(images)} images of {len(images.classes)} classes, "
+            f"so it must be {len(images.classes)}..{len(images)}"
+        )
+    counts = images.y.bincount(minlength=len(images.classes)).numpy()
+    if counts.min() * wanted < len(images) or wanted > len(images) - len(counts):
+        chosen = _of_each(images.y.numpy(), counts, wanted, seed)  # scikit-learn would refuse, or leave a class out
+    else:
+        from sklearn.model_selection import train_test_split  # a second to import, and only needed here
+
+        chosen, _ = train_test_split(
+            np.arange(len(images)), train_size=wanted, stratify=images.y.numpy(), random_state=seed % 2**32
+        )
+    return images.subset(torch.from_numpy(np.sort(chosen)))
+
+
+def _of_each(labels: np.ndarray, counts: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """Choose one image of each class and the rest in proportion, by largest remainders; a class may be empty."""
+    first = np.minimum(counts, 1)
+    share = (counts - first) * (wanted - first.sum()) / max(1, len(labels) - first.sum())
+    taken = first + np.floor(share).astype(np.int64)
+    taken[np.argsort(np.floor(share) - share, kind="stable")[: wanted - taken.sum()]] += 1
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(taken)])
+
+
+def _torchvision(name: str, root: Path) -> Split:
+    from torchvision import datasets  # seconds to import, and only needed here
+
+    makers: dict[str, tuple[Callable, str, list[dict]]] = {
+        "cifar10": (datasets.CIFAR10, "CIFAR-10", [{"train": True}, {"train": False}]),
+        "cifar100": (datasets.CIFAR100, "CIFAR-100", [{"train": True}, {"train": False}]),
+        "svhn": (datasets.SVHN, "SVHN", [{"split": "train"}, {"split": "test"}]),
+    }
+    make, title, splits = makers[name]
+    try:
+        parts = [make(root=str(root), download=True, **split) for split in splits]
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"data: {title} is neither in {root} nor could it be downloaded ({error})") from None
+    images = []
+    for part in parts:
+        pixels = torch.from_numpy(part.data)
+        x = pixels if name == "svhn" else pixels.permute(0, 3, 1, 2).contiguous()
+        y = torch.as_tensor(part.labels if name == "svhn" else part.targets)
+        images.append(Images(x, y, getattr(part, "classes", [str(c) for c in range(10)]), name=title))
+    return images[0], images[1]
+
+
+def _jpeg_copy(root: Path) -> Path | None:
+    for name in ("cifar10", "cifar10-jpeg"):
+        found = archives.find(root / name)
+        if found is not None and (found / "train" / CIFAR10_CLASSES[0]).is_dir():
+            return found
+    return None
+
+
+def folder(path: Path, size: int, name: str | None = None, anew: bool = False) -> Split:
+    """Read a folder of images: class folders, or a folder to train on and one to test on, which hold class folders.
+
+    The first is called `train` or `training`, the second one of `miue.data.folders.HELD_OUT`, in any letter case; of several
+    such, `val` comes before `test`. Without a second one, every fifth image of a class is held out, and of a class of
+    two to four images the last. What is left out is said.
+
+    Args:
+        path: a folder.
+        size: height and width in pixels; images are resized by the short side and cropped in the middle.
+        name: of the data set, by default that of the folder.
+        anew: decode the images although the cache holds them.
+
+    Raises:
+        InputError: another layout, fewer than two classes, an empty class, an unreadable image, or so few of each
+            class that none can be held out.
+    """
+    title = f"folder {name or path.name}, {size} px"
+    at, held_out, left_out = parts(path)
+    if left_out and held_out:
+        used = f"training on {at.name}, testing on {held_out.name}"
+        say(printable(f"{title}: {used}; left out: {', '.join(left_out)}"))
+    train = read_folder(at, size, title, anew)
+    if held_out:
+        test = read_folder(held_out, size, title, anew)
+        if train.classes != test.classes:
+            raise InputError(printable(f"data: {at} and {held_out} hold different class folders"))
+        return train, test
+    if at != path:
+        say(f"{title}: no folder of test images beside {printable(at.name)}; every fifth image of a class is held out")
+    held = []
+    for label in range(len(train.classes)):
+        members = (train.y == label).nonzero()[:, 0]
+        held.append(members[4::5] if len(members) > 4 else members[1:][-1:])
+    rows = torch.cat(held).sort().values
+    if len(rows) == 0:
+        raise InputError(
+            printable(f"data: every class of {at} has one image, so that none can be held out for testing")
+        )
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[rows] = False
+    return train.subset(kept.nonzero()[:, 0]), train.subset(rows)

@@ -1,0 +1,1 @@
+"""Experiments: trials, how they are measured, planned, kept, judged, tabled and drawn."""

@@ -1,0 +1,171 @@
+"""The file of what was measured: a line for each trial, behind a line for the setting that all of them share."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from miue.data.images import Images
+from miue.errors import InputError
+from miue.experiments.migration import VERSION, settled
+from miue.experiments.trials import Setting, Trial
+from miue.storage.files import locked, writing
+
+PRESENT = (3, VERSION)
+"""Versions of files whose protocol is the present one; only these are measured into, or drawn by a template."""
+READ = (2, *PRESENT)
+"""Versions that are read."""
+
+
+class Records:
+    """A file of measured trials, one JSON object in a line behind a line that holds the setting.
+
+    Lines are appended and reach the disk one by one, so a stop at any moment loses at most the trial at work.
+    Several processes may measure into one file; a hidden lock beside it keeps their lines apart.
+
+    Args:
+        path: the file; it is made where there is none.
+        setting: what the trials have in common.
+
+    Raises:
+        InputError: the file holds trials of another setting or an earlier version, is none of trials (see `read`), or
+            cannot be written.
+    """
+
+    def __init__(self, path: str | Path, setting: Setting) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, Any]] = []
+        self._read = 0  # bytes of the file that `rows` covers
+        head = {"version": VERSION, "setting": asdict(setting)}
+        with self._alone():
+            whole = self.path.read_bytes() if self.path.exists() else b""
+            if b"\n" not in whole and _line(head).startswith(whole):  # a new file, or its writer was stopped at once
+                self.path.unlink(missing_ok=True)
+                self._append(head)
+                return
+            self.rows = matching(self.path, setting)
+            self._read = whole.rfind(b"\n") + 1
+            self._cut()
+
+    def find(self, trial: Trial) -> dict[str, Any] | None:
+        """The row of `trial`, if it has been measured, be it by another process meanwhile."""
+        self._refresh()
+        wanted = asdict(trial)
+        return next((row for row in self.rows if wanted.items() <= row.items()), None)
+
+    def refuse_other(self, train: Images) -> None:
+        """Check that the rows were measured on these images; see `refuse_other`."""
+        refuse_other(self.rows, self.path, train)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row, unless another process has kept one of the same trial meanwhile: that stays the only one."""
+        with self._alone():
+            self._refresh()
+            names = [f.name for f in fields(Trial)]
+            if any(all(name in row and row[name] == other.get(name) for name in names) for other in self.rows):
+                return
+            self._cut()
+            self._append(row)
+            self.rows.append(row)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the file against other processes that write to it."""
+        busy = f"records: another process writes to {self.path}; waiting for it"
+        refused = f"records: {self.path} cannot be written; give a file in a folder that can"
+        if self.path.is_dir():
+            raise InputError(f"records: {self.path} is a folder; give a file")
+        with locked(self.path.with_name(f".{self.path.name}.lock"), busy, refused):
+            yield
+
+    def _refresh(self) -> None:
+        """Read the whole lines that have come since the last look."""
+        if not self.path.exists() or self.path.stat().st_size <= self._read:
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        new = new[: new.rfind(b"\n") + 1]
+        self.rows += [settled(json.loads(line)) for line in new.splitlines()]
+        self._read += len(new)
+
+    def _cut(self) -> None:
+        """Take away a last line within which its writer was stopped; who holds the lock knows that nobody writes it."""
+        if self.path.stat().st_size > self._read:
+            os.truncate(self.path, self._read)
+
+    def _append(self, value: dict[str, Any]) -> None:
+        line = _line(value)
+        with writing(self.path), open(self.path, "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._read += len(line)
+
+
+def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
+    """Read a file of trials: what they have in common, and one row for each, as `comparison.compare` returns them.
+
+    Raises:
+        InputError: there is no such file, it is of another version, or a line in it is no JSON.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"records: {path} does not exist")
+    setting, rows = _parsed(Path(path), READ)
+    return setting, pd.DataFrame(rows)
+
+
+def matching(path: Path, setting: Setting) -> list[dict[str, Any]]:
+    """Return the rows of a file that trials of this setting may stand in.
+
+    Raises:
+        InputError: it is of another setting or an earlier version, which shares victims' seeds with perturbations, or
+            no file of trials.
+    """
+    before, rows = _parsed(path, PRESENT)
+    if before != setting:
+        pairs = asdict(before).items()
+        other = [f"{name}={value!r}" for name, value in pairs if getattr(setting, name) != value]
+        raise InputError(f"records: {path} was made with {', '.join(other)}; give these values or another file")
+    return rows
+
+
+def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> None:
+    """Check that the rows of the file at `path` were measured on these images.
+
+    Raises:
+        InputError: they were not.
+    """
+    if other := {row["content_hash"] for row in rows} - {train.content_hash}:
+        raise InputError(
+            f"records: {path} was made on other images (content hash {other.pop()}) than those of "
+            f"{train.name} here ({train.content_hash}); give another file"
+        )
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
+def _parsed(path: Path, versions: Sequence[int]) -> tuple[Setting, list[dict[str, Any]]]:
+    """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it.
+
+    Files of version 2 are read as `settled` says; they were made with the presets' own passes.
+    """
+    try:
+        whole = path.read_text(encoding="utf-8")
+        head, *rows = [json.loads(line) for line in whole[: whole.rfind("\n") + 1].splitlines()]
+        version, setting = head.get("version", 1), head["setting"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"records: {path} is damaged or no file of trials ({error})") from None
+    if version not in versions:
+        raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")
+    try:
+        return Setting(**({} if version in PRESENT else {"passes": "own"}) | setting), [settled(row) for row in rows]
+    except TypeError as error:
+        raise InputError(f"records: {path} is damaged or no file of trials ({error})") from None

@@ -1,0 +1,110 @@
+"""The book: the default experiment, Jupyter Book, and a check of the pages that came out."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from miue import progress, runs
+from miue.errors import InputError
+from miue.publishing.page_check import check
+from miue.runs.execution import waiting
+from miue.runs.run_folder import notebook_problems, read_object
+from miue.runs.watch import passed_on
+from miue.storage import cache, code
+
+__all__ = ["BookError", "build", "check"]
+
+DEFAULT = "default"
+"""Name of the results page that each build makes anew: small data, no download, never committed."""
+
+BUILD = Path("_build")
+HTML = BUILD / "html"
+WHOLE = BUILD / "whole"
+"""Stands while the last build ended without a warning. Sphinx reads only what changed: without this mark a
+page that warned once would be taken for good by the next build."""
+
+
+class BookError(RuntimeError):
+    """The book could not be built, or a page of it is not fit to be read; the message lists why."""
+
+
+def build(root: str | Path = ".") -> Path:
+    """Run the default experiment, execute the chapters, render `_build/html`, check every page.
+
+    What has not changed is not done again: the run is kept in `runs/`, the outputs of chapters in
+    `_build/.jupyter_cache`, both by a hash of the package's code.
+
+    Args:
+        root: the repository, the folder that holds `_config.yml`.
+
+    Returns:
+        The path of the book's first page.
+
+    Raises:
+        InputError: `root` holds no book, or the packages of `miue[book]` are missing.
+        runs.RunFailed: the default experiment failed.
+        BookError: a chapter failed, Sphinx warned, or the check found something.
+    """
+    root = Path(root).resolve()
+    if not (root / "_config.yml").is_file():
+        raise InputError(f"book: {root} holds no _config.yml; give the folder of the repository")
+    _default_result(root)
+    _render(root)
+    if problems := check(root / HTML):
+        raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
+    return root / HTML / "index.html"
+
+
+def _default_result(root: Path) -> None:
+    """Make `book/results/default` from the run of today's code."""
+    template = root / "book" / "experiments" / "cifar10.md"
+    run = runs.run(template, {"data": "digits_m"}, out=root / "runs", timeout=2 * 3600)
+    page = root / "book" / "results" / f"{DEFAULT}.ipynb"
+    made = run.status["notebook_sha256"]
+    if read_object(page.with_suffix(".json")).get("notebook_sha256") != made or notebook_problems(page, made):
+        runs.publish(run.folder, DEFAULT, root)
+
+
+def _render(root: Path) -> None:
+    """Call Jupyter Book with warnings as errors; after a failure nothing is left that could be read."""
+    whole, sources = root / WHOLE, _sources(root)
+    if not whole.exists():
+        _forget(root)
+    elif whole.read_text() == sources and (root / HTML / "index.html").exists():
+        progress.say("pages: nothing has changed since they were rendered")
+        return
+    whole.unlink(missing_ok=True)
+    start = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
+    command = [sys.executable, "-c", start, "build", str(root), "--warningiserror", "--nitpick", "--keep-going"]
+    try:
+        with passed_on(root / BUILD / "progress.log") as log:
+            # The kernels of chapters show their progress here, not in pages, and are those of this Python.
+            env = os.environ | {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
+            done = subprocess.run(command, cwd=root, env=env, check=False)
+    except BaseException:
+        _forget(root)
+        raise
+    if done.returncode:
+        _forget(root)
+        raise BookError(f"jupyter-book ended with {done.returncode}; the reason stands above")
+    whole.write_text(sources)
+
+
+def _sources(root: Path) -> str:
+    """Digest of all that the pages are made of: the book, its settings, the package, Jupyter Book itself."""
+    settings = [root / name for name in ("_config.yml", "_toc.yml", "constraints.txt")]
+    files = sorted(f for f in [*settings, *(root / "book").rglob("*")] if f.is_file() and f.suffix != ".pyc")
+    contents = {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return cache.key(contents=contents, code=code.code_hash("miue"), jupyter_book=version("jupyter-book"))
+
+
+def _forget(root: Path) -> None:
+    """Delete pages and what Sphinx remembers of them; the outputs of chapters that succeeded stay."""
+    for folder in (root / HTML, root / BUILD / ".doctrees"):
+        if folder.exists():
+            progress.say(f"deleting {folder.relative_to(root)}: the last build did not end well")
+            shutil.rmtree(folder)

@@ -1,0 +1,93 @@
+"""What the folder of a run holds, read back: `status.json`, `metrics.json` and the executed notebook."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from miue.errors import InputError
+from miue.experiments.migration import renamed
+from miue.runs import notebook
+from miue.storage import files
+
+STATUS, METRICS, PROGRESS = "status.json", "metrics.json", "progress.log"
+
+
+class RunFailed(RuntimeError):
+    """A run ended badly: the message holds the reason and the last lines, `folder` what is left of it."""
+
+    def __init__(self, message: str, folder: Path):
+        super().__init__(message)
+        self.folder = folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: `state` is running, done, failed or interrupted; `metrics` is empty if none were written."""
+
+    folder: Path
+    state: str
+    parameters: dict[str, Any]
+    metrics: dict[str, Any] = field(repr=False)
+    status: dict[str, Any] = field(repr=False)
+
+    @property
+    def notebook(self) -> Path:
+        """The executed notebook."""
+        return self.folder / self.status["notebook"]
+
+
+def load(folder: str | Path) -> Run:
+    """Return the run in `folder`, whatever its state.
+
+    Raises:
+        InputError: the folder holds no `status.json` of a run.
+    """
+    folder = Path(folder).resolve()
+    status = read_object(folder / STATUS)
+    if not {"state", "parameters", "notebook", "notebook_sha256"} <= status.keys():
+        raise InputError(f"run: {folder} holds no readable {STATUS}; is it the folder of a run?")
+    status["parameters"] = renamed(status["parameters"])
+    return Run(folder, status["state"], status["parameters"], renamed(read_object(folder / METRICS)), status)
+
+
+def page_record(path: Path) -> dict[str, Any]:
+    """The record of a published page, in the words of the present version; empty where there is none."""
+    record = read_object(path)
+    return record | {part: renamed(record[part]) for part in ("parameters", "metrics") if part in record}
+
+
+def finished(folder: str | Path) -> Run | None:
+    """Return the run in `folder` if it is a good result."""
+    try:
+        run = load(folder)
+    except InputError:
+        return None
+    return None if problems(run) else run
+
+
+def problems(run: Run) -> list[str]:
+    """Return why a run is no good result, one line each; an empty list for a good one.
+
+    Looks at the files themselves, so that what was edited or cut off after the run is found too.
+    """
+    if run.state != "done":
+        return [f"its state is {run.state!r} ({run.status.get('error') or 'it was not brought to its end'})"]
+    if not run.metrics:
+        return [f"{METRICS} is missing, empty or no JSON"]
+    return notebook_problems(run.notebook, run.status["notebook_sha256"])
+
+
+def notebook_problems(path: Path, expected: str) -> list[str]:
+    """Return why an executed notebook is no good result, given the SHA-256 that its record names."""
+    if not path.is_file() or notebook.sha256(path) != expected:
+        return [f"{path.name} is missing or is not the one that was executed"]
+    return notebook.flaws(notebook.load(path))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty dict where there is none."""
+    try:
+        value = files.read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
