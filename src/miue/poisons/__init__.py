@@ -14,7 +14,7 @@ from miue.data.images import Images
 from miue.errors import InputError, choose, override
 from miue.models import builder, check
 from miue.pgd import Budget
-from miue.poisons.base import Method, make
+from miue.poisons.base import Method, Task, make
 from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc
 from miue.poisons.poison import Poison
 from miue.specs import parse, parse_epsilon
@@ -168,7 +168,7 @@ class _Generation:
 
     def make(self, keep: Checkpoint) -> Poison:
         images = self.images.on(self.device)
-        return make(self.method, self.name, images, self.surrogate, self.budget, self.options, self.seed, keep)
+        return make(self.method, self.name, Task(images, self.surrogate, self.budget, self.options, self.seed, keep))
 
 
 def _how(
