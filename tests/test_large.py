@@ -22,7 +22,8 @@ from miue.poisons.foreign import read
 from miue.specs import parse
 from miue.storage import memory, tensors
 from miue.storage.files import cache_dir
-from miue.training import Recipe, accuracy, train_victim
+from miue.training import Recipe, accuracy
+from miue.victim import train_victim
 
 MB = 2**20
 

@@ -12,7 +12,8 @@ from torch.fx.experimental.optimization import fuse
 from miue import Images
 from miue.errors import InputError
 from miue.models import MODELS, build, check, forward
-from miue.training import Victim, loop
+from miue.training import loop
+from miue.victim import Victim
 
 WIDE = [name for name in MODELS if name != "linear"]
 

@@ -20,8 +20,9 @@ from miue.models import stages
 from miue.poisons import perturb
 from miue.specs import parse
 from miue.storage.checkpoint import Checkpoint
-from miue.training import loop, train_victim
+from miue.training import loop
 from miue.training.recipes import Recipe
+from miue.victim import train_victim
 
 __all__ = ["stops"]  # a fixture
 

@@ -7,8 +7,8 @@ from miue.defenses import Avatar
 from miue.errors import InputError
 from miue.poisons import find_perturbation, perturb
 from miue.storage.files import cache_dir
-from miue.training import Victim, loop, train_victim
-from miue.training.victim import find_victim
+from miue.training import loop
+from miue.victim import Victim, find_victim, train_victim
 
 SHORT = {"epochs": 2, "batch": 16, "precision": "float32"}
 

@@ -21,8 +21,8 @@ from miue import seeds
 from miue.data.images import Images
 from miue.defenses.linear import fit_linear
 from miue.errors import InputError
+from miue.models import build
 from miue.training import loop, recipes
-from miue.training.victim import train_victim
 
 LINEAR = loop.Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
 FEW_EPOCHS = recipes.recipe("quick", epochs=4, flip=False, crop=0)  # augmentation would hide what is looked for
@@ -76,7 +76,12 @@ def learnability(
     """
     seen, held_out = split(images, share, seed)
     own = seeds.derived(seed, "learned probe")
-    return _probe(train_victim(seen, model=model, recipe=recipe, seed=own, cache=False).model, seen, held_out)
+    channels, *side = images.shape
+    weights = seeds.derived(own, "victim weights")
+    network = build(model, len(images.classes), channels=channels, size=side, seed=weights)
+    for _ in loop.epochs(network, seen, recipe, seed=own):
+        pass
+    return _probe(network.eval(), seen, held_out)
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:

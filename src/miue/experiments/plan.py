@@ -30,7 +30,7 @@ from miue.progress import duration
 from miue.specs import parse
 from miue.storage import cache, provenance
 from miue.training import recipes
-from miue.training.victim import find_victim
+from miue.victim import find_victim
 
 SPREAD = 1.5
 """Factor by which the time of a step may leave the estimate to either side; see `book/experiments/index.md`."""

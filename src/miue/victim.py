@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from miue import seeds
+from miue import defenses, seeds
 from miue.data.images import Images
 from miue.errors import InputError, override
 from miue.models import Network, build, builder
@@ -209,9 +209,7 @@ def _how(
     if start is not None and start.model.spec["name"] != model:
         raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
     if isinstance(defense, str):
-        from miue.defenses import build as named  # which imports the loop, of this very package
-
-        defense = named(defense)
+        defense = defenses.build(defense)
     given = override(recipe, changes, "recipe") if isinstance(recipe, Recipe) else recipe_of(recipe, **changes)
     streams = seeds.victim(seed, twin, surrogate_seed)
     device = torch.device(device or default_device())
