@@ -20,6 +20,7 @@ COMMANDS = {
     "publish": "publish:publish",
     "book": "experiments:book",
     "bench": "experiments:bench",
+    "doctor": "doctor:doctor",
     "cache": "cache",
 }
 """Where each command is, in this package: MODULE:FUNCTION, or a MODULE whose `app` holds commands of its own. The
