@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from miue.data.decoding import remembered
+from miue.data.decoding import answered, remembered
 from miue.data.folders import hidden
 from miue.errors import InputError, printable
 from miue.progress import say
@@ -61,13 +61,12 @@ def stem(path: str) -> str:
 
 def unpacked(archive: Path) -> Path:
     """Unpack `archive` into the cache, once for each content; return the folder that holds more than one folder."""
-    about = archive.stat()
 
     def read() -> str:
         with archive.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
-    folder = cache_dir() / "unpacked" / remembered(f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}", read)
+    folder = cache_dir() / "unpacked" / remembered(_question(archive), read)
     if not folder.is_dir():
         with cache_locked(folder, f"unpacking {printable(archive.name)}"):
             if not folder.is_dir():
@@ -77,6 +76,17 @@ def unpacked(archive: Path) -> Path:
     while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
         folder = inside[0]
     return folder
+
+
+def is_unpacked(archive: Path) -> bool:
+    """Whether `unpacked` has `archive` in the cache already; nothing is read or unpacked."""
+    known = answered(_question(archive))
+    return known is not None and (cache_dir() / "unpacked" / known).is_dir()
+
+
+def _question(archive: Path) -> str:
+    about = archive.stat()
+    return f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}"
 
 
 def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:

@@ -91,14 +91,23 @@ def digest(content: bytes) -> bytes:
 
 def remembered(question: str, answer: Callable[[], str]) -> str:
     """Return a hex digest that is expensive to take: `answer()`, or what it was for this `question` before."""
-    file = cache_dir() / "images" / f"{digest(question.encode(errors='surrogateescape')).hex()}.key"
-    known = file.read_bytes() if file.exists() else b""
-    if re.fullmatch(rb"[0-9a-f]{32}", known):
-        return known.decode()
+    if known := answered(question):
+        return known
     found = answer()
-    with atomic(file) as part:
+    with atomic(_note(question)) as part:
         part.write_text(found)
     return found
+
+
+def answered(question: str) -> str | None:
+    """The digest that `remembered` took for this `question` before; None where it took none."""
+    file = _note(question)
+    known = file.read_bytes() if file.exists() else b""
+    return known.decode() if re.fullmatch(rb"[0-9a-f]{32}", known) else None
+
+
+def _note(question: str) -> Path:
+    return cache_dir() / "images" / f"{digest(question.encode(errors='surrogateescape')).hex()}.key"
 
 
 def contents(path: Path, relative: list[str]) -> str:
