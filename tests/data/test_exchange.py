@@ -378,8 +378,14 @@ def test_images_that_are_neither_grey_nor_rgb_are_no_folder(tmp_path):
         Images.from_arrays(torch.zeros(2, 12, 32, 32), [0, 1]).to_folder(tmp_path / "out")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_a_folder_that_cannot_be_finished_leaves_nothing(error, perturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt("stop"), "stop"),
+        (OSError(28, "No space left on device"), "out cannot be written: the disk of .* is full; free some space"),
+    ],
+)
+def test_a_folder_that_cannot_be_finished_leaves_nothing(error, message, perturbed, tmp_path, monkeypatch):
     from miue.data import exchange
 
     def stop(*_):
@@ -387,6 +393,6 @@ def test_a_folder_that_cannot_be_finished_leaves_nothing(error, perturbed, tmp_p
         raise error
 
     monkeypatch.setattr(exchange, "write_json", stop)
-    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
+    with pytest.raises(type(error), match=message):
         perturbed.to_folder(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
