@@ -176,6 +176,14 @@ def test_grey_becomes_rgb_and_what_is_transparent_white():
     assert [int(x.unique()) for x in images.x] == [100, 100, 100, 100, 255, 255] and images.shape == (3, 8, 8)
 
 
+def test_of_small_images_channels_come_first_in_tensors_and_last_in_arrays():
+    narrow = PIXELS[0, :, :, :4]
+    images = Images.from_dataset([(narrow, 0), (narrow.permute(1, 2, 0).numpy(), 1)])
+    assert torch.equal(images.x[0], narrow) and torch.equal(images.x[1], narrow)
+    flat = PIXELS[0, :, :4]
+    assert torch.equal(Images.from_dataset([(flat.permute(1, 2, 0).numpy(), 0)]).x[0], flat)
+
+
 def test_what_has_to_be_told_of_files_is_told_for_data_sets(tmp_path, capsys):
     PHOTOS[0].copy().save(tmp_path / "two.tif", save_all=True, append_images=[PHOTOS[1].copy()])
     images = Images.from_dataset([(Image.open(tmp_path / "two.tif"), 0), (PHOTOS[1], 1)])
@@ -210,7 +218,7 @@ NO_SETS = {
     "one tensor": (TensorDataset(PIXELS), r"dataset: item 0 is tuple of 1; it must be"),
     "other keys": ([{"image": SMALL, "caption": "a cow"}], "dataset: item 0 has the keys image, caption; it must be"),
     "a shuffling loader": (DataLoader(Folderlike(), shuffle=True), "dataset: a DataLoader with a RandomSampler; pass"),
-    "several sizes": ([(SMALL, 0), (LARGE, 1)], "size: None, but items 0 and 1 are 8 x 8 and 30 x 20 px; say to which"),
+    "several sizes": ([(SMALL, 0), (LARGE, 1)], "size: None; items 0 and 1 are 8 x 8 and 30 x 20 px; give the size"),
     "normalised": (normalised, "dataset: item 0 is torch.float32 from -.*; fractions must be from 0 to 1: remove Norm"),
     "levels as floats": ([(PIXELS[0].float(), 0)], "dataset: item 0 is torch.float32 from .* remove Normalize"),
     "NaN": ([(torch.full((3, 8, 8), torch.nan), 0)], "dataset: item 0 is torch.float32 from nan to nan; fractions"),
@@ -278,6 +286,13 @@ def test_a_data_set_of_images_gives_their_perturbed_pixels_and_reads_back_the_sa
     assert torch.equal(image, perturbed.x[1] / 255) and label == 0 and len(list(dataset)) == 3
     back = Images.from_dataset(dataset)
     assert torch.equal(back.x, perturbed.x) and torch.equal(back.y, perturbed.y) and back.classes == perturbed.classes
+
+
+def test_a_data_set_of_images_on_a_device_is_on_the_cpu(perturbed, gpu):
+    import pretend
+
+    image, _ = perturbed.on(pretend.DEVICE).to_dataset()[2]
+    assert image.device.type == "cpu" and torch.equal(image, perturbed.x[2] / 255)
 
 
 def test_workers_of_a_loader_read_a_data_set_of_images(perturbed):
@@ -373,7 +388,9 @@ def test_class_names_that_cannot_be_folders_are_refused(classes, message, tmp_pa
         Images.from_arrays(PIXELS[:2], [0, 1], classes=classes).to_folder(tmp_path / "out")
 
 
-def test_images_that_are_neither_grey_nor_rgb_are_no_folder(tmp_path):
+def test_no_images_and_such_as_are_neither_grey_nor_rgb_are_no_folder(perturbed, tmp_path):
+    with pytest.raises(InputError, match="images: there are none; a folder needs at least one"):
+        perturbed.subset([]).to_folder(tmp_path / "out")
     with pytest.raises(InputError, match="images: 12 channels; a folder holds grey images .1. or RGB"):
         Images.from_arrays(torch.zeros(2, 12, 32, 32), [0, 1]).to_folder(tmp_path / "out")
 

@@ -67,7 +67,9 @@ def read_dataset(dataset: Any, size: int | None, classes: Sequence[str] | None, 
         shape = pixels.shape if shape is None else shape
         if pixels.shape != shape:
             sizes = " and ".join(f"{height} x {width}" for _, height, width in (shape, pixels.shape))
-            raise InputError(f"size: None, but items 0 and {position} are {sizes} px; say to which one all are brought")
+            raise InputError(
+                f"size: None; items 0 and {position} are {sizes} px; give the size that all are resized to"
+            )
         content += pixels.tobytes()
         labels.append(_label(where, label))
         told.update(notes)
@@ -187,6 +189,8 @@ def write_folder(
     images: Images, path: Path, names: Sequence[str] | None, perturbation: Mapping[str, Any] | None
 ) -> None:
     """Write PNG files in class folders and a manifest; see `Images.to_folder`."""
+    if len(images) == 0:
+        raise InputError("images: there are none; a folder needs at least one")
     if images.shape[0] not in (1, 3):
         raise InputError(f"images: {images.shape[0]} channels; a folder holds grey images (1) or RGB (3)")
     if perturbation is not None and not isinstance(perturbation, Mapping):
