@@ -114,7 +114,7 @@ def train_victim(
 
 
 def find_victim(images: Images, test: Images | None = None, **how: Any) -> Victim | None:
-    """What `train_victim` would return for these arguments, if it lies in the cache; nothing is trained."""
+    """What `train_victim` would return for these arguments, all but `start` given, if it lies in the cache."""
     return storage.find(Victim, **_how(images, test, **how).key())
 
 
@@ -195,12 +195,12 @@ class _Training:
 def _how(
     images: Images,
     test: Images | None,
-    model: str = "small_resnet",
-    recipe: str | Recipe = "laptop",
-    seed: int = 0,
-    twin: str = "none",
-    surrogate_seed: int | None = None,
-    defense: Defense | str | None = None,
+    model: str,
+    recipe: str | Recipe,
+    seed: int,
+    twin: str,
+    surrogate_seed: int | None,
+    defense: Defense | str | None,
     start: Victim | None = None,
     device: torch.device | str | None = None,
     **changes: Any,

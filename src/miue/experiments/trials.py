@@ -157,7 +157,7 @@ class Trial:
         """The arguments of `perturb` and `find_perturbation`, beside the images."""
         return {
             "method": self.method,
-            "model": self.surrogate,
+            "surrogate": self.surrogate,
             "epsilon": self.epsilon,
             "seed": self.seed,
             "preset": setting.preset,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from miue import seeds
@@ -84,6 +83,8 @@ def class_covariances(
     Raises:
         InputError: shapes that do not match, NaN or infinity, a class of one sample, an unknown covariance.
     """
+    from sklearn.covariance import ledoit_wolf  # a second to import, and only needed here
+
     choose("covariance", covariance, COVARIANCES)
     z, member, counts = _checked(features, labels)
     if counts.min() < 2:

@@ -155,7 +155,7 @@ def perturb(
 
 
 def find_perturbation(images: Images, method: str | Method | Callable[..., Any], **how: Any) -> Poison | None:
-    """What `perturb` would return for these arguments, if it lies in the cache; nothing is made."""
+    """What `perturb` would return for these arguments, all of which must be given, if it lies in the cache."""
     return storage.find(Poison, **_how(images, method, **how).key())
 
 
@@ -197,11 +197,11 @@ class _Generation:
 def _how(
     images: Images,
     method: str | Method | Callable[..., Any],
-    surrogate: str = "small_resnet",
-    epsilon: float | str = 8 / 255,
-    seed: int = 0,
-    preset: str = "laptop",
-    passes: float | None = None,
+    surrogate: str,
+    epsilon: float | str,
+    seed: int,
+    preset: str,
+    passes: float | None,
     device: torch.device | str | None = None,
     **changes: Any,
 ) -> _Generation:
