@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Share, choose
+from miue.models import Spec
 from miue.pgd import Budget, sign_steps
 from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, blank, pgd_pass, put, surrogate_network
 from miue.poisons.mine_term import Mine
@@ -87,7 +88,7 @@ PRESETS = {
 }
 
 
-def em(images: Images, model: str, budget: Budget, options: EM, seed: int, keep: Checkpoint) -> Made:
+def em(images: Images, model: Spec, budget: Budget, options: EM, seed: int, keep: Checkpoint) -> Made:
     """Generate error-minimising noise; the notes are those of `alternate`, and of the MINE term."""
     network = surrogate_network(model, images, seed)
     mine = Mine(options.mine, network, seeds.stream(seed, "perturbation critic"))

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import update_bn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range, Width
-from miue.models import Network, forward
+from miue.models import Network, Spec, forward
 from miue.pgd import Budget
 from miue.poisons.base import Made, balanced_batches, blank, put, surrogate_network
 from miue.progress import track
@@ -155,7 +155,7 @@ def _follow(classifier: Network, shown: Tensor, labels: Tensor, options: GUE) ->
 class _Game:
     """Generator, classifier and their optimizers; `play` moves both by one batch."""
 
-    def __init__(self, images: Images, model: str, budget: Budget, options: GUE, seed: int) -> None:
+    def __init__(self, images: Images, model: Spec, budget: Budget, options: GUE, seed: int) -> None:
         self.options, self.limit = options, budget.levels / 255
         self.classifier = surrogate_network(model, images, seed).train()
         with torch.random.fork_rng(devices=[]):
@@ -202,7 +202,7 @@ def _perturb(generator: UNet, images: Images, budget: Budget, batch: int, draws:
     return delta
 
 
-def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, keep: Checkpoint) -> Made:
+def gue(images: Images, model: Spec, budget: Budget, options: GUE, seed: int, keep: Checkpoint) -> Made:
     """Generate a GUE perturbation; the notes hold one row per epoch, means over its batches.
 
     Raises:

@@ -26,6 +26,7 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Share, Unit, Whole, choose
 from miue.losses import distance_term, mi_ue_loss, similarity_term
+from miue.models import Spec
 from miue.pgd import Budget
 from miue.poisons.base import ROUNDINGS, Made, blank, on_outputs, pgd_pass, surrogate_network
 from miue.poisons.eot import Attack, expect
@@ -96,7 +97,7 @@ PRESETS = {
 }
 
 
-def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int, keep: Checkpoint) -> Made:
+def mi_ue(images: Images, model: Spec, budget: Budget, options: MIUE, seed: int, keep: Checkpoint) -> Made:
     """Generate an MI-UE perturbation; the notes hold one row per surrogate epoch, measured after its pgd pass."""
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)

@@ -27,7 +27,7 @@ from torch.func import functional_call
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Positive
-from miue.models import forward
+from miue.models import Spec, forward
 from miue.pgd import Budget
 from miue.poisons.base import Made, surrogate_network
 from miue.poisons.methods.em import EM, alternate
@@ -76,7 +76,7 @@ PRESETS = {
 }
 
 
-def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, keep: Checkpoint) -> Made:
+def pue(images: Images, model: Spec, budget: Budget, options: PUE, seed: int, keep: Checkpoint) -> Made:
     """Generate provably unlearnable noise; the notes hold one row per round and why the rounds ended.
 
     With a noisy surrogate, its accuracy on the perturbed images, which ends the rounds, is that under noise.

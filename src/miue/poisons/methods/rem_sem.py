@@ -27,6 +27,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, Options, Share, Whole, choose
+from miue.models import Spec
 from miue.pgd import Budget
 from miue.poisons.base import ROUNDINGS, Made, blank, on_outputs, pgd_pass, surrogate_network
 from miue.poisons.eot import Attack, expect
@@ -93,7 +94,7 @@ SEM_PRESETS = {
 }
 
 
-def robust(images: Images, model: str, budget: Budget, options: Robust, seed: int, keep: Checkpoint) -> Made:
+def robust(images: Images, model: Spec, budget: Budget, options: Robust, seed: int, keep: Checkpoint) -> Made:
     """Generate REM or SEM noise; the notes hold one row per surrogate epoch: loss and accuracy under attack."""
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)

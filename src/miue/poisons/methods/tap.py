@@ -24,7 +24,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.images import Images, pieces
 from miue.errors import Count, NotNegative, Options, Share, choose
-from miue.models import Network
+from miue.models import Network, Spec
 from miue.pgd import Budget
 from miue.poisons.base import ROUNDINGS, Made, blank, pgd_pass, put, surrogate_network, uniform, whole
 from miue.poisons.mine_term import Mine
@@ -81,7 +81,7 @@ PRESETS = {
 }
 
 
-def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int, keep: Checkpoint) -> Made:
+def tap(images: Images, model: Spec, budget: Budget, options: TAP, seed: int, keep: Checkpoint) -> Made:
     """Generate targeted adversarial poisons; the notes hold one row per surrogate epoch and one per restart."""
     network = surrogate_network(model, images, seed)
     curve: list[dict[str, float]] = []

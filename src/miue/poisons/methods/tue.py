@@ -30,6 +30,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Share, Unit, Whole, choose
+from miue.models import Spec
 from miue.pgd import Budget, pgd
 from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, on_outputs, put, surrogate_network, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
@@ -118,7 +119,7 @@ def class_separability(delta: Tensor, labels: Tensor) -> Tensor:
     return ratio[~torch.eye(len(classes), dtype=torch.bool, device=ratio.device)].mean()
 
 
-def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int, keep: Checkpoint) -> Made:
+def tue(images: Images, model: Spec, budget: Budget, options: TUE, seed: int, keep: Checkpoint) -> Made:
     """Generate a TUE perturbation; the notes hold one row per round, with the CSD of one batch from all classes."""
     streams = seeds.surrogate(seed)
     order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
