@@ -10,7 +10,7 @@ import torch
 from miue import defenses, seeds
 from miue.data.images import Images
 from miue.errors import InputError, override
-from miue.models import Network, build, builder
+from miue.models import Network, Spec, build, builder, title
 from miue.precision import precision
 from miue.progress import track
 from miue.storage import cache as storage
@@ -47,7 +47,16 @@ class Victim:
         return curve
 
     def save(self, path: str | Path) -> None:
-        """Write weights and record to a safetensors file, atomically."""
+        """Write weights and record to a safetensors file, atomically.
+
+        Raises:
+            InputError: the network was handed over as an object, which `load` could not build again.
+        """
+        if type(self.model) is not Network:
+            raise InputError(
+                f"victim: a file cannot tell how to build its {self.model.spec['name']} again; save "
+                "victim.model.state_dict() with torch.save, and load it into a network made in the same way"
+            )
         header = {
             "spec": self.model.spec,
             "history": [asdict(e) for e in self.history],
@@ -75,7 +84,7 @@ def train_victim(
     images: Images,
     test: Images | None = None,
     *,
-    model: str = "small_resnet",
+    model: Spec = "small_resnet",
     recipe: str | Recipe = "laptop",
     seed: int = 0,
     twin: str = "none",
@@ -91,7 +100,10 @@ def train_victim(
     Args:
         images: training images.
         test: clean test images to measure after every epoch; without them the victim has no accuracy.
-        model: one of `miue.models.MODELS`, with options if wanted: "resnet18:width=0.25".
+        model: one of `miue.models.MODELS`, with options if wanted: "resnet18:width=0.25". Or an object as
+            `miue.models.build` takes it: a module that returns (logits, features), of which a copy is trained, from
+            the weights that it has, or a function that makes one, whose weights `seed` decides. Such a victim is
+            trained anew each time and never kept, for no file could tell how to build it again.
         recipe: one of `miue.training.RECIPES`, with changes if wanted ("laptop:epochs=10"), or a `Recipe`.
         seed: of the victim: its weights, the order of the images, the augmentation, the defense.
         twin: what it shares with a surrogate of the same architecture, one of `miue.seeds.TWINS`: "none", "weights"
@@ -99,18 +111,19 @@ def train_victim(
         surrogate_seed: that of the perturbation, for a twin.
         defense: what is done to the training images: a name ("iss:kind=jpeg"), or what `miue.defenses.build` made.
         start: a victim of the same model to start from, with all its weights, or those of its features where the
-            classes are others.
+            classes are others; not beside a model that is an object, which brings its own.
         device: by default the GPU where there is one.
         cache: take the victim from the cache where it lies there, and keep it; False trains it anew and keeps nothing.
         **changes: fields of the recipe to override.
 
     Raises:
-        InputError: unknown model, recipe, defense or field; `start` is another model; a twin without a seed.
+        InputError: unknown model, recipe, defense or field; `start` is another model; an object that
+            `miue.models.build` refuses; a twin without a seed.
     """
     how = _how(images, test, model, recipe, seed, twin, surrogate_seed, defense, start, device, **changes)
     if not cache:
         return how.train(Checkpoint())
-    return storage.cached(Victim, how.train, f"victim {model}", **how.key())
+    return storage.cached(Victim, how.train, f"victim {title(model)}", **how.key())
 
 
 def find_victim(images: Images, test: Images | None = None, **how: Any) -> Victim | None:
@@ -124,7 +137,7 @@ class _Training:
 
     images: Images
     test: Images | None
-    model: str
+    model: Spec
     recipe: str
     options: Recipe
     seed: int
@@ -170,11 +183,11 @@ class _Training:
             defense=self.defense,
             keep=keep,
         )
-        for done in track(trained, f"victim {self.model}, epochs", self.options.epochs):
+        for done in track(trained, f"victim {title(self.model)}, epochs", self.options.epochs):
             rows.append(asdict(done))
         start = None if self.start is None else {k: self.start.record[k] for k in ("recipe", "seed", "train")}
         record = {
-            "model": self.model,
+            "model": title(self.model),
             "recipe": self.recipe,
             "options": asdict(self.options),
             "precision": precision(self.options.precision, self.device),
@@ -195,7 +208,7 @@ class _Training:
 def _how(
     images: Images,
     test: Images | None,
-    model: str,
+    model: Spec,
     recipe: str | Recipe,
     seed: int,
     twin: str,
@@ -206,6 +219,8 @@ def _how(
     **changes: Any,
 ) -> _Training:
     """Look everything up that is given by name."""
+    if start is not None and not isinstance(model, str):
+        raise InputError(f"start: beside {title(model)}; load its weights into that network, and leave start out")
     if start is not None and start.model.spec["name"] != model:
         raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
     if isinstance(defense, str):

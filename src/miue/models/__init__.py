@@ -7,38 +7,21 @@ each of them.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from miue.errors import InputError, choose
+from miue.models.handed import Handed, Maker, Spec, title
+from miue.models.network import Network, Size, forward
 from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
-from miue.precision import halves
+from miue.models.wrap import wrap
 from miue.specs import parse
+
+__all__ = ["MODELS", "Maker", "Network", "Size", "Spec", "build", "builder", "check", "forward", "title", "wrap"]
 
 MIN_SIZE = 8
 MAX_WIDTH = 8
 
 
-class Network(nn.Module):
-    """A feature extractor and a linear head.
-
-    Args:
-        body: maps (B, C, H, W), roughly in [-2, 2], to features (B, d).
-        width: d.
-        n_classes: number of logits.
-        spec: what `build` was called with, so that saved weights can find their network again.
-    """
-
-    def __init__(self, body: nn.Module, width: int, n_classes: int, spec: dict) -> None:
-        super().__init__()
-        self.body, self.head, self.spec = body, nn.Linear(width, n_classes), spec
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (B, C, H, W), float in [0, 1], to logits (B, n_classes) and features (B, d)."""
-        features = self.body((x - 0.5) / 0.25)
-        return self.head(features), features
-
-
-Size = tuple[int, int]  # height and width of an image in pixels
 Builder = Callable[[int, Size, float], tuple[nn.Module, int]]  # of channels, size and width: the body and its features
 
 
@@ -81,37 +64,40 @@ def _read(spec: str) -> tuple[str, float]:
     return name, width
 
 
-def check(spec: str) -> str:
-    """Return `spec` if it names a network of `MODELS`, as in "resnet18" or "resnet18:width=0.25"; nothing is built.
+def check(spec: Spec) -> Spec:
+    """Return `spec` if a network can be made of it; nothing is built.
 
     Raises:
-        InputError: unknown network or option, or a width outside (0, 8].
+        InputError: a name that is not of `MODELS`, as "resnet18" and "resnet18:width=0.25" are, or a width outside
+            (0, 8]; an object that is neither a module with a linear `head` nor a function.
     """
-    _read(spec)
+    builder(spec)
     return spec
 
 
-def builder(spec: str) -> Builder:
-    """Return the function that makes the body of the network `spec`; see `check` for the errors."""
-    return MODELS[_read(spec)[0]]
+def builder(spec: Spec) -> Builder | Handed:
+    """Return what makes the network `spec`, see `check` for the errors: for a name the function that makes its body."""
+    return MODELS[_read(spec)[0]] if isinstance(spec, str) else Handed(spec)
 
 
-def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[int] = 32, seed: int = 0) -> Network:
-    """Make a network with freshly drawn weights.
+def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence[int] = 32, seed: int = 0) -> Network:
+    """Make a network.
 
     Args:
         spec: a name of `MODELS`; with `:width=FACTOR` behind it, channels and hidden units are so many times as wide
-            (rounded, at least 1).
+            (rounded, at least 1). Or a module that returns (logits, features), as `wrap` makes them, of which a copy
+            is returned, with its weights. Or a function (n_classes, channels, (height, width)) that makes one.
         n_classes: number of logits, at least 2.
         channels: of the images.
         size: of the images in pixels, at least 8: one number, or height and width; the stem fits the smaller one.
-        seed: of the weights; the global random state is left as it was.
+        seed: of the weights that are drawn; the global random state is left as it was.
 
     Raises:
         InputError: see `check`; fewer than two classes; images that are too small, or that `vit` cannot cut up
-            (those that are not square, too).
+            (those that are not square, too); an object that does not take such images, has another number of classes,
+            or does not return (logits, features).
     """
-    name, width = _read(spec)
+    made_by = builder(spec)
     if n_classes < 2:
         raise InputError(f"n_classes: {n_classes}; a classifier needs at least 2")
     height, wide = (size, size) if isinstance(size, int) else size
@@ -119,18 +105,12 @@ def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[
         raise InputError(f"size: images of {min(height, wide)} px; networks need at least {MIN_SIZE}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body, features = MODELS[name](channels, (height, wide), width)
-        shown = height if height == wide else [height, wide]
-        called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": shown}
-        network = Network(body, features, n_classes, called)
+        if isinstance(made_by, Handed):
+            network = made_by.make(n_classes, channels, (height, wide))
+        else:
+            _, width = _read(str(spec))
+            body, features = made_by(channels, (height, wide), width)
+            shown = height if height == wide else [height, wide]
+            called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": shown}
+            network = Network(body, nn.Linear(features, n_classes), called)
     return network.to(memory_format=torch.channels_last)
-
-
-def forward(model: nn.Module, x: Tensor, precision: str = "float32") -> tuple[Tensor, Tensor]:
-    """Run `model` on `x`, its convolutions in the given precision; logits and features come back as float32.
-
-    How float32 itself is multiplied is for `miue.precision.arithmetic` to say, around this and the backward pass.
-    """
-    with halves(precision, x.device):
-        logits, features = model(x.contiguous(memory_format=torch.channels_last))
-    return logits.float(), features.float()

@@ -14,7 +14,7 @@ import torch
 from miue import specs
 from miue.data.images import Images
 from miue.errors import InputError, choose, override
-from miue.models import builder, check
+from miue.models import Spec, builder, check
 from miue.pgd import Budget
 from miue.poisons.base import Method, Task, make
 from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc
@@ -24,7 +24,7 @@ from miue.specs import merged, parse, parse_epsilon
 from miue.storage import cache as storage
 from miue.storage import provenance
 from miue.storage.checkpoint import Checkpoint
-from miue.storage.code import code_hash, foreign_code
+from miue.storage.code import code_hash, determined_by, foreign_code
 from miue.training.loop import default_device
 
 __all__ = ["METHODS", "Method", "Poison", "find", "find_perturbation", "options", "perturb"]
@@ -119,7 +119,7 @@ def perturb(
     images: Images,
     method: str | Method | Callable[..., Any],
     *,
-    surrogate: str = "small_resnet",
+    surrogate: Spec = "small_resnet",
     epsilon: float | str = 8 / 255,
     seed: int = 0,
     preset: str = "laptop",
@@ -134,7 +134,10 @@ def perturb(
         images: clean images; their order does not matter, only their ids.
         method: one of `METHODS`, with options if wanted ("em:scope=class"), or one of your own, as `find` takes it.
         surrogate: network whose gradients shape the perturbation, one of `miue.models.MODELS` (methods without a
-            surrogate ignore it).
+            surrogate ignore it). Or an object as `miue.models.build` takes it: a module that returns (logits,
+            features), of which each call trains a copy, from the weights that it has, or a function that makes one.
+            Then nothing is cached, unless the object has an attribute `determined_by`, text or JSON, that says all
+            that decides what it computes.
         epsilon: L-infinity budget as a fraction of the pixel range, 1/255 to 127/255; `floor(255 epsilon + 1e-6)`
             whole grey levels are used.
         seed: of everything random; the same seed on the same CPU gives the same delta bit for bit.
@@ -166,7 +169,7 @@ class _Generation:
     images: Images
     name: str
     method: Method
-    surrogate: str
+    surrogate: Spec
     budget: Budget
     options: Any
     seed: int
@@ -174,13 +177,14 @@ class _Generation:
 
     def key(self) -> dict[str, Any]:
         """What it is kept under."""
-        make = self.method.make
-        if foreign := foreign_code(make, self.options, builder(self.surrogate)):
+        make, told = self.method.make, determined_by(self.surrogate)
+        surrogate = [] if told is not None else [builder(self.surrogate)]
+        if foreign := foreign_code(make, self.options, *surrogate):
             return {"foreign": foreign}
         return {
             "method": self.name,
             "options": asdict(self.options),
-            "surrogate": self.surrogate,
+            "surrogate": self.surrogate if told is None else {"determined_by": told},
             "levels": self.budget.levels,
             "seed": self.seed,
             "images": self.images.content_hash,
@@ -197,7 +201,7 @@ class _Generation:
 def _how(
     images: Images,
     method: str | Method | Callable[..., Any],
-    surrogate: str,
+    surrogate: Spec,
     epsilon: float | str,
     seed: int,
     preset: str,

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from miue.errors import InputError
+
 PACKAGE = Path(__file__).parents[1]
 PLUMBING = re.compile(r"miue(\.(errors|progress|storage(\..+)?|data\.(?!images|rows|digits_m).+))?$")
 """Modules that read what comes in, whose content stands in the keys, and that show and keep results, but make none; a
@@ -63,6 +65,19 @@ def code_hash(module: str = "miue") -> str:
         found[name], imports = _source(name)
         waiting |= {one for one in imports - found.keys() if not PLUMBING.match(one)}
     return hashlib.blake2b(json.dumps(found, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def determined_by(thing: Any) -> Any:
+    """What an object that was handed over says determines it, JSON: its attribute `determined_by`; None if it has none.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    told = getattr(thing, "determined_by", None)
+    try:
+        return json.loads(json.dumps(told))
+    except (TypeError, ValueError):
+        raise InputError(f"determined_by: a {type(told).__name__}; it must be text or JSON") from None
 
 
 def foreign_code(*things: Any) -> list[str]:

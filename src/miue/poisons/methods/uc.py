@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
-from miue.models import Network, build
+from miue.models import Network, Spec, build
 from miue.pgd import Budget
 from miue.poisons.base import Loss, Made, Objective, Task, blank, on_outputs, put
 from miue.precision import loss_scale, precision
@@ -143,7 +143,7 @@ def uc(task: Task) -> Made:
     return Made(delta, {"clusters": rows})
 
 
-def _surrogate(images: Images, model: str, options: UC, seed: int, keep: Checkpoint) -> Network:
+def _surrogate(images: Images, model: Spec, options: UC, seed: int, keep: Checkpoint) -> Network:
     """Build the surrogate and train it on the clean images, as far as `options.pretext` wants that."""
     channels, *size = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
