@@ -12,7 +12,7 @@ from rich.console import Console
 
 from miue import cli, progress, runs
 from miue.errors import InputError
-from miue.runs import execution, kernel, listing, lock, notebook, watch
+from miue.runs import execution, kernel, listing, notebook, run_folder, watch
 from miue.storage import files
 
 
@@ -169,7 +169,7 @@ def test_of_two_processes_that_start_the_same_run_the_second_waits_for_it(small,
     monkeypatch.setattr(kernel, "execute", lambda *places, **how: pytest.fail("it was run twice"))
     found: list[runs.Run] = []
     second = threading.Thread(target=lambda: found.append(runs.run("small")))
-    with lock.alone(first.folder):
+    with run_folder.alone(first.folder):
         second.start()
         second.join(0.5)
         assert second.is_alive() and "another process makes this very run" in capsys.readouterr().err
@@ -254,5 +254,5 @@ def test_kernels_are_reached_through_sockets_in_a_folder_of_their_own(tmp_path):
 
 def test_a_lock_that_cannot_be_taken_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"), lock.alone(tmp_path / "file" / "run"):
+    with pytest.raises(InputError, match="cannot be written"), run_folder.alone(tmp_path / "file" / "run"):
         pass

@@ -12,8 +12,7 @@ from miue.errors import InputError, choose
 from miue.experiments.text import aligned
 from miue.experiments.trials import NONE, Trial
 from miue.progress import duration
-from miue.runs import lock
-from miue.runs.run_folder import STATUS, Run, load
+from miue.runs.run_folder import STATUS, Run, held, load
 
 LOST = "lost"
 """State of a run that says it is running while no process is at work on it."""
@@ -27,7 +26,7 @@ COLUMNS = ("run", "state", "template", "data", "n_train", "preset", "seeds", "te
 
 def state(run: Run) -> str:
     """The state of a run: running, done, failed, interrupted, or lost where its process was killed."""
-    return LOST if run.state == "running" and not lock.held(run.folder) else run.state
+    return LOST if run.state == "running" and not held(run.folder) else run.state
 
 
 def listed(folder: str | Path, where: Mapping[str, str] | None = None, sort: str | None = None) -> pd.DataFrame:
