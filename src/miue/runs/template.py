@@ -40,11 +40,17 @@ class Template:
     def check(self, given: Mapping[str, object]) -> dict[str, Any]:
         """Return the values of all parameters; those that are not given are at their default.
 
+        A notebook works in a folder of its own, so the paths in `records` and `data` are settled here.
+
         Raises:
             InputError: see `parameters.check`; or the folder of images does not exist.
         """
         values = parameters.check(given, self.parameters, self.name)
-        return values | ({"data": loading.settled(values["data"], self.data_root)} if "data" in values else {})
+        if "data" in values:
+            values["data"] = loading.settled(values["data"], self.data_root)
+        if values.get("records") is not None:
+            values["records"] = str(Path(values["records"]).resolve())
+        return values
 
     @property
     def digest(self) -> str:
