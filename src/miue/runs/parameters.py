@@ -62,16 +62,14 @@ def read(source: str, template: str = "template") -> dict[str, Parameter]:
     }
     found: dict[str, Parameter] = {}
     for line in ast.parse(source).body:
-        match line:
-            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
-                kind = _kind(annotation, template, name)
-                default = coerce(name, _literal(value, template, name), kind)
-                found[name] = Parameter(name, kind, default, comments.get(line.end_lineno or 0, ""))
-            case _:
-                raise InputError(
-                    f"{template}: {ast.unparse(line)!r} in the parameters cell is not of the form "
-                    "`name: type = default  # help`"
-                )
+        try:
+            name, kind, default = _declared(line)
+        except (ValueError, TypeError, LookupError, ArithmeticError):
+            raise InputError(
+                f"{template}: {ast.unparse(line)!r} in the parameters cell is not of the form `name: type = default  "
+                "# help`, with a type made of int, float, str, bool, list[...] and None, and a literal default"
+            ) from None
+        found[name] = Parameter(name, kind, coerce(name, default, kind), comments.get(line.end_lineno or 0, ""))
     return found
 
 
@@ -156,29 +154,29 @@ def _items(text: str) -> list[Any]:
     return [item.strip() if isinstance(item, str) else item for item in items]
 
 
-def _kind(node: ast.expr, template: str, name: str) -> Any:
+def _declared(line: ast.stmt) -> tuple[str, Any, Any]:
+    """The name, type and value of a line, or ValueError, TypeError, LookupError or ArithmeticError."""
+    match line:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
+            return name, _kind(annotation), _literal(value)
+    raise ValueError
+
+
+def _kind(node: ast.expr) -> Any:
     match node:
-        case ast.Name(id=simple) if simple in SIMPLE:
+        case ast.Name(id=simple):
             return SIMPLE[simple]
         case ast.Constant(value=None):
             return NoneType
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _kind(left, template, name) | _kind(right, template, name)
+            return _kind(left) | _kind(right)
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return list[_kind(inner, template, name)]  # type: ignore[misc]
-    raise InputError(
-        f"{template}: the type {ast.unparse(node)!r} of parameter {name} is not made of int, float, str, "
-        "bool, list[...] and `| None`"
-    )
+            return list[_kind(inner)]  # type: ignore[misc]
+    raise ValueError
 
 
-def _literal(node: ast.expr, template: str, name: str) -> Any:
+def _literal(node: ast.expr) -> Any:
     """Evaluate a literal or a quotient of two (`8 / 255`), nothing that could run code."""
-    try:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            return ast.literal_eval(node.left) / ast.literal_eval(node.right)
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, ZeroDivisionError):
-        raise InputError(
-            f"{template}: the default {ast.unparse(node)!r} of parameter {name} is no literal value"
-        ) from None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return ast.literal_eval(node.left) / ast.literal_eval(node.right)
+    return ast.literal_eval(node)
