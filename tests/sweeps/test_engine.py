@@ -157,6 +157,12 @@ def test_a_process_that_is_killed_too_often_is_lost(orders, tmp_path):
     assert len((tmp_path / "tries-dies-1").read_text().split()) == 3
 
 
+def test_runs_here_go_on_when_the_shell_that_started_the_sweep_is_gone(orders, monkeypatch):
+    parents = iter(range(1000))
+    monkeypatch.setattr(engine.os, "getppid", lambda: next(parents))
+    assert errors(work(orders("good"), [{}])) == {1: None}
+
+
 def test_what_runs_is_let_go_when_the_sweep_stops(orders, tmp_path):
     news = work(orders("waits", "waits", "good"), [{}, {}])
     end = time.monotonic() + 20

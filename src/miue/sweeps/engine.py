@@ -157,16 +157,21 @@ def work(
             kernel = parsl.load(engine.config)
     except Exception as error:  # of Parsl's own, or of whatever starts the workers
         raise RuntimeError(f"Parsl cannot start: {type(error).__name__}: {error}".splitlines()[0]) from error
-    with kernel, _Here(engine.slots) as here:
-        make = parsl.python_app(perform, data_flow_kernel=kernel)
-        waiting = [(order, make(order, here if engine.slots else None)) for order in orders]
-        while waiting:
-            time.sleep(0.2)
-            yield None
-            for order, future in [pair for pair in waiting if pair[1].done()]:
-                waiting.remove((order, future))
-                lost = future.exception()
-                yield unreported(order, _reason(lost)) if lost else future.result()
+    here = _Here(engine.slots) if engine.slots else None
+    with kernel:
+        try:
+            make = parsl.python_app(perform, data_flow_kernel=kernel)
+            waiting = [(order, make(order, here)) for order in orders]
+            while waiting:
+                time.sleep(0.2)
+                yield None
+                for order, future in [pair for pair in waiting if pair[1].done()]:
+                    waiting.remove((order, future))
+                    lost = future.exception()
+                    yield unreported(order, _reason(lost)) if lost else future.result()
+        finally:
+            if here:
+                here.stopping.set()
 
 
 def _reason(lost: BaseException) -> str:
@@ -187,39 +192,34 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 class _Here:
-    """What the threads of this machine share: the slots that are free and, as the block is left, the word to stop."""
+    """What the threads of this machine share: the slots that are free, and the word to stop."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        self.free: SimpleQueue[Slot] = SimpleQueue()
         self.stopping = threading.Event()
+        self.free: SimpleQueue[Slot] = SimpleQueue()
         for slot in slots:
             self.free.put(slot)
-
-    def __enter__(self) -> "_Here":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stopping.set()
 
 
 def perform(order: Order, here: _Here | None = None) -> Report:
     """Make one run in a process of its own and return its report; this is what a thread or worker of Parsl executes.
 
-    The process is stopped where the sweep stops, and where the manager of this worker dies: the run is then handed
-    out again.
+    The process is stopped where the sweep stops; a worker, whose manager alone knows of that, stops it as that dies.
 
     Raises:
         Killed: the process was killed; Parsl then tries again.
     """
-    if here and here.stopping.is_set():
-        return unreported(order, "the sweep was stopped")
     manager = os.getppid()
+    stopped = here.stopping.is_set if here else lambda: os.getppid() != manager
     slot = here.free.get() if here else threads(int(os.environ.get("PARSL_WORKER_COUNT", "1")))
     try:
+        if stopped():
+            return unreported(order, "the sweep was stopped")
         process = start(order, slot)
-        while process.poll() is None and os.getppid() == manager and not (here and here.stopping.is_set()):
+        while process.poll() is None and not stopped():
             time.sleep(0.2)
-        return report(order, _stop(process))
+        code = _stop(process)
+        return unreported(order, "the sweep was stopped") if stopped() else report(order, code)
     finally:
         if here:
             here.free.put(slot)
