@@ -9,6 +9,8 @@ from miue import defenses, perturb, train_victim
 from miue.errors import InputError
 from miue.experiments.trials import Setting, Trial
 from miue.mi import acceptance, sliced_mi
+from miue.runs import template
+from miue.runs.execution import folder_name
 from miue.specs import find, load, parse
 from miue.storage.files import cache_dir
 
@@ -126,3 +128,28 @@ def test_the_name_of_what_stands_in_a_file_has_two_parts():
 def test_a_method_that_draws_nothing_moves_nothing():
     with pytest.raises(InputError, match="delta is 0 everywhere"):
         perturb(some_images(), lambda images, levels, seed: torch.zeros(images.x.shape))
+
+
+def test_a_network_stands_in_a_file_too(tmp_path, images):
+    (tmp_path / "net.py").write_text(
+        "from miue.models import build\n\n\ndef thin(n_classes, channels, size):\n"
+        "    return build('mlp2:width=0.05', n_classes, channels=channels, size=size)\n"
+    )
+    spec = f"{tmp_path}/net.py:thin"
+    victim = train_victim(images, model=spec, recipe="quick:epochs=1")
+    assert victim.record["model"] == spec and victim.model.head.out_features == 4
+    Trial("clean", spec).check(Setting())
+
+
+def test_a_run_knows_when_a_file_of_ones_own_changes(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = template.read("comparison")
+
+    def folder():
+        return folder_name(chosen, chosen.check({"methods": "own.py:stripes", "data": "digits_m"}))
+
+    assert chosen.check({"methods": "own.py:stripes"})["methods"] == [f"{tmp_path}/own.py:stripes"]
+    first = folder()
+    assert folder() == first
+    (tmp_path / "own.py").write_text(FILE + "\n\nmore = 1\n")
+    assert folder() != first

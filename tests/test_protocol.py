@@ -243,7 +243,7 @@ def test_records_of_before_are_refused_by_templates_and_plans_before_anything_is
     file = earlier(tmp_path)
     before = file.read_bytes()
     for opened in (Records, lambda path, setting: plan.make([], setting, path)):
-        with pytest.raises(InputError, match=r"old\.jsonl is of version 2; it must be 3, so measure into another file"):
+        with pytest.raises(InputError, match=r"old\.jsonl is of version 2; it must be 4, so measure into another file"):
             opened(file, Setting(passes=passes))
     assert file.read_bytes() == before
 

@@ -147,7 +147,7 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
     old = {"setting": asdict(SETTING) | {"surrogate": "small_resnet", "epsilon": "8/255"}}
     file.write_text(json.dumps(old) + "\n")
     for opened in (read, lambda path: Records(path, SETTING)):
-        with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 3"):
+        with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 4"):
             opened(file)
     other = {"version": 3, "setting": {"images": "digits_m"}}
     for text in ("no json\n", "no json", "[]\n", json.dumps({"method": "clean"}) + "\n", json.dumps(other) + "\n"):

@@ -91,6 +91,18 @@ def is_own(name: str) -> bool:
     return name.rpartition(":")[0].endswith(".py")
 
 
+def settled(spec: str) -> str:
+    """Return `FILE.py:NAME` with the whole path of its file, so that it means the same in every working folder."""
+    file, own, rest = spec.partition(".py:")
+    return f"{Path(file + '.py').resolve()}:{rest}" if own else spec
+
+
+def file_of(spec: str) -> Path | None:
+    """The file that a spec names; None for a name of this package."""
+    file, own, _ = spec.partition(".py:")
+    return Path(file + ".py") if own else None
+
+
 def find(argument: str, name: str, known: Mapping[str, T]) -> T:
     """Return what a name stands for: one of `known`, or what `FILE.py` calls `NAME`.
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from samples import FRONT_MATTER
 
-from miue.runs import parameters
+from miue.runs import vocabulary
 
 HEADER = (
     FRONT_MATTER
@@ -32,7 +32,7 @@ json.dump(
 @pytest.fixture(autouse=True)
 def no_checks(monkeypatch):
     """Values of the templates here are made up; the package's own vocabulary does not apply."""
-    monkeypatch.setattr(parameters, "CHECKS", {})
+    monkeypatch.setattr(vocabulary, "BECOMES", {})
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """How a run ends, what is left and what the command line says, with a stand-in for the kernel."""
 
 import errno
-import io
 import json
 import threading
 from pathlib import Path
 
 import pytest
 from nbformat import v4
-from rich.console import Console
 
 from miue import cli, progress, runs
 from miue.errors import InputError
-from miue.runs import execution, kernel, listing, lock, notebook, watch
+from miue.runs import execution, kernel, listing, notebook, run_folder, watch
 from miue.storage import files
 
 
@@ -169,7 +167,7 @@ def test_of_two_processes_that_start_the_same_run_the_second_waits_for_it(small,
     monkeypatch.setattr(kernel, "execute", lambda *places, **how: pytest.fail("it was run twice"))
     found: list[runs.Run] = []
     second = threading.Thread(target=lambda: found.append(runs.run("small")))
-    with lock.alone(first.folder):
+    with run_folder.alone(first.folder):
         second.start()
         second.join(0.5)
         assert second.is_alive() and "another process makes this very run" in capsys.readouterr().err
@@ -214,28 +212,36 @@ def test_figures_are_files_beside_the_notebook(small, monkeypatch):
     assert notebook.sha256(run.notebook) == run.status["notebook_sha256"]
 
 
-def test_a_terminal_has_one_line_that_is_rewritten(tmp_path, monkeypatch):
-    screen = io.StringIO()
+def test_a_terminal_has_one_line_that_is_rewritten(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "on_terminal", lambda: True)
-    monkeypatch.setattr(watch, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100))
+    monkeypatch.setenv("COLUMNS", "100")
     with watch.shown(tmp_path / "log", "cifar10") as move:
         move("cell 4/12 Perturb and train")
         with open(tmp_path / "log", "a") as log:
             log.write(
                 "MI-UE, surrogate epochs 6/15 · loss 0.4\nMI-UE, surrogate epochs 7/15 · loss 0.312 · 3 min left\n"
             )
-    shown = screen.getvalue()
+    shown = capsys.readouterr().err
     assert "cifar10 · cell 4/12 Perturb and train · MI-UE, surrogate epochs 7/15 · loss 0.312 · 3 min left" in shown
     assert "epochs 6/15" not in shown and shown.count("\n") <= 1
 
 
-@pytest.mark.parametrize(("width", "text"), [(80, "a run · cell 1/2 Work · epochs 3/9"), (20, "epochs 3/9")])
+def test_what_was_said_at_one_place_is_not_shown_at_the_next(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    with watch.shown(tmp_path / "log", "a run") as move:
+        (tmp_path / "log").write_text("epochs 9/9\n")
+        move("cell 2/2 Show")
+    shown = capsys.readouterr().err
+    assert "a run · starting · epochs 9/9" in shown and "a run · cell 2/2 Show · 0 s" in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "text"), [(80, "a run · cell 1/2 Work · epochs 3/9"), (20, "epochs 3/9"), (6, "epochs")]
+)
 def test_a_narrow_terminal_shows_what_moves(width, text):
-    line = watch._Line("a run", io.StringIO("epochs 3/9\n"), Console(width=width))
-    line.place = "cell 1/2 Work"
-    assert line.text().plain == text
-    line.move("cell 2/2 Show")
-    assert line.text().plain.startswith("a run · cell 2/2 Show"[:width] if width > 30 else "0 s")
+    line = watch._Line("a run", "cell 1/2 Work")
+    assert line.text(["epochs 2/9", "epochs 3/9"], width) == text == line.text([], width)
 
 
 def test_elsewhere_places_and_lines_are_lines(tmp_path, capsys):
@@ -254,5 +260,5 @@ def test_kernels_are_reached_through_sockets_in_a_folder_of_their_own(tmp_path):
 
 def test_a_lock_that_cannot_be_taken_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"), lock.alone(tmp_path / "file" / "run"):
+    with pytest.raises(InputError, match="cannot be written"), run_folder.alone(tmp_path / "file" / "run"):
         pass

@@ -7,7 +7,7 @@ import pytest
 
 from miue import runs
 from miue.errors import InputError
-from miue.runs import listing, lock
+from miue.runs import listing, run_folder
 from miue.storage import files
 
 
@@ -57,7 +57,7 @@ def test_runs_are_listed_with_what_they_are_and_found(folder):
 
 
 def test_a_run_whose_process_lives_is_running_and_not_lost(folder):
-    with lock.alone(folder / "c"):
+    with run_folder.alone(folder / "c"):
         assert listing.state(runs.load(folder / "c")) == "running"
     assert listing.state(runs.load(folder / "c")) == "lost"
 

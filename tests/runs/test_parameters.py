@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from miue import runs
-from miue.errors import InputError, choose
-from miue.runs import kernel, parameters
+from miue.errors import InputError
+from miue.runs import kernel, parameters, vocabulary
+
+BECOMES = vocabulary.BECOMES
 
 CELL = """
 data: str = "digits_m"  # data set
@@ -115,12 +117,51 @@ def test_unknown_names_are_refused_with_what_exists(declared):
         parameters.check({"epsilom": 1}, declared, "cell")
 
 
-def test_checks_see_each_value_defaults_too_and_may_replace_it(declared, monkeypatch):
-    monkeypatch.setitem(parameters.CHECKS, "data", lambda value: choose("data", value, ["digits_m"]))
-    monkeypatch.setitem(parameters.CHECKS, "seeds", sorted)
-    assert parameters.check({"seeds": "2,1"}, declared, "cell")["seeds"] == [1, 2]
-    with pytest.raises(InputError, match="digits_m"):
-        parameters.check({"data": "mnist"}, declared, "cell")
+@pytest.fixture
+def words(monkeypatch):
+    """The package's own vocabulary."""
+    monkeypatch.setattr(vocabulary, "BECOMES", BECOMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("n_train", 1, "n_train: 1; it must be a whole number from 2"),
+        ("epsilon", 0.9, "epsilon: 0.9; it must be a number between 1/255"),
+        ("epsilons", ["4/255", "x"], "epsilons: epsilon: 'x' is no fraction of the pixel range"),
+        ("methods", ["em", "magic"], "methods: method: 'magic' does not exist; choose one of clean, "),
+        ("methods", ["em:speed=1"], "methods: em option: 'speed' does not exist"),
+        ("defenses", ["none", "prayer"], "defenses: defense: 'prayer' does not exist; choose one of none, "),
+        (
+            "victims",
+            ["linear", "linear"],
+            r"victims: \['linear', 'linear'\]; give at least one, and none of them twice",
+        ),
+        ("seeds", [], r"seeds: \[\]; give at least one"),
+        ("seeds", [0, -1], "seeds: seed: -1; it must be a whole number, 0 or above"),
+        ("ratios", [1.5], "ratios: ratio: 1.5; it must be a number from 0 to 1"),
+        ("zetas", [-0.5], "zetas: mi_ue option zeta: -0.5; it must be a number from 0"),
+        ("surrogate_epochs", [0], "surrogate_epochs: mi_ue option epochs: 0; it must be a whole number from 1"),
+        ("precisions", ["float99"], "precisions: recipe option precision: 'float99' does not exist"),
+        ("recipe", "quick:epochs=0", "recipe: recipe option epochs: 0"),
+    ],
+)
+def test_a_value_is_refused_by_what_it_becomes_and_the_parameter_named(words, name, value, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        vocabulary.check(name, value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_nothing_refuses_passes_as_does_what_is_no_word_of_ours(words):
+    given = {"methods": ["clean", "em:scope=class"], "zetas": [], "victim_seeds": [], "size": None, "passes": 60}
+    for name, value in (given | {"epsilon": "8/255", "my_own": [0, 0]}).items():
+        vocabulary.check(name, value)
+
+
+def test_defaults_are_checked_too(words):
+    declared = parameters.read('data: str = "mnist"', "cell")
+    with pytest.raises(InputError, match="data: 'mnist' does not exist; choose one of digits_m"):
+        parameters.check({}, declared, "cell")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from miue import poisons, runs
 from miue.data import loading
 from miue.experiments import comparison, figures, judging
 from miue.experiments.comparison import Setting, Trial
-from miue.runs import parameters, template
-from miue.runs.vocabulary import CHECKS
+from miue.runs import parameters, template, vocabulary
+from miue.runs.vocabulary import BECOMES
 from miue.storage import files
 
 matplotlib.use("Agg")
@@ -48,7 +48,7 @@ OWN = {
 @pytest.fixture(autouse=True)
 def no_checks(monkeypatch):
     """Unlike the made-up templates of the other tests, these are checked against the vocabulary."""
-    monkeypatch.setattr(parameters, "CHECKS", CHECKS)
+    monkeypatch.setattr(vocabulary, "BECOMES", BECOMES)
 
 
 @pytest.fixture

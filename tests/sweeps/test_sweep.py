@@ -48,7 +48,7 @@ def test_runs_go_on_where_one_fails_and_all_is_recorded(sweep, stand_in, tmp_pat
     ]
 
     found = status(tmp_path / "runs")
-    assert (found["state"], found["engine"], found["slots"], found["runs"]) == ("failed", "local", 2, outcome.runs)
+    assert (found["state"], found["config"], found["slots"], found["runs"]) == ("failed", "local", 2, outcome.runs)
     assert found["runs"][0]["folder"] == "run-good-4" and found["environment"][0]["OMP_NUM_THREADS"]
     assert (outcome.folder / "sweep.yaml").read_text() == path.read_text()
     assert "at work on good-4" in (outcome.folder / "logs" / "1.log").read_text()
@@ -114,12 +114,13 @@ wanted = [Trial("em", "linear", seed=n), Trial("em", "mlp2", seed=n)][: 1 if do 
 
 def test_an_interrupted_sweep_stops_its_runs_and_keeps_what_is_done(sweep, stand_in, tmp_path, capsys, monkeypatch):
     def interrupted(self):
-        if 2 in self.began and (tmp_path / "runs" / "tries-waits-4").exists():
+        states = [run["state"] for run in self.runs.values()]
+        if states[:2] == ["done", "running"] and (tmp_path / "runs" / "tries-waits-4").exists():
             raise KeyboardInterrupt
         return look(self)
 
-    look = execution.Lines.look
-    monkeypatch.setattr(execution.Lines, "look", interrupted)
+    look = execution.Record.look
+    monkeypatch.setattr(execution.Record, "look", interrupted)
     spec = sweeps.read(sweep("template: small\ngrid: {n: [4]}\nlist: [{do: good}, {do: waits}, {do: a}]\n"))
     with pytest.raises(KeyboardInterrupt):
         sweeps.run(spec, slots=1)
@@ -133,11 +134,9 @@ def test_an_interrupted_sweep_stops_its_runs_and_keeps_what_is_done(sweep, stand
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "magic"}, "engine: 'magic' does not exist; choose one of local, parsl"),
+        ({"config": "magic"}, "config: 'magic' is no file, nor one of local, gpu_box, slurm"),
         ({"slots": 0}, "slots: 0; it must be 1 or above"),
-        ({"config": "slurm"}, "config: 'slurm' is for the engine parsl"),
-        ({"engine": "parsl"}, "config: missing"),
-        ({"engine": "parsl", "config": "local", "slots": 2}, "slots: 2 is for the local engine"),
+        ({"config": "slurm", "slots": 2}, "slots: 2 is for the configuration local"),
         ({"retries": -1}, "retries, timeout, limit: -1"),
         ({"limit": 0}, "retries, timeout, limit: 1, 86400 s, 0 s"),
         ({"out": "file"}, "out: .*file.* cannot be written"),
@@ -215,6 +214,6 @@ def test_plans_look_for_what_runs_of_a_slot_would_find(monkeypatch):
     before = torch.get_num_threads()
     with sweeps.as_worker("local", 2):
         assert torch.get_num_threads() == 3
-    with sweeps.as_worker("parsl"):
+    with sweeps.as_worker("slurm"):
         assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before

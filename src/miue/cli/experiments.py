@@ -14,7 +14,7 @@ from miue.models import MODELS
 from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.publishing import build as builder
-from miue.runs import limits
+from miue.runs.execution import CELL, RUN
 from miue.storage.files import atomic
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,10 +28,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be made and how long it would take; make nothing.")
     ] = False,
-    cell_limit: CellLimit = limits.CELL,
+    cell_limit: CellLimit = CELL,
     limit: Annotated[
         float, typer.Option(help="Seconds that the whole run may take.", callback=at_least("--limit", 0, above=True))
-    ] = limits.RUN,
+    ] = RUN,
 ) -> None:
     """Execute an experiment template with checked parameters."""
     from miue import runs

@@ -10,7 +10,7 @@ from miue.cli.options import CellLimit, at_least
 from miue.experiments.plan import Plan, between, together
 from miue.experiments.text import aligned
 from miue.progress import duration
-from miue.runs import limits
+from miue.runs.execution import CELL, RUN
 from miue.storage.provenance import device_name
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ def sweep(
             "--dry-run", help="List the runs, which are done, and how long the others would take; start none."
         ),
     ] = False,
-    engine: Annotated[str, typer.Option(help="Who makes the runs: local or parsl.")] = "local",
     config: Annotated[
-        str | None,
-        typer.Option(help="For parsl: local, gpu_box, slurm, or a Python file of your own that defines `config`."),
-    ] = None,
+        str,
+        typer.Option(
+            help="Where runs go on: local (this machine), gpu_box, slurm, or a file of your own that defines `config`."
+        ),
+    ] = "local",
     slots: Annotated[
         int | None, typer.Option(help="For local: runs side by side (default: one for each GPU, or for 4 cores).")
     ] = None,
@@ -40,24 +41,22 @@ def sweep(
             help="How often a run is started again after its process was killed.", callback=at_least("--retries", 0)
         ),
     ] = 1,
-    cell_limit: CellLimit = limits.CELL,
+    cell_limit: CellLimit = CELL,
     limit: Annotated[
         float, typer.Option(help="Seconds that one run may take.", callback=at_least("--limit", 0, above=True))
-    ] = limits.RUN,
+    ] = RUN,
 ) -> None:
     """Run a template for every combination of parameters that a file describes; what is done is skipped."""
     from miue import sweeps
 
     read = sweeps.read(spec)
     if dry_run:
-        sweeps.check(engine, config, slots)
-        with sweeps.as_worker(engine, slots):
+        with sweeps.as_worker(config, slots):
             _list(read, sweeps.plans(read, out))
         return
     outcome = sweeps.run(
         read,
         out=out,
-        engine=engine,
         config=config,
         slots=slots,
         retries=retries,

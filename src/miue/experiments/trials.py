@@ -2,24 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from miue import defenses, models, poisons, seeds
+from miue.data.decoding import MIN_SIZE
 from miue.data.images import Images
 from miue.data.loading import check_name
-from miue.errors import Count, InputError, Seed, Unit, check_fields, choose
+from miue.errors import Count, InputError, Range, Seed, Unit, check_fields, choose
 from miue.mi.sliced import check_estimator
 from miue.pgd import Budget, in_levels
 from miue.poisons import Poison
 from miue.poisons.poison import drawn
-from miue.specs import parse_epsilon
+from miue.specs import find, parse, parse_epsilon
 from miue.training import recipes
 from miue.training.loop import batches
 
 CLEAN, WITHHELD, NONE = "clean", "withheld", "none"
 """The method that changes nothing, the one that leaves images out, and the defense that does nothing."""
+
+Several = Annotated[int, Range(2)]
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Setting:
     """
 
     data: str = "digits_m"
-    n_train: Count | None = None
-    n_test: Count | None = None
-    size: Count | None = None
+    n_train: Several | None = None
+    n_test: Several | None = None
+    size: Annotated[int, Range(MIN_SIZE)] | None = None
     preset: str = "laptop"
     recipe: str = "laptop"
     estimator: str = "ksg"
@@ -122,10 +125,12 @@ class Trial:
         """
         check_fields(self)
         if self.method not in (CLEAN, WITHHELD):
+            find("method", parse(self.method)[0], dict.fromkeys([CLEAN, WITHHELD, *poisons.METHODS]))
             poisons.options(self.method, setting.preset, passes=setting.allowed)
         models.check(self.victim)
         models.check(self.surrogate)
         if self.defense != NONE:
+            find("defense", parse(self.defense)[0], dict.fromkeys([NONE, *defenses.DEFENSES]))
             defenses.build(self.defense)
         Budget(parse_epsilon(self.epsilon))
         if choose("twin", self.twin, seeds.TWINS) != "none":

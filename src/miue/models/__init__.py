@@ -14,7 +14,7 @@ from miue.models.handed import Handed, Maker, Spec, title
 from miue.models.network import Network, Size, forward
 from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
 from miue.models.wrap import wrap
-from miue.specs import parse
+from miue.specs import is_own, load, parse
 
 __all__ = ["MODELS", "Maker", "Network", "Size", "Spec", "build", "builder", "check", "forward", "title", "wrap"]
 
@@ -77,7 +77,9 @@ def check(spec: Spec) -> Spec:
 
 def builder(spec: Spec) -> Builder | Handed:
     """Return what makes the network `spec`, see `check` for the errors: for a name the function that makes its body."""
-    return MODELS[_read(spec)[0]] if isinstance(spec, str) else Handed(spec)
+    if isinstance(spec, str) and not is_own(spec):
+        return MODELS[_read(spec)[0]]
+    return Handed(load("model", spec) if isinstance(spec, str) else spec)
 
 
 def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence[int] = 32, seed: int = 0) -> Network:
@@ -85,8 +87,9 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
 
     Args:
         spec: a name of `MODELS`; with `:width=FACTOR` behind it, channels and hidden units are so many times as wide
-            (rounded, at least 1). Or a module that returns (logits, features), as `wrap` makes them, of which a copy
-            is returned, with its weights. Or a function (n_classes, channels, (height, width)) that makes one.
+            (rounded, at least 1). Or one of your own: a module that returns (logits, features), as `wrap` makes them,
+            of which a copy is returned, with its weights. Or a function (n_classes, channels, (height, width)) that
+            makes one, or "FILE.py:NAME" of either, which is executed.
         n_classes: number of logits, at least 2.
         channels: of the images.
         size: of the images in pixels, at least 8: one number, or height and width; the stem fits the smaller one.

@@ -12,17 +12,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miue import progress
+from miue import progress, specs
 from miue.data import loading
 from miue.errors import InputError
 from miue.experiments import plan
 from miue.experiments.plan import Plan
-from miue.runs import figures, limits, lock, notebook, template
-from miue.runs.run_folder import METRICS, PROGRESS, STATUS, Run, RunFailed, finished, load, read_object
+from miue.runs import figures, notebook, template
+from miue.runs.run_folder import METRICS, PROGRESS, STATUS, Run, RunFailed, alone, clear, finished, load, read_object
 from miue.runs.template import Template
 from miue.runs.watch import SECONDS, shown
 from miue.storage import code, files, provenance
 from miue.storage.files import cache_dir
+
+CELL, RUN = 24 * 3600.0, 48 * 3600.0
+"""Seconds that a cell (a template measures all its trials in one) and a run may take where nothing else is said: long
+enough for the paper's scale on one GPU."""
 
 NAMED = ("data", "method", "model", "surrogate", "preset", "n_train")
 """Parameters whose values show in the name of a run's folder."""
@@ -37,8 +41,8 @@ def run(
     *,
     out: str | Path = "runs",
     force: bool = False,
-    timeout: float = limits.CELL,
-    limit: float = limits.RUN,
+    timeout: float = CELL,
+    limit: float = RUN,
 ) -> Run:
     """Execute a template and return the finished run; one that was finished before is returned at once.
 
@@ -72,7 +76,7 @@ def run(
     env = {"MIUE_DATA": str(chosen.data_root), "MIUE_CACHE": str(cache_dir().resolve()), **waiting()}
     if not force and (before := _finished(folder)):
         return before
-    with lock.alone(folder):
+    with alone(folder):
         if not force and (before := _finished(folder)):  # by the process that we waited for
             return before
         _Execution(chosen, values, folder).go(env, timeout, limit)
@@ -124,11 +128,19 @@ def _finished(folder: Path) -> Run | None:
 def folder_name(chosen: Template, values: dict[str, Any]) -> str:
     """Name of a run's folder: its template, what stands out of its parameters, and a hash of what is asked for."""
     root = chosen.data_root
-    key = [values, chosen.digest, code.code_hash("miue"), str(root), loading.identity(str(values.get("data")), root)]
+    images = loading.identity(str(values.get("data")), root)
+    key = [values, chosen.digest, code.code_hash("miue"), str(root), images, *_own_code(values)]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
     words = [Path(str(values[name])).name for name in NAMED if values.get(name) is not None]
     parts = ["".join(c if c.isalnum() or c in "._" else "_" for c in word)[:24] for word in words]
     return "-".join([chosen.name, *parts, digest])
+
+
+def _own_code(values: dict[str, Any]) -> list[str]:
+    """Digests of the files of somebody's own that parameters name as `FILE.py:NAME`."""
+    texts = [text for value in values.values() for text in (value if isinstance(value, list) else [value])]
+    files = {specs.file_of(text) for text in texts if isinstance(text, str)} - {None}
+    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file is not None)
 
 
 @dataclass
@@ -171,7 +183,7 @@ class _Execution:
         """Execute, and record how it ended; raise RunFailed or KeyboardInterrupt if it ended badly."""
         from miue.runs import kernel
 
-        lock.clear(self.folder)
+        clear(self.folder)
         (self.folder / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
         self.write()
         log = self.folder / PROGRESS

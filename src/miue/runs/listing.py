@@ -1,7 +1,7 @@
 """Runs side by side: a table over a folder of runs, and what differs between two."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from miue.errors import InputError, choose
 from miue.experiments.text import aligned
 from miue.experiments.trials import NONE, Trial
 from miue.progress import duration
-from miue.runs import lock
-from miue.runs.run_folder import STATUS, Run, load
+from miue.runs.run_folder import STATUS, Run, held, load
 
 LOST = "lost"
 """State of a run that says it is running while no process is at work on it."""
@@ -27,7 +26,7 @@ COLUMNS = ("run", "state", "template", "data", "n_train", "preset", "seeds", "te
 
 def state(run: Run) -> str:
     """The state of a run: running, done, failed, interrupted, or lost where its process was killed."""
-    return LOST if run.state == "running" and not lock.held(run.folder) else run.state
+    return LOST if run.state == "running" and not held(run.folder) else run.state
 
 
 def listed(folder: str | Path, where: Mapping[str, str] | None = None, sort: str | None = None) -> pd.DataFrame:
@@ -50,9 +49,7 @@ def listed(folder: str | Path, where: Mapping[str, str] | None = None, sort: str
     if not Path(folder).is_dir():
         raise InputError(f"folder: {folder} does not exist; give a folder of runs")
     rows = [_row(run) for run in _runs(Path(folder))]
-    table = pd.DataFrame(
-        rows, columns=list(dict.fromkeys(name for row in rows for name in row)) or ["run"], dtype=object
-    )
+    table = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=["run"])
     for name, value in (where or {}).items():
         table = table[table[choose("--where", name, table)].map(written) == value]
     by = choose("--sort", sort or ("started" if "started" in table else "run"), table)
@@ -64,9 +61,7 @@ def shown(table: pd.DataFrame) -> str:
     if table.empty:
         return "no such run"
     table = table[[name for name in COLUMNS if name in table]].copy()
-    table["wall_seconds"] = [
-        "" if pd.isna(seconds) else duration(seconds) for seconds in table["wall_seconds"].astype(float)
-    ]
+    table["wall_seconds"] = ["" if pd.isna(seconds) else duration(seconds) for seconds in table["wall_seconds"]]
     table["started"] = table["started"].str[:16]
     table["test_accuracy"] = [
         ", ".join(f"{method} {_percent(values)}" for method, values in of_run.items())
@@ -149,9 +144,7 @@ def _own_metrics(run: Run) -> dict[str, Any]:
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the plain values in nested JSON, each with its path."""
     if isinstance(value, Mapping):
-        pairs: Sequence[tuple[str, Any]] = [
-            (f"{name}.{key}" if name else str(key), item) for key, item in value.items()
-        ]
+        pairs = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
     elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
         labels = [_label(item, place) for place, item in enumerate(value)]
         if len(set(labels)) < len(labels):

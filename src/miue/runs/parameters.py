@@ -9,7 +9,8 @@ import ast
 import io
 import math
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike, fspath
 from types import NoneType, UnionType
@@ -18,11 +19,18 @@ from typing import Any, get_args, get_origin
 import numpy as np
 
 from miue.errors import InputError
-from miue.runs.vocabulary import CHECKS
+from miue.runs import vocabulary
+from miue.specs import parse_epsilon
 
 SIMPLE: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
-ORDER = (NoneType, bool, int, float)
-TRUE, FALSE, NONE = ("true", "yes", "1"), ("false", "no", "0"), ("none", "null")
+
+BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+FROM_TEXT: dict[type, Callable[[str], Any]] = {
+    NoneType: {"none": None, "null": None}.__getitem__,
+    bool: BOOLS.__getitem__,
+    int: int,
+    float: parse_epsilon,  # 0.031, 1e-4 or 8/255
+}
 
 
 @dataclass(frozen=True)
@@ -54,16 +62,14 @@ def read(source: str, template: str = "template") -> dict[str, Parameter]:
     }
     found: dict[str, Parameter] = {}
     for line in ast.parse(source).body:
-        match line:
-            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
-                kind = _kind(annotation, template, name)
-                default = coerce(name, _literal(value, template, name), kind)
-                found[name] = Parameter(name, kind, default, comments.get(line.end_lineno or 0, ""))
-            case _:
-                raise InputError(
-                    f"{template}: {ast.unparse(line)!r} in the parameters cell is not of the form "
-                    "`name: type = default  # help`"
-                )
+        try:
+            name, kind, default = _declared(line)
+        except (ValueError, TypeError, LookupError, ArithmeticError):
+            raise InputError(
+                f"{template}: {ast.unparse(line)!r} in the parameters cell is not of the form `name: type = default  "
+                "# help`, with a type made of int, float, str, bool, list[...] and None, and a literal default"
+            ) from None
+        found[name] = Parameter(name, kind, coerce(name, default, kind), comments.get(line.end_lineno or 0, ""))
     return found
 
 
@@ -78,7 +84,7 @@ def check(given: Mapping[str, object], declared: Mapping[str, Parameter], templa
 
     Raises:
         InputError: a name is unknown (the message lists what exists), a value is not of the declared
-            type, or a check of `CHECKS` refuses it.
+            type, or what it becomes refuses it (see `vocabulary`).
     """
     for name in given:
         if name not in declared:
@@ -86,8 +92,8 @@ def check(given: Mapping[str, object], declared: Mapping[str, Parameter], templa
             raise InputError(f"parameter {name!r} does not exist in {template}; it has {known}")
     values = {}
     for name, parameter in declared.items():
-        value = coerce(name, given[name], parameter.kind) if name in given else parameter.default
-        values[name] = CHECKS[name](value) if name in CHECKS else value
+        values[name] = coerce(name, given[name], parameter.kind) if name in given else parameter.default
+        vocabulary.check(name, values[name])
     return values
 
 
@@ -98,13 +104,10 @@ def coerce(name: str, value: object, kind: Any) -> Any:
         InputError: it does not fit. No number is rounded to fit, and a float must be finite.
     """
     plain = _plain(value)
-    # What accepts few texts is tried first; str, which accepts every text, last.
-    kinds = get_args(kind) if isinstance(kind, UnionType) else [kind]
-    for alternative in sorted(kinds, key=lambda k: ORDER.index(k) if k in ORDER else 5 + (k is str)):
-        try:
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    for alternative in sorted(kinds, key=lambda one: one is str):  # str, which accepts every text, last
+        with suppress(TypeError, ValueError, LookupError, ArithmeticError):
             return _fit(plain, alternative)
-        except (TypeError, ValueError, ArithmeticError):
-            continue
     wanted = _written(kind).replace("float", "finite float")
     raise InputError(f"parameter {name}: {value!r} (a {type(value).__name__}) is not of type {wanted}")
 
@@ -125,32 +128,19 @@ def _plain(value: object) -> object:
 
 
 def _fit(value: Any, kind: Any) -> Any:
-    """Return plain `value` as `kind`, or raise TypeError, ValueError or ArithmeticError."""
+    """Return plain `value` as `kind`, or raise TypeError, ValueError, LookupError or ArithmeticError."""
     if get_origin(kind) is list:
         items = _items(value) if isinstance(value, str) else value
         if not isinstance(items, list):
             raise TypeError
         return [_fit(item, get_args(kind)[0]) for item in items]
     if isinstance(value, str) and kind is not str:
-        value = _from_text(value.strip(), kind)
+        value = FROM_TEXT[kind](value.strip().lower())
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise TypeError
     return value
-
-
-def _from_text(text: str, kind: Any) -> Any:
-    if kind is NoneType and text.lower() in NONE:
-        return None
-    if kind is bool and text.lower() in TRUE + FALSE:
-        return text.lower() in TRUE
-    if kind is int:
-        return int(text)
-    if kind is float:
-        top, slash, bottom = text.partition("/")  # 0.031, 1e-4 or 8/255
-        return float(top) / float(bottom) if slash else float(top)
-    raise ValueError
 
 
 def _items(text: str) -> list[Any]:
@@ -164,29 +154,29 @@ def _items(text: str) -> list[Any]:
     return [item.strip() if isinstance(item, str) else item for item in items]
 
 
-def _kind(node: ast.expr, template: str, name: str) -> Any:
+def _declared(line: ast.stmt) -> tuple[str, Any, Any]:
+    """The name, type and value of a line, or ValueError, TypeError, LookupError or ArithmeticError."""
+    match line:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
+            return name, _kind(annotation), _literal(value)
+    raise ValueError
+
+
+def _kind(node: ast.expr) -> Any:
     match node:
-        case ast.Name(id=simple) if simple in SIMPLE:
+        case ast.Name(id=simple):
             return SIMPLE[simple]
         case ast.Constant(value=None):
             return NoneType
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _kind(left, template, name) | _kind(right, template, name)
+            return _kind(left) | _kind(right)
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return list[_kind(inner, template, name)]  # type: ignore[misc]
-    raise InputError(
-        f"{template}: the type {ast.unparse(node)!r} of parameter {name} is not made of int, float, str, "
-        "bool, list[...] and `| None`"
-    )
+            return list[_kind(inner)]  # type: ignore[misc]
+    raise ValueError
 
 
-def _literal(node: ast.expr, template: str, name: str) -> Any:
+def _literal(node: ast.expr) -> Any:
     """Evaluate a literal or a quotient of two (`8 / 255`), nothing that could run code."""
-    try:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            return ast.literal_eval(node.left) / ast.literal_eval(node.right)
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, ZeroDivisionError):
-        raise InputError(
-            f"{template}: the default {ast.unparse(node)!r} of parameter {name} is no literal value"
-        ) from None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return ast.literal_eval(node.left) / ast.literal_eval(node.right)
+    return ast.literal_eval(node)

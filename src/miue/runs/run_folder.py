@@ -1,15 +1,20 @@
-"""What the folder of a run holds, read back: `status.json`, `metrics.json` and the executed notebook."""
+"""The folder of a run: what it holds, read back, and one process at a time at work in it."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from miue.errors import InputError
 from miue.experiments.migration import renamed
 from miue.runs import notebook
 from miue.storage import files
 
-STATUS, METRICS, PROGRESS = "status.json", "metrics.json", "progress.log"
+STATUS, METRICS, PROGRESS, LOCK = "status.json", "metrics.json", "progress.log", ".lock"
 
 
 class RunFailed(RuntimeError):
@@ -91,3 +96,38 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold `folder`, which is made if need be, against other processes; see `files.locked`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    busy = f"{folder.name}: another process makes this very run; waiting for it"
+    refused = f"out: {folder.parent} cannot be written; give another folder"
+    with files.locked(folder / LOCK, busy, refused):
+        yield
+
+
+def held(folder: Path) -> bool:
+    """Whether a process is at work in `folder`."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
+def clear(folder: Path) -> None:
+    """Delete all that is in `folder`, except its lock."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import miue
+from miue import specs
 from miue.data import loading
 from miue.errors import InputError
 from miue.runs import parameters
@@ -40,11 +41,18 @@ class Template:
     def check(self, given: Mapping[str, object]) -> dict[str, Any]:
         """Return the values of all parameters; those that are not given are at their default.
 
+        A notebook works in a folder of its own, so the paths in `records`, `data` and `FILE.py:NAME` are settled here.
+
         Raises:
             InputError: see `parameters.check`; or the folder of images does not exist.
         """
         values = parameters.check(given, self.parameters, self.name)
-        return values | ({"data": loading.settled(values["data"], self.data_root)} if "data" in values else {})
+        values = {name: _settled(value) for name, value in values.items()}
+        if "data" in values:
+            values["data"] = loading.settled(values["data"], self.data_root)
+        if values.get("records") is not None:
+            values["records"] = str(Path(values["records"]).resolve())
+        return values
 
     @property
     def digest(self) -> str:
@@ -144,3 +152,9 @@ def _folders() -> Iterator[Path]:
     for root in (here, *here.parents, checkout):
         if (root / EXPERIMENTS).is_dir():
             yield root / EXPERIMENTS
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_settled(one) for one in value]
+    return specs.settled(value) if isinstance(value, str) else value

@@ -1,15 +1,14 @@
 """What a kernel is at, shown by the process that waits for it: one line that is rewritten in place, or plain lines."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from tqdm import tqdm
 
 from miue import progress
 
@@ -20,25 +19,13 @@ SECONDS = 1.0
 @contextmanager
 def passed_on(log: Path) -> Iterator[Path]:
     """Show the lines that other processes append to `log` (their `$MIUE_PROGRESS`) while the block runs."""
-    stop = threading.Event()
 
-    def follow() -> None:
-        while True:
-            last = stop.wait(0.5)  # before reading: what comes in while we stop is read once more
-            for line in lines:
-                progress.say(f"  {line.rstrip()}")
-            if last:
-                return
+    def show(lines: list[str]) -> None:
+        for line in lines:
+            progress.say(f"  {line}")
 
-    with _opened(log) as lines:
-        lines.seek(0, 2)
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
-            yield log
-        finally:
-            stop.set()
-            thread.join()
+    with _followed(log, show):
+        yield log
 
 
 @contextmanager
@@ -55,44 +42,60 @@ def shown(log: Path, title: str) -> Iterator[Callable[[str], None]]:
     Yields:
         The function that is told the place, such as "cell 4/12 Perturb and train".
     """
-    if progress.on_terminal():
-        console = Console(stderr=True)
-        with _opened(log) as lines:
-            line = _Line(title, lines, console)
-            with Live(get_renderable=line.text, console=console, refresh_per_second=2, transient=True):
-                yield line.move
-    else:
+    if not progress.on_terminal():
         with passed_on(log):
             yield lambda place: progress.say(f"{title}: {place}")
+        return
+    line = _Line(title)
+
+    def show(lines: list[str]) -> None:
+        bar.set_description_str(line.text(lines, shutil.get_terminal_size().columns - 1))
+
+    def move(place: str) -> None:
+        look()  # what came until now is of the place before
+        line.place, line.last, line.since = place, "", time.monotonic()
+
+    with tqdm(bar_format="{desc}", leave=False) as bar, _followed(log, show) as look:
+        yield move
 
 
+@dataclass
 class _Line:
     """The one line: title, place, and what was said there last, or how long it has been there."""
 
-    def __init__(self, title: str, lines: TextIO, console: Console) -> None:
-        self.title, self.lines, self.console = title, lines, console
-        self.place, self.last, self.since = "starting", "", time.monotonic()
-        self.turn = threading.Lock()  # the line is drawn by a thread of its own
+    title: str
+    place: str = "starting"
+    last: str = ""
+    since: float = field(default_factory=time.monotonic)
 
-    def move(self, place: str) -> None:
-        with self.turn:
-            self._read()
-            self.place, self.last, self.since = place, "", time.monotonic()
-
-    def text(self) -> Text:
-        with self.turn:
-            self._read()
-            said = self.last or progress.duration(time.monotonic() - self.since)
-            whole = f"{self.title} · {self.place} · {said}"
-        return Text(whole if len(whole) <= self.console.width else said, no_wrap=True, overflow="ellipsis")
-
-    def _read(self) -> None:
-        for line in self.lines:
-            self.last = line.strip()
+    def text(self, lines: list[str], width: int) -> str:
+        """What there is to show after `lines` have come, in at most `width` characters."""
+        self.last = lines[-1].strip() if lines else self.last
+        said = self.last or progress.duration(time.monotonic() - self.since)
+        whole = f"{self.title} · {self.place} · {said}"
+        return (whole if len(whole) <= width else said)[:width]
 
 
-def _opened(log: Path) -> TextIO:
-    """The log, made if need be, to be read from its beginning."""
+@contextmanager
+def _followed(log: Path, show: Callable[[list[str]], None]) -> Iterator[Callable[[], None]]:
+    """Hand what comes into `log`, made if need be, to `show`: twice a second, and as what is yielded is called."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.touch()
-    return open(log, encoding="utf-8", errors="replace")
+    stop, turn = threading.Event(), threading.Lock()
+    with open(log, "a+", encoding="utf-8", errors="replace") as file:  # begins at the end
+
+        def look() -> None:
+            with turn:
+                show(file.read().splitlines())
+
+        def follow() -> None:
+            while not stop.wait(0.5):
+                look()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield look
+        finally:
+            stop.set()
+            thread.join()
+            look()

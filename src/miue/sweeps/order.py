@@ -42,17 +42,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended: its folder and metrics; why it failed, and the last lines of what it said.
-
-    `killed` is a process that did not end by itself, so that its run is worth another try.
-    """
+    """How a run ended: its folder and metrics; why it failed, and the last lines of what it said."""
 
     number: int
     folder: str | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     last: list[str] = field(default_factory=list)
-    killed: bool = False
+
+
+class Killed(RuntimeError):
+    """A process did not end by itself, so that its run is worth another try."""
 
 
 def start(order: Order, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -82,17 +82,21 @@ def start(order: Order, environment: Mapping[str, str]) -> subprocess.Popen[byte
 
 
 def report(order: Order, code: int) -> Report:
-    """Return the report of a process that has ended, given its return code; where it left none, one in its place."""
+    """Return the report of a process that has ended, given its return code; where it left none, one in its place.
+
+    Raises:
+        Killed: it was killed by a signal.
+    """
     if code < 0:
-        return unreported(order, f"its process was killed by {signal.Signals(-code).name}", killed=True)
+        raise Killed(f"its process was killed by {signal.Signals(-code).name}")
     if left := read_object(order.report):
         return Report(**left)
     return unreported(order, f"its process ended with code {code} and without a report")
 
 
-def unreported(order: Order, error: str, killed: bool = False) -> Report:
+def unreported(order: Order, error: str) -> Report:
     """Return a report in place of one that the process could not leave, with the last lines of its log."""
-    return Report(order.number, error=error, last=tail(Path(order.log), LAST_LINES), killed=killed)
+    return Report(order.number, error=error, last=tail(Path(order.log), LAST_LINES))
 
 
 def tail(log: Path, count: int) -> list[str]:
@@ -103,16 +107,3 @@ def tail(log: Path, count: int) -> list[str]:
         file.seek(max(0, log.stat().st_size - 20_000))
         text = file.read().decode(errors="replace")
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
-
-
-def threads(workers: int) -> dict[str, str]:
-    """Return the number of threads of one of `workers` that share this machine's cores, as a variable for torch.
-
-    A number that the user has set stays.
-    """
-    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // workers))}
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

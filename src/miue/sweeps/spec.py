@@ -4,9 +4,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,8 @@ def read(path: str | Path) -> Spec:
     if (count := math.prod(map(len, grid.values())) * len(items)) > MOST:
         raise InputError(f"{path.name}: it describes {count:,} runs; the most is {MOST:,}")
     runs = []
-    for number, varied in enumerate(_combinations(grid, items), 1):
+    every = (item | dict(zip(grid, values, strict=True)) for item in items for values in product(*grid.values()))
+    for number, varied in enumerate(every, 1):
         try:
             values = chosen.check(fixed | varied)
         except InputError as error:
@@ -135,19 +135,10 @@ def _items(path: Path, value: Any) -> list[dict[str, Any]]:
 
 def _refuse_repeated(path: Path, fixed: dict[str, Any], grid: dict[str, Any], items: list[dict[str, Any]]) -> None:
     for number, item in enumerate(items, 1):
-        for one, other, where in (
-            (fixed, grid, "parameters and in grid"),
-            (fixed, item, f"parameters and in item {number} of list"),
-            (grid, item, f"grid and in item {number} of list"),
-        ):
-            if both := sorted(one.keys() & other.keys()):
-                raise InputError(f"{path.name}: {both[0]} stands in {where}; give it in one of them")
-
-
-def _combinations(grid: dict[str, list[Any]], items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for item in items:
-        for values in product(*grid.values()):
-            yield item | dict(zip(grid, values, strict=True))
+        places = {"parameters": fixed, "grid": grid, f"item {number} of list": item}
+        for (one, names), (other, more) in combinations(places.items(), 2):
+            if both := sorted(names.keys() & more.keys()):
+                raise InputError(f"{path.name}: {both[0]} stands in {one} and in {other}; give it in one of them")
 
 
 def _refuse_twins(path: Path, runs: list[Planned]) -> None:

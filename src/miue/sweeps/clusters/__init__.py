@@ -1,1 +1,1 @@
-"""Configurations of Parsl that `miue sweep --engine parsl --config NAME` can name, to use or to copy and change."""
+"""Configurations of Parsl that `miue sweep --config NAME` can name, to use or to copy and change."""

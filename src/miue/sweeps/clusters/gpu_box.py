@@ -6,7 +6,7 @@ from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers import LocalProvider
 
 from miue.errors import InputError
-from miue.sweeps.local import gpus
+from miue.sweeps.engine import gpus
 
 GPUS = gpus()
 """The GPUs to use, by the names that CUDA knows them by; by default all that this process may use."""

@@ -1,6 +1,6 @@
 """A Slurm cluster: nodes with GPUs are asked for as runs wait, one worker for each GPU.
 
-Copy this file, set the values below, and give the copy to `miue sweep --engine parsl --config`. The sweep itself runs
+Copy this file, set the values below, and give the copy to `miue sweep --config`. The sweep itself runs
 on the login node and only waits. The checkout, its environment, data, cache (`$MIUE_CACHE`) and `runs/` must lie on a
 file system that the nodes share with it.
 """
