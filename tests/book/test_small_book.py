@@ -8,7 +8,7 @@ from nbformat import v4
 from sphinx.errors import ExtensionError
 
 from miue.publishing import build
-from miue.storage import files
+from miue.storage import code, files
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +64,10 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
 def test_chapters_follow_the_code_of_the_package(small_book, monkeypatch):
     seen = []
     small_book.chapter(SECRET)
-    for secret, code in (("one", "a"), ("two", "a"), ("three", "b")):
+    for secret, digest in (("one", "a"), ("two", "a"), ("three", "b")):
         small_book.write("book/secret.txt", secret)
         small_book.chapter(SECRET, text=f"Read {len(seen)} times before.")  # read again, not executed again
-        monkeypatch.setattr(code, "code_hash", lambda module, code=code: code)
+        monkeypatch.setattr(code, "code_hash", lambda module, digest=digest: digest)
         assert not failed(small_book.render())
         page = small_book.page("book/chapter")
         seen.append(next(word for word in ("one", "two", "three") if f"\n{word}\n" in page or f">{word}\n" in page))

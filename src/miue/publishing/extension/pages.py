@@ -7,7 +7,7 @@
 - A result gets a title that says also its data and scale, a box under it with what its run was, and figures with names
   of their own: pages of one template would name them alike.
 - A page that comes or goes renders all pages anew: each shows the table of contents.
-- `{miue-parameters} NAME` shows the parameters of a template. What is made of records stands in `miue_results`.
+- `{miue-parameters} NAME` shows the parameters of a template.
 """
 
 import json
@@ -16,15 +16,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import miue_results
 from docutils import nodes
-from miue_results import RESULTS, results, table
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from miue.errors import InputError
+from miue.publishing.extension.records import RESULTS, results, table
 from miue.runs import notebook, run_folder, template
 from miue.storage import code
 
@@ -119,12 +118,10 @@ def _code(text: str) -> nodes.literal:
     return nodes.literal(text, text)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def connect(app: Sphinx) -> None:
     """Connect all of it to Sphinx."""
     app.connect("config-inited", set_cache)
     app.connect("env-get-outdated", renew_contents)
     app.connect("env-before-read-docs", refuse_bad_results)
     app.connect("source-read", tell_apart)
     app.add_directive("miue-parameters", ParameterTable)
-    miue_results.connect(app)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
