@@ -16,6 +16,20 @@ from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import InputError
 
+__all__ = [
+    "Task",
+    "additive_uniform",
+    "bivariate_normal",
+    "gaussian_mixture",
+    "mixture_classes",
+    "monotone",
+    "multivariate_normal",
+    "rotated",
+    "sliced_mixture",
+    "sliced_normal",
+    "student_t",
+]
+
 MONTE_CARLO = 400_000  # samples behind a truth without a closed form
 Draw = Callable[[int, Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -32,6 +46,13 @@ class Task:
         draw: samples, given n and a NumPy generator.
         truth_stderr: standard error of `truth`; 0 for a closed form.
         correlation: |r| of a pair of normal variables, or of a monotone map of one; None for all else.
+
+    Example:
+        >>> from miue.mi import tasks
+        >>> task = tasks.bivariate_normal(0.9)
+        >>> x, y = task.sample(1000, seed=0)
+        >>> x.shape, round(task.truth, 4)
+        ((1000,), 0.8304)
     """
 
     name: str

@@ -14,6 +14,8 @@ from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
 from miue.precision import halves
 from miue.specs import parse
 
+__all__ = ["MODELS", "Network", "build", "check", "forward"]
+
 MIN_SIZE = 8
 MAX_WIDTH = 8
 
@@ -65,6 +67,7 @@ MODELS: dict[str, Builder] = {
     "wrn34_10": wrn34_10,
     "vit": _from_torchvision("vit"),
 }
+"""The functions that make the bodies of the networks, by name."""
 
 
 def _read(spec: str) -> tuple[str, float]:
@@ -110,6 +113,13 @@ def build(spec: str, n_classes: int, *, channels: int = 3, size: int | Sequence[
     Raises:
         InputError: see `check`; fewer than two classes; images that are too small, or that `vit` cannot cut up
             (those that are not square, too).
+
+    Example:
+        >>> import miue, torch
+        >>> network = miue.models.build("small_resnet:width=0.5", 10, size=32, seed=1)
+        >>> logits, features = network(torch.rand(2, 3, 32, 32))
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 32]))
     """
     name, width = _read(spec)
     if n_classes < 2:
