@@ -9,11 +9,36 @@ import pytest
 import miue
 from miue.mi import bounds
 
-MODULES = """
-    data.images data.loading models models.stages training.loop training.recipes training.victim poisons poisons.poison
-    defenses losses pgd seeds mi.bounds mi.controls mi.discrete mi.estimate mi.histogram mi.kde mi.ksg mi.max_sliced
-    mi.neural mi.projections mi.ross mi.sliced mi.statistics mi.tasks experiments.trials
-""".split()
+MODULES = [
+    "data.images",
+    "data.loading",
+    "models",
+    "models.stages",
+    "training.loop",
+    "training.recipes",
+    "training.victim",
+    "poisons",
+    "poisons.poison",
+    "defenses",
+    "losses",
+    "pgd",
+    "seeds",
+    "mi.bounds",
+    "mi.controls",
+    "mi.discrete",
+    "mi.estimate",
+    "mi.histogram",
+    "mi.kde",
+    "mi.ksg",
+    "mi.max_sliced",
+    "mi.neural",
+    "mi.projections",
+    "mi.ross",
+    "mi.sliced",
+    "mi.statistics",
+    "mi.tasks",
+    "experiments.trials",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

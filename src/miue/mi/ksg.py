@@ -36,12 +36,12 @@ def mi_ksg(
     """Estimate I(X;Y) in nats from the distances to the k-th nearest neighbours.
 
     Variant 1, "KSG-1": with eps_i the max-norm distance of (x_i, y_i) to its k-th nearest neighbour among the other
-    points, and n_x(i) the number of other points with |x_j - x_i| strictly below eps_i (n_y alike),
+    points, and n_x(i) the number of other points with `|x_j - x_i|` strictly below eps_i (n_y alike),
 
         I = psi(k) + psi(n) - mean_i [ psi(n_x(i) + 1) + psi(n_y(i) + 1) ]
 
     (Kraskov, Stoegbauer and Grassberger, Phys. Rev. E 69, 066138, eq. 8). Variant 2, "KSG-2" (eq. 9): with eps_x(i)
-    the largest |x_j - x_i| among these k neighbours and n_x(i) the number of other points at most so far (y alike),
+    the largest `|x_j - x_i|` among these k neighbours and n_x(i) the number of other points at most so far (y alike),
 
         I = psi(k) - 1/k + psi(n) - mean_i [ psi(n_x(i)) + psi(n_y(i)) ]
 

@@ -45,7 +45,7 @@ class Task:
         truth: in nats.
         draw: samples, given n and a NumPy generator.
         truth_stderr: standard error of `truth`; 0 for a closed form.
-        correlation: |r| of a pair of normal variables, or of a monotone map of one; None for all else.
+        correlation: `|r|` of a pair of normal variables, or of a monotone map of one; None for all else.
 
     Example:
         >>> from miue.mi import tasks
@@ -68,7 +68,7 @@ class Task:
 
 
 def bivariate_normal(r: float) -> Task:
-    """Two normal variables of correlation r, |r| < 1: I = -1/2 log(1 - r^2)."""
+    """Two normal variables of correlation r, `|r|` < 1: I = -1/2 log(1 - r^2)."""
     _below_one("r", r)
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +112,7 @@ def student_t(dof: float, r: float) -> Task:
 
     Args:
         dof: degrees of freedom, above 0.
-        r: correlation of the normal pair that is divided by a common chi, |r| < 1.
+        r: correlation of the normal pair that is divided by a common chi, `|r|` < 1.
     """
     _below_one("r", r)
     if not dof > 0:

@@ -6,7 +6,8 @@
   the one that was executed, whole and without an error.
 - A result gets a title that says also its data and scale, a box under it with what its run was, and figures with names
   of their own: pages of one template would name them alike.
-- A page that comes or goes renders all pages anew: each shows the table of contents.
+- A page that comes or goes renders all pages anew: each shows the table of contents. Pages that list the contents are
+  written after any change, and are read for that: sphinx-codeautolink knows the names in what was read only.
 - `{miue-parameters} NAME` shows the parameters of a template.
 """
 
@@ -40,8 +41,10 @@ def set_cache(app: Sphinx, config: Any) -> None:
 
 
 def renew_contents(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> set:
-    """Return the pages to read again beside those that changed: all of them, if one came or went."""
-    return set(env.found_docs) if added or removed else set()
+    """Return the pages to read again beside those that changed: all if one came or went, else those with contents."""
+    if added or removed:
+        return set(env.found_docs)
+    return {env.config.root_doc}.union(*env.files_to_rebuild.values()) if changed else set()
 
 
 def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
