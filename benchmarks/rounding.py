@@ -21,7 +21,7 @@ from miue.data import loading
 from miue.poisons import base
 from miue.poisons.methods import mi_ue
 from miue.precision import LOSS_SCALE
-from miue.training import loop
+from miue.victim import train_victim
 
 LAYERS = (torch.conv2d, F.conv2d, F.linear)
 DTYPES = {"bfloat16": (torch.bfloat16, 1.0), "float16": (torch.float16, LOSS_SCALE)}
@@ -106,8 +106,9 @@ def main(
         with rounding(where, number):
             poison = poisons.perturb(images, "mi_ue", surrogate=model, preset=preset, seed=seed, cache=False)
         shown, last = poison.apply(images), poison.record["notes"]["epochs"][-1]
-        trained = [loop.fit(shown, model, "quick", seed=1000 * victim + seed) for victim in range(1, victims + 1)]
-        reached = ", ".join(f"{loop.accuracy(network, test):.3f}" for network in trained)
+        strangers = [1000 * victim + seed for victim in range(1, victims + 1)]
+        met = [train_victim(shown, test, model=model, recipe="quick", seed=one, cache=False) for one in strangers]
+        reached = ", ".join(f"{victim.accuracy:.3f}" for victim in met)
         print(f"{number} {where}, seed {seed}: similarity {last['similarity']:.3f}, victims {reached}", flush=True)
 
 

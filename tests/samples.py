@@ -2,7 +2,7 @@
 
 import torch
 
-from miue import Images
+from miue import Images, train_victim
 
 FRONT_MATTER = """---
 jupytext:
@@ -23,3 +23,8 @@ def some_images(n=48, classes=4, channels=3, size=8, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 256, (n, channels, size, size), generator=generator, dtype=torch.uint8)
     return Images(x, torch.arange(n) % classes, [f"class {c}" for c in range(classes)], name="noise")
+
+
+def fitted(images, model, recipe, test=None, **how):
+    """A network trained on `images`, which the cache neither knows nor keeps."""
+    return train_victim(images, test, model=model, recipe=recipe, cache=False, **how).model

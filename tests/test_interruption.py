@@ -16,7 +16,7 @@ WORK = """
 import hashlib
 import torch, miue
 from miue.poisons import perturb
-from miue.training import train_victim
+from miue.victim import train_victim
 
 train, test = miue.load("digits_m", n_train=120, n_test=40)
 print("begun", flush=True)

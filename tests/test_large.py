@@ -22,7 +22,8 @@ from miue.poisons.foreign import read
 from miue.specs import parse
 from miue.storage import memory, tensors
 from miue.storage.files import cache_dir
-from miue.training import Recipe, accuracy, train_victim
+from miue.training import Recipe, accuracy
+from miue.victim import train_victim
 
 MB = 2**20
 
@@ -149,7 +150,7 @@ def test_no_method_holds_all_images_in_memory(spec, little_memory):
 
 def test_what_is_too_large_is_bit_for_bit_what_is_small(monkeypatch, tmp_path):
     clean = some_images(n=300)
-    settings = {"preset": "quick", "device": "cpu", "model": "lenet5"}
+    settings = {"preset": "quick", "device": "cpu", "surrogate": "lenet5", "cache": False}
     specs = {
         "random": {},
         "random:kind=sign": {},

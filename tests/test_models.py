@@ -6,13 +6,14 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from samples import some_images
+from samples import fitted, some_images
 from torch.fx.experimental.optimization import fuse
 
 from miue import Images
 from miue.errors import InputError
 from miue.models import MODELS, build, check, forward
-from miue.training import Victim, loop
+from miue.training import loop, recipes
+from miue.victim import Victim
 
 WIDE = [name for name in MODELS if name != "linear"]
 
@@ -70,7 +71,7 @@ def test_logits_features_and_gradients(name, channels, size, classes):
 def test_images_need_not_be_square(name, size):
     x = torch.randint(0, 256, (8, 3, *size), dtype=torch.uint8)
     images = Images(x, torch.arange(8) % 4)
-    model = loop.fit(images, thin(name), loop.recipe("quick", epochs=1, batch=4))
+    model = fitted(images, thin(name), recipes.recipe("quick", epochs=1, batch=4))
     model(x.float()[:2])[0].sum().backward()
     again = build(model.spec.pop("name"), model.spec.pop("n_classes"), **json.loads(json.dumps(model.spec)))
     again.load_state_dict(model.state_dict())
@@ -256,7 +257,7 @@ def test_torchvision_is_imported_only_for_its_networks():
 def test_a_saved_victim_finds_its_network_again(spec, tmp_path):
     images = some_images(n=8)
     network = build(spec, 4, size=8)
-    history = list(loop.epochs(network, images, loop.recipe("quick", epochs=1, batch=4), seed=0, test=images))
+    history = list(loop.epochs(network, images, recipes.recipe("quick", epochs=1, batch=4), seed=0, test=images))
     Victim(network.eval(), history, {"model": spec}).save(tmp_path / "v.safetensors")
     loaded = Victim.load(tmp_path / "v.safetensors")
     assert loaded.model.spec["name"] == spec and digest(loaded.model) == digest(network)

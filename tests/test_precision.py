@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from defenses.test_defenses_contract import SMALL as DEFENSE
 from poisons.test_methods_contract import SMALL as METHOD
-from samples import some_images
+from samples import fitted, some_images
 
 from miue import defenses
 from miue.data.images import Images
@@ -96,7 +96,7 @@ def test_whoever_set_the_newer_switches_finds_them_again_and_is_overruled_inside
 
 def test_victims_features_defenses_and_surrogates_compute_in_ieee_float32_all_through(seen, images):
     for name in ("adversarial_training", "d_vae"):
-        network = loop.fit(images, "lenet5", SHORT, defense=defenses.build(name, **DEFENSE[name]))
+        network = fitted(images, "lenet5", SHORT, defense=defenses.build(name, **DEFENSE[name]))
     loop.accuracy(network, images)
     loop.features(network, images)
     stages.activations(network, images.x.float() / 255)

@@ -9,7 +9,7 @@ from defenses.test_defenses_contract import SMALL as DEFENSE
 from poisons.test_methods_contract import QUICK as BRIEF
 from poisons.test_methods_contract import SMALL as METHOD
 from poisons.test_methods_contract import VARIANTS, stops
-from samples import some_images
+from samples import fitted, some_images
 
 from miue import defenses
 from miue.defenses import DEFENSES
@@ -20,8 +20,9 @@ from miue.models import stages
 from miue.poisons import perturb
 from miue.specs import parse
 from miue.storage.checkpoint import Checkpoint
-from miue.training import loop, train_victim
+from miue.training import loop
 from miue.training.recipes import Recipe
+from miue.victim import train_victim
 
 __all__ = ["stops"]  # a fixture
 
@@ -30,7 +31,7 @@ RECIPE = Recipe(epochs=2, lr=0.05, schedule="one_cycle", batch=16, flip=True, cr
 
 def make(spec, **settings):
     method, options = parse(spec)
-    common = {"preset": "quick", "model": "lenet5:width=0.5", "device": pretend.DEVICE}
+    common = {"preset": "quick", "surrogate": "lenet5:width=0.5", "device": pretend.DEVICE, "cache": False}
     return perturb(some_images(), method, **common, **METHOD[method] | options | settings, cache=False)
 
 
@@ -60,7 +61,7 @@ def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, st
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_defense_runs_where_the_victim_is_trained(gpu, name):
     defense = defenses.build(name, **DEFENSE.get(name, {}))
-    victim = loop.fit(some_images(), "lenet5:width=0.5", RECIPE, defense=defense)
+    victim = fitted(some_images(), "lenet5:width=0.5", RECIPE, defense=defense)
     assert next(victim.parameters()).device == pretend.DEVICE
 
 
@@ -78,7 +79,7 @@ def test_a_victim_is_measured_where_it_was_trained(gpu):
 
 def test_an_estimate_of_information_takes_features_of_the_device(gpu):
     images = some_images()
-    network = loop.fit(images, "lenet5:width=0.5", RECIPE)
+    network = fitted(images, "lenet5:width=0.5", RECIPE)
     features = loop.features(network, images)
     there = with_controls(features, features, images.y, n_slices=4)
     here = with_controls(features.cpu(), features.cpu(), images.y, n_slices=4)
@@ -89,7 +90,7 @@ def test_noise_as_large_as_its_images_or_weights_is_drawn_where_they_lie(gpu):
     for spec in ("pue", "rem"):
         make(spec)
     for name in ("gaussian_noise", "adversarial_training"):
-        loop.fit(some_images(), "lenet5:width=0.5", RECIPE, defense=defenses.build(name, **DEFENSE.get(name, {})))
+        fitted(some_images(), "lenet5:width=0.5", RECIPE, defense=defenses.build(name, **DEFENSE.get(name, {})))
     carried = {place.partition(":")[0] for kind, place in gpu.places if kind == "to device"}
     assert "train.py" in carried or "images.py" in carried
     assert carried.isdisjoint({"poisons/pue.py", "pgd.py", "defenses/augmentations.py"})

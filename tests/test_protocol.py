@@ -17,7 +17,7 @@ from miue.experiments.comparison import Records, Setting, Trial, compare
 from miue.models import build
 from miue.poisons import METHODS, base, perturb
 from miue.poisons.methods import uc
-from miue.training import loop
+from miue.training import loop, recipes
 
 WITH_SURROGATE = [name for name, method in METHODS.items() if method.outer] + ["pil"]
 SETTING = Setting(preset="quick", recipe="quick:epochs=1:batch=16", n_slices=4, estimator="histogram")
@@ -84,7 +84,7 @@ def order_of(images, streams, monkeypatch):
     read, batch = [], Images.batch
     with monkeypatch.context() as patch:
         patch.setattr(Images, "batch", lambda self, index: (read.append(index), batch(self, index))[1])
-        recipe = loop.recipe("quick", epochs=2, batch=16)
+        recipe = recipes.recipe("quick", epochs=2, batch=16)
         for _ in loop.epochs(build("linear", 4, size=8), images, recipe, seed=streams, device="cpu"):
             pass
     return torch.cat(read)
@@ -99,13 +99,13 @@ def test_a_stranger_meets_the_images_in_an_order_of_its_own_and_a_twin_in_the_su
 
 
 def test_augmentation_does_not_move_the_order(monkeypatch):
-    images, recipe = some_images(), loop.recipe("quick", epochs=1, batch=16)
+    images, recipe = some_images(), recipes.recipe("quick", epochs=1, batch=16)
     states = []
     for changes in ({"flip": False, "crop": 0}, {"flip": True, "crop": 2}):
         read, batch = [], Images.batch
         with monkeypatch.context() as patch:
             patch.setattr(Images, "batch", lambda self, index, r=read, b=batch: (r.append(index), b(self, index))[1])
-            changed = loop.recipe("quick", epochs=recipe.epochs, batch=16, **changes)
+            changed = recipes.recipe("quick", epochs=recipe.epochs, batch=16, **changes)
             list(loop.epochs(build("linear", 4, size=8), images, changed, device="cpu"))
         states.append(torch.cat(read))
     assert torch.equal(*states)
@@ -252,7 +252,7 @@ def test_a_control_with_more_steps_than_images_has_full_batches(monkeypatch):
     read, batch = [], Images.batch
     with monkeypatch.context() as patch:
         patch.setattr(Images, "batch", lambda self, index: (read.append(index), batch(self, index))[1])
-        recipe = loop.recipe("quick", epochs=2, batch=16, batches_per_epoch=12)
+        recipe = recipes.recipe("quick", epochs=2, batch=16, batches_per_epoch=12)
         list(loop.epochs(build("linear", 4, size=8), some_images(n=19), recipe, device="cpu"))
     assert len(read) == 24 and {len(index) for index in read} == {16}
     assert torch.cat(read[:12]).bincount().max() - torch.cat(read[:12]).bincount().min() <= 1

@@ -7,9 +7,11 @@ from miue.defenses import Avatar
 from miue.errors import InputError
 from miue.poisons import find_perturbation, perturb
 from miue.storage.files import cache_dir
-from miue.training import Victim, loop, train_victim
-from miue.training.victim import find_victim
+from miue.training import loop
+from miue.victim import Victim, find_victim, train_victim
 
+ASKED = {"surrogate": "small_resnet", "epsilon": 8 / 255, "seed": 0, "preset": "laptop", "passes": None}
+STRANGER = {"seed": 0, "twin": "none", "surrogate_seed": None, "defense": None}
 SHORT = {"epochs": 2, "batch": 16, "precision": "float32"}
 
 
@@ -136,7 +138,10 @@ def test_an_edited_defense_network_or_method_of_somebody_else_is_never_yesterday
     assert first == results(0.5)
     assert not list(cache_dir().rglob("*.safetensors"))
     own = cell(0.5, module)["Dimmed"]()
-    assert find_victim(images, images, model="linear", recipe="quick", defense=own, **SHORT) is None
+    assert (
+        find_victim(images, images, **STRANGER | {"model": "linear", "recipe": "quick", "defense": own}, **SHORT)
+        is None
+    )
 
 
 def test_two_avatars_whose_models_share_a_name_have_victims_of_their_own(images):
@@ -159,7 +164,8 @@ def test_another_number_of_threads_counts_only_where_that_is_asked_for(images, t
     threads(1)
     made = perturb(images, "random"), train_victim(images, images, **how)
     threads(2)
-    assert find_perturbation(images, "random") is None and find_victim(images, images, **how) is None
+    assert find_perturbation(images, "random", **ASKED) is None
+    assert find_victim(images, images, **STRANGER | how) is None
     monkeypatch.setenv("MIUE_ANY_THREADS", "1")
     found = perturb(images, "random"), train_victim(images, images, **how)
     assert [one.record for one in found] == [one.record for one in made]

@@ -4,7 +4,7 @@ import pretend
 import pytest
 import torch
 from poisons.test_methods_contract import SMALL
-from samples import some_images
+from samples import fitted, some_images
 
 from miue import models, seeds
 from miue.defenses import Avatar, build
@@ -87,7 +87,7 @@ def test_what_a_defense_prepares_is_not_drawn_as_its_batches_are(begun):
             torch.Generator().manual_seed(seed)
             return images
 
-    loop.fit(IMAGES, "linear", SHORT, defense=Drawing())
+    fitted(IMAGES, "linear", SHORT, defense=Drawing())
     assert len(set(begun)) == len(begun) == 6 and set(seeds.victim(0)) < set(begun)
 
 

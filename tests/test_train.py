@@ -10,7 +10,7 @@ from miue.errors import InputError
 from miue.models import build
 from miue.training import loop, recipes
 from miue.training.loop import Recipe, accuracy, epochs, features
-from miue.training.victim import train_victim
+from miue.victim import train_victim
 
 SHORT = Recipe(epochs=3, lr=0.05, schedule="one_cycle", batch=16, precision="float32")
 

@@ -32,10 +32,10 @@ def changed(train, shown):
 def test_a_ratio_perturbs_its_share_and_withheld_leaves_out_the_very_same_images():
     train = some_images(n=40)
     poison = poisons.perturb(train, "random", preset="quick", cache=False)
-    part = changed(train, Trial("random", "linear", seed=3, ratio=0.3).some_images(train, poison))
-    more = changed(train, Trial("random", "linear", seed=3, ratio=0.6).some_images(train, poison))
+    part = changed(train, Trial("random", "linear", seed=3, ratio=0.3).images(train, poison))
+    more = changed(train, Trial("random", "linear", seed=3, ratio=0.6).images(train, poison))
     assert (int(part.sum()), int(more.sum())) == (12, 24) and not (part & ~more).any()
-    left = Trial("withheld", "linear", seed=3, ratio=0.3).some_images(train, None)
+    left = Trial("withheld", "linear", seed=3, ratio=0.3).images(train, None)
     assert torch.equal(left.ids, train.ids[~part]) and torch.equal(left.x, train.x[~part])
 
 
@@ -52,7 +52,7 @@ def test_only_what_changes_images_needs_a_perturbation(trial, perturbs):
     assert trial.perturbs == perturbs
     if not perturbs and trial.method != "withheld":
         train = some_images()
-        assert trial.some_images(train, None) is train
+        assert trial.images(train, None) is train
 
 
 def test_a_trial_names_what_is_special_about_it():

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from miue.data import Images, load
     from miue.mi import Estimate, bounds, sliced_mi, with_controls
     from miue.poisons import Poison, perturb
-    from miue.training import Victim, accuracy, features, train_victim
+    from miue.training import accuracy, features
+    from miue.victim import Victim, train_victim
 
 try:
     __version__ = version("miue")
@@ -24,7 +25,8 @@ _HOMES = {
     "miue.data": ("Images", "load"),
     "miue.mi": ("Estimate", "bounds", "sliced_mi", "with_controls"),
     "miue.poisons": ("Poison", "perturb"),
-    "miue.training": ("Victim", "accuracy", "features", "train_victim"),
+    "miue.training": ("accuracy", "features"),
+    "miue.victim": ("Victim", "train_victim"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,9 +1,18 @@
-"""Variants in one word: a name and some of its options, `em:scope=class` or `resnet18:width=0.25`."""
+"""Variants in one word: a name and some of its options, `em:scope=class` or `resnet18:width=0.25`.
 
+The name is one of this package, or `FILE.py:NAME` for a thing of somebody's own; that file is executed.
+"""
+
+import importlib
+import runpy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
 
-from miue.errors import InputError
+from miue.errors import InputError, choose
+
+T = TypeVar("T")
 
 WORDS = {"true": True, "false": False, "none": None}
 
@@ -55,11 +64,64 @@ def pairs(texts: Iterable[str], what: str) -> dict[str, Any]:
 def parse(spec: str, changes: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
     """Split `NAME:OPTION=VALUE:OPTION=VALUE` into the name and its options, beside which `changes` are given too.
 
+    Of `FILE.py:NAME:OPTION=VALUE` the first two parts are the name.
+
     Raises:
         InputError: an option is not written so, or stands in both.
     """
     name, *written = spec.split(":")
-    options = pairs(written, spec)
-    for both in options.keys() & (changes or {}).keys():
-        raise InputError(f"{spec}: {both} is given a second time, as {(changes or {})[both]!r}")
-    return name, options | dict(changes or {})
+    if name.endswith(".py") and written:
+        name = f"{name}:{written.pop(0)}"
+    return name, merged(spec, pairs(written, spec), changes or {})
+
+
+def merged(spec: str, written: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the options that stand in `spec` and those that are given beside it together.
+
+    Raises:
+        InputError: an option stands in both.
+    """
+    for both in written.keys() & changes.keys():
+        raise InputError(f"{spec}: {both} is given a second time, as {changes[both]!r}")
+    return {**written, **changes}
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a thing in somebody's own file: `FILE.py:NAME`."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def find(argument: str, name: str, known: Mapping[str, T]) -> T:
+    """Return what a name stands for: one of `known`, or what `FILE.py` calls `NAME`.
+
+    Raises:
+        InputError: it is neither (the message lists `known`), or the file fails.
+    """
+    return load(argument, name) if is_own(name) else known[choose(argument, name, known)]
+
+
+def load(argument: str, name: str) -> Any:
+    """Return what `FILE.py:NAME` or `MODULE:NAME` stands for; the file or module is executed, once for each content.
+
+    Raises:
+        InputError: there is no such file, module or name, or it fails.
+    """
+    place, _, own = name.rpartition(":")
+    try:
+        path = Path(place)
+        scope = (
+            _executed(path.resolve(), path.read_bytes())
+            if place.endswith(".py")
+            else vars(importlib.import_module(place))
+        )
+        return scope[own]
+    except (Exception, SystemExit) as error:
+        told = f"{own} is not defined there" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        reason = " ".join(told.split())
+        raise InputError(f"{argument}: {name!r} cannot be taken ({reason}); write FILE.py:NAME") from None
+
+
+@cache
+def _executed(path: Path, content: bytes) -> dict[str, Any]:
+    """What a file defines; `content` tells whether it is still the same."""
+    return runpy.run_path(str(path))

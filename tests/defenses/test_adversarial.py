@@ -3,12 +3,12 @@
 import pytest
 import torch
 from moments import moment
-from samples import some_images
+from samples import fitted, some_images
 
 from miue import specs
 from miue.defenses import build
 from miue.errors import InputError
-from miue.training import loop
+from miue.training import recipes
 
 
 @pytest.mark.parametrize("levels", [2, 4, 6, 8])
@@ -49,15 +49,15 @@ def test_defaults_and_recipe_are_the_published_ones():
     assert (defense.epsilon * 255, defense.steps, defense.step * 255) == (pytest.approx(8), 10, pytest.approx(2))
     name, options = specs.parse("adversarial_training:epsilon=4/255:steps=3")
     assert build(name, **options).epsilon == 4 / 255
-    recipe = loop.recipe("adversarial")
+    recipe = recipes.recipe("adversarial")
     assert (recipe.epochs, recipe.lr, recipe.weight_decay) == (100, 0.1, 5e-4)
 
 
 def test_the_network_is_trained_on_moved_images_and_its_batch_statistics_are_those_of_training(images):
-    network = loop.fit(
+    network = fitted(
         images,
         "small_resnet",
-        loop.recipe("quick", epochs=2, batch=24),
+        recipes.recipe("quick", epochs=2, batch=24),
         defense=build("adversarial_training", steps=2),
     )
     counted = {int(b) for name, b in network.named_buffers() if name.endswith("num_batches_tracked")}

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from samples import some_images
+from samples import fitted, some_images
 from torch import nn
 
 from miue.defenses import build
 from miue.defenses.avatar import Avatar, signal_left
 from miue.errors import InputError
-from miue.training import loop
+from miue.training import loop, recipes
 
 MEAN, DEVIATION = 0.1, 0.2  # of clean pixels on the scale of [-1, 1]: five deviations stay inside it
 LEFT = float(signal_left()[100])
@@ -119,5 +119,5 @@ def test_records_tell_models_apart_by_their_weights():
 
 def test_a_victim_trains_on_the_purified_images():
     defense = build("avatar", denoise=optimal, depth=20, steps=2)
-    network = loop.fit(some_images(), "small_resnet", loop.recipe("quick", epochs=1), defense=defense)
+    network = fitted(some_images(), "small_resnet", recipes.recipe("quick", epochs=1), defense=defense)
     assert 0 <= loop.accuracy(network, some_images()) <= 1

@@ -4,14 +4,14 @@ from functools import cache
 
 import pytest
 import torch
-from samples import some_images
+from samples import fitted, some_images
 
 from miue.data.images import Images
 from miue.defenses import build
 from miue.defenses.d_vae import DVAE, Disentangler, Stage
 from miue.defenses.pixels import rewrite
 from miue.errors import InputError
-from miue.training import loop
+from miue.training import loop, recipes
 
 TINY = {"epochs": 1, "width": 4, "latent": 4}
 
@@ -104,5 +104,5 @@ def test_options_out_of_range_are_refused():
 
 
 def test_a_victim_trains_on_the_purified_images():
-    network = loop.fit(some_images(), "small_resnet", loop.recipe("quick", epochs=1), defense=build("d_vae", **TINY))
+    network = fitted(some_images(), "small_resnet", recipes.recipe("quick", epochs=1), defense=build("d_vae", **TINY))
     assert 0 <= loop.accuracy(network, some_images()) <= 1

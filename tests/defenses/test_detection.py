@@ -8,7 +8,7 @@ from miue.data.images import Images
 from miue.defenses import detection
 from miue.defenses.detection import Probe, detect, learnability, linear_probe, split
 from miue.errors import InputError
-from miue.training import loop
+from miue.training import recipes
 
 
 def with_pattern(images, levels=40):
@@ -26,7 +26,7 @@ def test_linear_probe_finds_class_wise_noise_and_chance_without():
 
 
 def test_learnability_finds_class_wise_noise_and_chance_without():
-    recipe = loop.recipe("quick", epochs=2, batch=16, flip=False, crop=0)
+    recipe = recipes.recipe("quick", epochs=2, batch=16, flip=False, crop=0)
     found, clean = (learnability(x, recipe=recipe) for x in (with_pattern(some_images(n=400)), some_images(n=400)))
     assert found.held_out > 0.6
     assert clean.held_out < 0.45

@@ -1,13 +1,13 @@
 """Orthogonal projection: what is learned linearly is gone, and what is left is images."""
 
 import torch
-from samples import some_images
+from samples import fitted, some_images
 
 from miue.data.images import Images
 from miue.defenses import build
 from miue.defenses.detection import linear_probe
 from miue.defenses.projection import OrthogonalProjection, mean_image, project_out
-from miue.training import loop
+from miue.training import loop, recipes
 
 
 def smooth(n=600, seed=0):
@@ -76,7 +76,7 @@ def test_any_batching_gives_the_same_mean(monkeypatch):
 
 
 def test_a_victim_trains_on_the_projected_images():
-    recipe = loop.recipe("quick", epochs=1)
+    recipe = recipes.recipe("quick", epochs=1)
     options = {"epochs": 1, "fit_batch": 16}
-    network = loop.fit(some_images(), "small_resnet", recipe, defense=build("orthogonal_projection", **options))
+    network = fitted(some_images(), "small_resnet", recipe, defense=build("orthogonal_projection", **options))
     assert 0 <= loop.accuracy(network, some_images()) <= 1

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from samples import some_images
+from samples import fitted, some_images
 
 from miue import Images
 from miue.defenses import build
 from miue.defenses.squeezing import ISS_KINDS
 from miue.errors import InputError
-from miue.training import loop
+from miue.training import loop, recipes
 
 
 def squeezed(images, **options):
@@ -71,7 +71,7 @@ def test_training_sees_squeezed_images_and_the_test_images_stay(images, monkeypa
     monkeypatch.setattr(loop, "flip_crop", lambda x, **_: seen.append(x) or x)
     test = some_images(seed=1)
     before = test.x.clone()
-    loop.fit(images, "small_resnet", loop.recipe("quick", epochs=1), test=test, defense=build("iss", kind="bit_depth"))
+    fitted(images, "small_resnet", recipes.recipe("quick", epochs=1), test=test, defense=build("iss", kind="bit_depth"))
     assert {int(level) for x in seen for level in x.unique()} == {0, 64, 128, 192}, "not before crop and flip"
     assert torch.equal(test.x, before)
 

@@ -10,6 +10,7 @@ from samples import some_images
 from miue.errors import InputError
 from miue.pgd import Budget
 from miue.poisons import options, perturb
+from miue.poisons.base import Task
 from miue.poisons.methods import gue
 from miue.poisons.methods.gue import UNet, multiplier, wrong_class_loss
 
@@ -56,7 +57,7 @@ def test_the_step_always_closes_the_gap_at_the_wanted_rate():
 
 
 def game(images, **settings):
-    return gue._Game(images, "small_resnet", Budget(8 / 255), options("gue", "quick", **settings), seed=0)
+    return gue._Game(Task(images, "small_resnet", Budget(8 / 255), options("gue", "quick", **settings)))
 
 
 def test_the_follower_fits_better_and_the_classifier_is_left_as_it_was():

@@ -7,31 +7,26 @@ import sys
 
 import typer
 
-from miue.cli import experiments, information, perturb, publish
-from miue.cli.sweep import sweep
+from miue.cli.commands import Commands
 from miue.errors import InputError
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Why unlearnable examples work: perturb images, train victims, measure mutual information.",
-)
-for command in (perturb.poison, perturb.adopt, perturb.train, experiments.run, experiments.diff, publish.publish):
-    app.command()(command)
-app.command("runs")(experiments.list_runs)
-app.command()(experiments.bench)
-app.command()(experiments.book)
-app.command()(sweep)
-app.add_typer(information.app, name="mi")
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
+@app.callback()
+def overview() -> None:
+    """Why unlearnable examples work: perturb images, train victims, measure mutual information.
+
+    `miue --install-completion` lets your shell complete commands and options from its next start on.
+    """
 
 
 def main() -> None:
     """Run the command line and turn errors into one line and an exit code."""
     try:
-        app()
+        app(prog_name="miue")
     except InputError as error:
         print(f"miue: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,9 @@
-"""Commands that measure mutual information, and hold an estimator against known truth."""
+"""Measure mutual information (without COMMAND), or hold an estimator against known truth (check).
+
+What clean and perturbed training images share in the features of a victim trained on the latter is measured. Beside
+the sliced mutual information stand its permutation null, its shuffle within classes and its ceiling, and what is left
+of it given the class. Where a class has too few images for the estimator, the last is left out.
+"""
 
 import importlib
 import runpy
@@ -29,10 +34,7 @@ from miue.storage.files import atomic
 from miue.storage.provenance import collect as provenance
 from miue.training import loop
 
-app = typer.Typer(
-    invoke_without_command=True,
-    help="Measure mutual information (without COMMAND), or hold an estimator against known truth (check).",
-)
+app = typer.Typer(invoke_without_command=True, add_completion=False, help=__doc__, rich_markup_mode="markdown")
 
 
 @app.callback()
@@ -52,12 +54,7 @@ def mi(
     n_slices: Annotated[int, typer.Option(help="Random directions.", min=1)] = 512,
     out: Record = None,
 ) -> None:
-    """Measure what clean and perturbed training images share in the features of a victim trained on the latter.
-
-    Beside the sliced mutual information stand its permutation null, its shuffle within classes and its ceiling, and
-    what is left of it given the class. `miue mi check ESTIMATOR` holds an estimator against distributions whose truth
-    is known. Where a class has too few images for the estimator, the last is left out.
-    """
+    """Train the victim and measure, unless a command of the group is called."""
     if context.invoked_subcommand:
         return
     choose("estimator", estimator, ESTIMATORS)

@@ -13,7 +13,8 @@ from miue.errors import InputError
 from miue.models import MODELS, check
 from miue.poisons import Poison
 from miue.storage.files import check_writable, write_json
-from miue.training import Victim, recipes, train_victim
+from miue.training import recipes
+from miue.victim import Victim, train_victim
 
 
 def writable(path: Path | None) -> Path | None:

@@ -6,18 +6,17 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from miue.data.decoding import remembered
+from miue.data.decoding import answered, remembered
 from miue.data.folders import hidden
 from miue.errors import InputError, printable
 from miue.progress import say
-from miue.storage.files import cache_dir, cache_locked, clear_parts
+from miue.storage.files import atomic_folder, cache_dir, cache_locked, clear_parts
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 BLOCK = 4096  # what the smallest file takes on a disk
@@ -61,13 +60,12 @@ def stem(path: str) -> str:
 
 def unpacked(archive: Path) -> Path:
     """Unpack `archive` into the cache, once for each content; return the folder that holds more than one folder."""
-    about = archive.stat()
 
     def read() -> str:
         with archive.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
-    folder = cache_dir() / "unpacked" / remembered(f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}", read)
+    folder = cache_dir() / "unpacked" / remembered(_question(archive), read)
     if not folder.is_dir():
         with cache_locked(folder, f"unpacking {printable(archive.name)}"):
             if not folder.is_dir():
@@ -77,6 +75,17 @@ def unpacked(archive: Path) -> Path:
     while len(inside := list(folder.iterdir())) == 1 and inside[0].is_dir():
         folder = inside[0]
     return folder
+
+
+def is_unpacked(archive: Path) -> bool:
+    """Whether `unpacked` has `archive` in the cache already; nothing is read or unpacked."""
+    known = answered(_question(archive))
+    return known is not None and (cache_dir() / "unpacked" / known).is_dir()
+
+
+def _question(archive: Path) -> str:
+    about = archive.stat()
+    return f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}"
 
 
 def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
@@ -92,25 +101,20 @@ def unpack(archive: Path, folder: Path, limit: int | None = None) -> None:
     Raises:
         InputError: it is damaged, takes more, or holds something other than folders and ordinary files inside of it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    room = shutil.disk_usage(part).free // 2 if limit is None else limit
     taken = 0
     try:
-        for name, size, ordinary, extract in _members(archive):
-            taken += max(size, BLOCK)
-            if fault := _fault(name, ordinary, taken, room):
-                raise InputError(f"data: {printable(str(archive))} is not unpacked; {fault}")
-            if not any(map(hidden, PurePosixPath(name).parts)):
-                extract(part)
-        part.chmod(0o755)
-        part.rename(folder)
+        with atomic_folder(folder) as part:
+            room = shutil.disk_usage(part).free // 2 if limit is None else limit
+            for name, size, ordinary, extract in _members(archive):
+                taken += max(size, BLOCK)
+                if fault := _fault(name, ordinary, taken, room):
+                    raise InputError(f"data: {printable(str(archive))} is not unpacked; {fault}")
+                if not any(map(hidden, PurePosixPath(name).parts)):
+                    extract(part)
     except InputError:
         raise
     except DAMAGE as error:
         raise InputError(f"data: {printable(f'{archive} is damaged or no archive ({error})')}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 Member = tuple[str, int, bool, Callable[[Path], object]]

@@ -8,11 +8,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from miue.data.arrays import whole
@@ -57,13 +57,13 @@ def read_folder(path: Path, size: int, name: str, anew: bool = False) -> Images:
         anew: decode the images although the cache holds them.
 
     Returns:
-        Images mapped from the cache, with the fingerprints that they had when they were decoded.
+        Images mapped from the cache, with the fingerprints that they had when they were decoded, and with the names of
+        their files.
 
     Raises:
         InputError: fewer than two classes, an empty class, an unreadable image, or a size that is too small or large.
     """
-    if whole("size", size, MIN_SIZE) > MAX_SIZE:
-        raise InputError(f"size: {size}; images must be at most {MAX_SIZE} px")
+    check_size(size)
     found = listing(path)
     if found.left_out:
         say(f"{name}: left out of {printable(path.name)}: {found.told()}")
@@ -81,7 +81,26 @@ def read_folder(path: Path, size: int, name: str, anew: bool = False) -> Images:
         raise OSError(f"cache: {target} is damaged as soon as it is written")
     ids = [int.from_bytes(digest(os.fsencode(Path(r).as_posix()))[:8], "little", signed=True) for r in relative]
     x, fingerprints = kept
-    return Images(x, torch.tensor(labels), classes, ids=torch.tensor(ids), name=name, fingerprints=fingerprints)
+    return Images(
+        x,
+        torch.tensor(labels),
+        classes,
+        ids=torch.tensor(ids),
+        name=name,
+        names=["/".join(PurePath(r).parts[1:]) for r in relative],
+        fingerprints=fingerprints,
+        layout="nchw",
+    )
+
+
+def check_size(size: int) -> None:
+    """Refuse a height and width of images that is no whole number from `MIN_SIZE` to `MAX_SIZE`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if whole("size", size, MIN_SIZE) > MAX_SIZE:
+        raise InputError(f"size: {size}; images must be at most {MAX_SIZE} px")
 
 
 def digest(content: bytes) -> bytes:
@@ -91,14 +110,23 @@ def digest(content: bytes) -> bytes:
 
 def remembered(question: str, answer: Callable[[], str]) -> str:
     """Return a hex digest that is expensive to take: `answer()`, or what it was for this `question` before."""
-    file = cache_dir() / "images" / f"{digest(question.encode(errors='surrogateescape')).hex()}.key"
-    known = file.read_bytes() if file.exists() else b""
-    if re.fullmatch(rb"[0-9a-f]{32}", known):
-        return known.decode()
+    if known := answered(question):
+        return known
     found = answer()
-    with atomic(file) as part:
+    with atomic(_note(question)) as part:
         part.write_text(found)
     return found
+
+
+def answered(question: str) -> str | None:
+    """The digest that `remembered` took for this `question` before; None where it took none."""
+    file = _note(question)
+    known = file.read_bytes() if file.exists() else b""
+    return known.decode() if re.fullmatch(rb"[0-9a-f]{32}", known) else None
+
+
+def _note(question: str) -> Path:
+    return cache_dir() / "images" / f"{digest(question.encode(errors='surrogateescape')).hex()}.key"
 
 
 def contents(path: Path, relative: list[str]) -> str:
@@ -173,33 +201,49 @@ def _image(file: Path, size: int) -> tuple[np.ndarray, list[str]]:
     """Decode one file: pixels (3, size, size) uint8, and what has to be told of it."""
     try:
         with Image.open(file, formats=FORMATS) as image:
-            colours, turn, notes = _colours(image), None, []
-            try:
-                turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            except Exception:  # damaged EXIF data raise all sorts of errors
-                notes.append(UNKNOWN)
-            if getattr(image, "n_frames", 1) > 1:
-                notes.append(SEVERAL)
-    except Exception as error:  # and so do damaged files
+            return as_seen(image, size)
+    except Exception as error:  # damaged files raise all sorts of errors
         reason = str(error) or type(error).__name__
         raise InputError(printable(f"data: {file} cannot be read as an image ({reason})")) from None
-    upright = colours if turn is None else colours.transpose(turn)
-    if upright.size != (size, size):
-        upright = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(upright).transpose(2, 0, 1), notes
 
 
-def _colours(image: ImageFile.ImageFile) -> Image.Image:
+def as_seen(image: Image.Image, size: int | None = None) -> tuple[np.ndarray, list[str]]:
+    """Return an image as it is seen, RGB on white and upright: (3, H, W) uint8, and what has to be told of it.
+
+    Args:
+        image: of any mode, from a file or not.
+        size: height and width in pixels, to which it is resized (short side) and centre-cropped; by default its own.
+
+    Raises:
+        ValueError: nothing says which of its values is white. What is damaged raises errors of all sorts.
+    """
+    seen, notes = _colours(image), []
+    try:
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF data, too, raise errors of all sorts
+        turn = None
+        notes.append(UNKNOWN)
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append(SEVERAL)
+    if turn is not None:
+        seen = seen.transpose(turn)
+    if size is not None and seen.size != (size, size):
+        seen = ImageOps.fit(seen, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(seen).transpose(2, 0, 1), notes
+
+
+def _colours(image: Image.Image) -> Image.Image:
     """The image as RGB on white.
 
     Raises:
         ValueError: nothing says which of its values is white.
     """
     tags = getattr(image, "tag_v2", {})
-    samples = image.tile[0][3] if image.format == "PNG" else None
+    tile = getattr(image, "tile", None)  # gone once an image is loaded
+    samples = tile[0][3] if tile and image.format == "PNG" else None
     image.load()
     unsigned = set(tags.get(SAMPLE_FORMAT, (1,))) == {1}
-    if image.mode == "F" or not unsigned or (image.mode == "I" and image.format == "TIFF"):
+    if image.mode == "F" or not unsigned or (image.mode == "I" and image.format in ("TIFF", None)):
         raise ValueError(
             "signed, 32-bit or floating-point values, of which none is known to be white; save 8 or 16 bits"
         )

@@ -2,23 +2,26 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from miue.data.arrays import Array
-from miue.data.labelled import as_pixels, as_rows, as_whole
+from miue.data.labelled import MOST_CLASSES, as_pixels, as_rows, as_whole, numbered
+from miue.data.rows import Rows
 from miue.errors import InputError, printable
 from miue.progress import track
-from miue.storage import memory
+
+if TYPE_CHECKING:
+    from miue.data.exchange import ImageDataset
 
 DELTAS = (torch.int8, torch.int16, torch.float16, torch.float32)  # what may be added to images, in grey levels
-MOST_CLASSES = 10**5  # that are named by their numbers; a label beyond is more likely to be no class number
 CHUNK_BYTES = 2**24  # of pixels that are in memory at once, where a set is gone through whole
 
 
@@ -32,33 +35,11 @@ def fingerprint(pixels: np.ndarray, label: int | np.integer) -> bytes:
     return hashlib.blake2b(pixels.tobytes() + f"{label}".encode(), digest_size=8).digest()
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Some rows of a tensor, looked up as they are read, so that a tensor in a file is never copied whole."""
-
-    tensor: Tensor
-    rows: Tensor | None = None  # (M,) int64 on the CPU; None: all, in order
-
-    def read(self, index: Tensor, device: torch.device) -> Tensor:
-        rows = index if self.rows is None else self.rows[index.cpu()]
-        return self.tensor[rows.to(self.tensor.device)].to(device, non_blocking=True)
-
-    def subset(self, index: Tensor) -> "_Rows":
-        return _Rows(self.tensor, index.cpu() if self.rows is None else self.rows[index.cpu()])
-
-    def on(self, device: torch.device) -> "_Rows":
-        """On `device` whole where they fit; what lies there already stays as it is, shared."""
-        count = len(self.tensor) if self.rows is None else len(self.rows)
-        size = count * math.prod(self.tensor.shape[1:]) * self.tensor.element_size()
-        if self.tensor.device.type == device.type or not memory.fits(size, device):
-            return self
-        return _Rows((self.tensor if self.rows is None else self.tensor[self.rows]).to(device))
-
-
 class Images:
     """Labelled images, and optionally a perturbation that is added as they are read.
 
-    The pixels may lie in memory, on a device or in a memory-mapped file; `batch` is how everybody reads them.
+    The pixels may lie in memory, on a device or in a memory-mapped file; `batch` is how everybody reads them. Other
+    people's images come in by `from_arrays` and `from_dataset`, and leave by `to_dataset` and `to_folder`.
 
     Args:
         x: (N, C, H, W) uint8, N >= 1; also what `miue.data.labelled.as_pixels` reads as such.
@@ -67,7 +48,9 @@ class Images:
         ids: (N,) int64 on the CPU, unique: which image each row is, however the set is cut or ordered; by default
             the position.
         name: of the data set, as records show it.
+        names: (N,) what each image is called within its class, where it is called something.
         fingerprints: (N,) int64, those that the images must have, where they are known; see `damaged`.
+        layout: of `x`, "nchw", "nhwc", or "auto", which finds out, or refuses what could be both.
 
     Raises:
         InputError: a shape, type or label is not as above.
@@ -90,25 +73,89 @@ class Images:
         *,
         ids: Array | None = None,
         name: str = "custom",
+        names: Sequence[str] | None = None,
         fingerprints: Tensor | None = None,
+        layout: str = "auto",
     ) -> None:
-        x = as_pixels(x)
+        x = as_pixels(x, layout)
         y = as_whole("y", y, len(x)).to(y.device if isinstance(y, Tensor) else "cpu")
-        names = None if classes is None else [printable(str(c)) for c in classes]
-        most = MOST_CLASSES if names is None else len(names)
+        called = None if classes is None else [printable(str(c)) for c in classes]
+        most = MOST_CLASSES if called is None else len(called)
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= most:
             wrong = low if low < 0 else high
             raise InputError(f"y: label {wrong} is out of range; number the classes from 0 on, below {most:,}")
-        self._pixels, self._delta = _Rows(x), None
+        self._pixels, self._delta = Rows(x), None
         self._fingerprints = fingerprints
         self.y = y
-        self.classes = [str(c) for c in range(high + 1)] if names is None else names
+        self.classes = [str(c) for c in range(high + 1)] if called is None else called
         self.ids = torch.arange(len(x)) if ids is None else as_whole("ids", ids, len(x))
         if len(self.ids.unique()) != len(x):
             raise InputError(f"ids: {len(self.ids.unique())} different ones; each of the {len(x)} images needs its own")
+        if names is not None and len(names) != len(x):
+            raise InputError(f"names: {len(names)} of them; there must be one for each of the {len(x)} images")
+        self.names = None if names is None else np.array(names, dtype=object)
         self.name = printable(name)
         self.device = x.device
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Array,
+        y: Array,
+        *,
+        classes: Sequence[str] | None = None,
+        ids: Array | None = None,
+        name: str = "custom",
+        layout: str = "auto",
+    ) -> "Images":
+        """Make images of NumPy arrays, torch tensors, or what can be read as such; uint8 is shared, not copied.
+
+        Args:
+            x: (N, C, H, W) or (N, H, W, C): grey levels from 0 to 255, or fractions from 0 to 1 in floating point.
+            y: (N,) labels: numbers of classes, or their names.
+            classes: class names in the order of their numbers; by default the names in `y`, sorted, or "0", "1", ...
+            ids: (N,) whole numbers, unique; by default the positions.
+            name: of the data set, as records show it.
+            layout: "nchw" or "nhwc", where "auto" cannot tell.
+
+        Raises:
+            InputError: pixels out of range, or a shape that could be either layout; a label that is no class; without
+                `classes`, numbers that leave one out; ids that are not unique.
+
+        >>> Images.from_arrays(np.zeros((3, 8, 8, 1)), ["cat", "dog", "cat"])
+        Images('custom', 3 of 1x8x8, 2 classes)
+        """
+        labels, named = numbered("y", y, classes)
+        return cls(x, labels, named, ids=ids, name=name, layout=layout)
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Any, *, size: int | None = None, classes: Sequence[str] | None = None, name: str = "custom"
+    ) -> "Images":
+        """Read the images of a data set once, in its order, into memory; `ids` are the positions.
+
+        They come out as from folders: RGB (grey is repeated), upright, and on white where they are transparent.
+
+        Args:
+            dataset: a torch `Dataset` or `DataLoader`, a Hugging Face `Dataset`, or a list. Items are pairs (image,
+                label), or dicts with `image` or `img` and with `label`, `labels` or `fine_label`. Images are PIL's, or
+                arrays with 1, 3 or 4 channels, uint8 or fractions from 0 to 1; labels are class numbers or names.
+            size: height and width in pixels, 8 to 4,096, to which images are resized (short side) and centre-cropped;
+                by default they must be of one size.
+            classes: as in `from_arrays`; by default `dataset.classes` or the names of a Hugging Face `ClassLabel`.
+            name: of the data set, as records show it.
+
+        Raises:
+            InputError: no items, or one that is no image with a label; pixels that a transform has normalised; several
+                sizes; a loader that shuffles; labels as in `from_arrays`.
+
+        >>> Images.from_dataset([(np.zeros((8, 8)), "cat"), (np.ones((9, 12, 3)), "dog")], size=8, name="pets")
+        Images('pets', 2 of 3x8x8, 2 classes)
+        """
+        from miue.data.exchange import read_dataset  # which knows this module
+
+        return read_dataset(dataset, size, classes, name)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -168,7 +215,7 @@ class Images:
             raise InputError(f"delta: shape {tuple(delta.shape)}, {delta.dtype}; it must be {wanted}, one of {kinds}")
         if self._delta is not None:
             raise InputError(f"delta: {self.name} is perturbed already; add to the clean images")
-        return self._copy(_delta=_Rows(delta, None if rows is None else rows.cpu()), _fingerprints=None)
+        return self._copy(_delta=Rows(delta, None if rows is None else rows.cpu()), _fingerprints=None)
 
     def subset(self, index: Array) -> "Images":
         """The images at `index` ((M,) int64, or a mask (N,)), in that order, with their ids; no pixel is copied."""
@@ -180,14 +227,16 @@ class Images:
             _fingerprints=None if self._fingerprints is None else self._fingerprints[at],
             y=self.y[index.to(self.y.device)],
             ids=self.ids[at],
+            names=None if self.names is None else self.names[at.numpy()],
         )
 
     def with_pixels(self, x: Tensor) -> "Images":
-        """The same images (labels, ids, classes) with other pixels: `x` is (N, C, H, W) uint8."""
-        return Images(x, self.y, self.classes, ids=self.ids, name=self.name)
+        """The same images (labels, ids, classes, names) with other pixels: `x` is (N, C, H, W) uint8."""
+        names = None if self.names is None else self.names.tolist()
+        return Images(x, self.y, self.classes, ids=self.ids, name=self.name, names=names, layout="nchw")
 
     def joined(self, other: "Images") -> "Images":
-        """These images and then those of `other`, copied into memory, with new ids (the positions).
+        """These images and then those of `other`, copied into memory, with new ids (the positions) and no names.
 
         Raises:
             InputError: shape or class names differ.
@@ -195,7 +244,53 @@ class Images:
         if (self.shape, self.classes) != (other.shape, other.classes):
             raise InputError(f"other: {other} has another shape or other classes than {self}; they must be the same")
         x = torch.cat([self.x, other.x.to(self.device)])
-        return Images(x, torch.cat([self.y, other.y.to(self.device)]), self.classes, name=self.name)
+        y = torch.cat([self.y, other.y.to(self.device)])
+        return Images(x, y, self.classes, name=self.name, layout="nchw")
+
+    def to_dataset(self) -> "ImageDataset":
+        """A torch `Dataset` of (image, label): (C, H, W) float32 in [0, 1] on the CPU, perturbation included, and int.
+
+        Workers of a `DataLoader` can read it; `.classes` are the class names.
+
+        >>> images = Images.from_arrays(np.full((2, 3, 8, 8), 51, np.uint8), ["cat", "dog"])
+        >>> image, label = images.to_dataset()[1]
+        >>> round(float(image.max()), 3), label
+        (0.2, 1)
+        """
+        from miue.data.exchange import ImageDataset
+
+        return ImageDataset(self.on("cpu"))
+
+    def to_folder(
+        self, path: str | Path, *, names: Sequence[str] | None = None, perturbation: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write lossless PNG files into class folders, and `manifest.json` beside them: all of it, or nothing.
+
+        `load("folder:PATH")` reads square images of 8 to 4,096 px back with the same pixels; it numbers classes in the
+        order of their names, and grey becomes RGB. The manifest holds `record()`, the classes, the perturbation, and
+        of each image its file, name, class, id and the SHA-256 of the file.
+
+        Args:
+            path: a new or an empty folder.
+            names: (N,) of the files in their class folders, by default `self.names`, or the ids where there are none.
+                Files end in .png instead; where two names differ by the ending alone, it stays before that.
+            perturbation: what the manifest says of it: `poison.record`.
+
+        Raises:
+            InputError: a folder that holds something; images that are neither grey nor RGB; class or image names that
+                cannot be those of files, or are not unique.
+            OSError: it cannot be written.
+
+        >>> import pathlib, tempfile
+        >>> images = Images.from_arrays(np.zeros((2, 3, 8, 8)), ["cat", "dog"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     images.to_folder(folder, names=["tom.jpg", "rex.jpg"])
+        ...     sorted(file.relative_to(folder).as_posix() for file in pathlib.Path(folder).rglob("*.*"))
+        ['cat/tom.png', 'dog/rex.png', 'manifest.json']
+        """
+        from miue.data.exchange import write_folder
+
+        write_folder(self, Path(path), names, perturbation)
 
     def _copy(self, **changes: object) -> "Images":
         other = object.__new__(Images)

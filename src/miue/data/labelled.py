@@ -1,5 +1,7 @@
 """Images, labels and rows as callers hand them over: arrays of any kind, read as what they are or refused by name."""
 
+import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,29 +9,37 @@ import torch
 from torch import Tensor
 
 from miue.data.arrays import Array, _plain, as_labels
-from miue.errors import InputError
+from miue.errors import InputError, choose
 
 CHANNELS = 4
 """Up to so many values are taken for the channels of a pixel, wherever they stand in the shape."""
+LAYOUTS = ("auto", "nchw", "nhwc")
+MOST_CLASSES = 10**5  # that are named by their numbers; a label beyond is more likely to be no class number
 
 
-def as_pixels(x: Array) -> Tensor:
+def as_pixels(x: Array, layout: str = "auto") -> Tensor:
     """Return images as (N, C, H, W) uint8, where the data lie; uint8 is shared, not copied.
 
     Args:
-        x: (N, C, H, W), or (N, H, W, C) with C up to 4, where no other
-            axis could be the channels; whole grey levels from 0 to 255 of any type, or fractions from
-            0 to 1 of a floating-point type, which are rounded to levels.
+        x: (N, C, H, W), or (N, H, W, C); whole grey levels from 0 to 255 of any type, or fractions from 0 to 1 of a
+            floating-point type, which are rounded to levels.
+        layout: "nchw" or "nhwc"; "auto" takes the axis of up to 4 values for the channels, if only one can be.
 
     Raises:
-        InputError: no images, another shape, or values that are neither; truth values.
+        InputError: no images, another shape, one that leaves open where the channels are, or values that are neither;
+            truth values; an unknown layout.
     """
-    given = _tensor("x", x)
+    choose("layout", layout, LAYOUTS)
+    given = as_tensor("x", x)
     shape = tuple(given.shape)
     if given.ndim != 4 or given.numel() == 0:
         grey = "; for grey images, pass x[:, None]" if given.ndim == 3 else ""
         raise InputError(f"x: shape {shape}; images must be (N, C, H, W), at least one{grey}")
-    return _levels(_channels_first(given), getattr(x, "dtype", given.dtype))
+    if layout == "nhwc":
+        given = given.permute(0, 3, 1, 2)
+    elif layout == "auto":
+        given = _channels_first(given)
+    return as_levels("x", given, getattr(x, "dtype", given.dtype))
 
 
 def as_whole(name: str, values: Array, count: int) -> Tensor:
@@ -49,13 +59,50 @@ def as_whole(name: str, values: Array, count: int) -> Tensor:
     return torch.from_numpy(read.astype(np.int64))
 
 
+def numbered(name: str, labels: Array, classes: Sequence[str] | None) -> tuple[Array, Sequence[str] | None]:
+    """Number labels that are names, and refuse numbers that are no classes or leave some out.
+
+    Args:
+        name: of the argument, for messages.
+        labels: (N,) whole numbers, or texts.
+        classes: class names; where there are none, texts are the names, in sorted order.
+
+    Returns:
+        Labels that are numbers, (N,), and the class names; None where the numbers are the names.
+
+    Raises:
+        InputError: as `as_whole`; a label that is no class; without `classes`, a number below the largest label that
+            no image has.
+    """
+    read = as_labels(name, labels)
+    if read.dtype.kind == "U":
+        names = sorted(set(read.tolist())) if classes is None else [str(c) for c in classes]
+        number = {one: place for place, one in enumerate(names)}
+        if strange := sorted(set(read.tolist()) - number.keys()):
+            raise InputError(f"{name}: label {strange[0]!r} is no class; the classes are {reprlib.repr(names)}")
+        return torch.tensor([number[one] for one in read.tolist()]), names
+    present = as_whole(name, read, len(read)).unique()
+    low, high = int(present[0]), int(present[-1])
+    most = MOST_CLASSES if classes is None else len(classes)
+    if low < 0 or high >= most:
+        wrong, unlabelled = (low, "; leave out images without a label") if low < 0 else (high, "")
+        raise InputError(f"{name}: label {wrong} is no class; labels must be from 0 to {most - 1:,}{unlabelled}")
+    missing = np.setdiff1d(np.arange(high + 1), present.numpy()).tolist()
+    if classes is None and missing:
+        raise InputError(
+            f"{name}: labels go up to {high}, but no image has {reprlib.repr(missing)[1:-1]}; number the classes "
+            f"from 0 on without gaps, or name all {high + 1} in classes"
+        )
+    return labels, classes
+
+
 def as_rows(index: Array, count: int) -> Tensor:
     """Return which of `count` rows are meant, (M,) int64: their places, or a mask.
 
     Raises:
         InputError: a mask of another length, fractions, or a place that does not exist.
     """
-    rows = _tensor("index", index)
+    rows = as_tensor("index", index)
     if rows.dtype == torch.bool and rows.shape == (count,):
         return rows.nonzero()[:, 0]
     if rows.shape == (0,):
@@ -69,7 +116,7 @@ def as_rows(index: Array, count: int) -> Tensor:
     return rows.long()
 
 
-def _tensor(name: str, values: Array) -> Tensor:
+def as_tensor(name: str, values: Array) -> Tensor:
     """Read real numbers of any type, in the machine's byte order; shared with the caller where torch can share."""
     plain: Any = _plain(name, values)
     if isinstance(plain, Tensor):
@@ -93,20 +140,26 @@ def _channels_first(given: Tensor) -> Tensor:
         return given.permute(0, 3, 1, 2)
     raise InputError(
         f"x: shape {tuple(given.shape)}, in which any may be the channels; images must be (N, C, H, W): "
-        "where channels come last, pass x.permute(0, 3, 1, 2)"
+        'say layout="nchw", or layout="nhwc" where the channels come last'
     )
 
 
-def _levels(given: Tensor, dtype: Any) -> Tensor:
+def as_levels(name: str, given: Tensor, dtype: Any) -> Tensor:
+    """Return pixels of any shape as uint8; `dtype` is that which the caller handed over, for messages.
+
+    Raises:
+        InputError: neither whole grey levels from 0 to 255 nor fractions from 0 to 1.
+    """
     if given.dtype == torch.uint8:
         return given
     if given.dtype == torch.bool:
-        raise InputError("x: truth values; images must be grey levels, 0 to 255")
+        raise InputError(f"{name}: truth values; images must be grey levels, 0 to 255")
     low, high = float(given.min()), float(given.max())
     if given.is_floating_point() and low >= 0 and high <= 1:
         return (given.float() * 255).round().to(torch.uint8)
     if low >= 0 and high <= 255 and (not given.is_floating_point() or bool((given == given.round()).all())):
         return given.to(torch.uint8)
     raise InputError(
-        f"x: {dtype} from {low:g} to {high:g}; images must be whole grey levels from 0 to 255, or fractions from 0 to 1"
+        f"{name}: {dtype} from {low:g} to {high:g}; "
+        "images must be whole grey levels from 0 to 255, or fractions from 0 to 1"
     )

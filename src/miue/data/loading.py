@@ -198,9 +198,9 @@ def _jpeg_copy(root: Path) -> Path | None:
 def folder(path: Path, size: int, name: str | None = None, anew: bool = False) -> Split:
     """Read a folder of images: class folders, or a folder to train on and one to test on, which hold class folders.
 
-    The first is called `train` or `training`, the second one of `miue.data.folders.HELD_OUT`, in any letter case; of several
-    such, `val` comes before `test`. Without a second one, every fifth image of a class is held out, and of a class of
-    two to four images the last. What is left out is said.
+    The first is called `train` or `training`, the second one of `miue.data.folders.HELD_OUT`, in any letter case; of
+    several such, `val` comes before `test`. Without a second one, every fifth image of a class is held out, and of a
+    class of two to four images the last. What is left out is said.
 
     Args:
         path: a folder.

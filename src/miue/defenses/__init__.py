@@ -10,8 +10,8 @@ from miue.defenses.d_vae import DVAE
 from miue.defenses.projection import OrthogonalProjection
 from miue.defenses.squeezing import ISS
 from miue.defenses.ueraser import UEraser
-from miue.errors import choose, override
-from miue.specs import parse
+from miue.errors import InputError, override
+from miue.specs import find, parse
 
 __all__ = ["DEFENSES", "Defense", "build"]
 
@@ -35,7 +35,8 @@ def build(name: str, **changes: Any) -> Defense:
     """Make a defense by its name.
 
     Args:
-        name: one of `DEFENSES`, with options if wanted: "iss:kind=jpeg".
+        name: one of `DEFENSES`, with options if wanted ("iss:kind=jpeg"); or "FILE.py:NAME" of a class of your own,
+            which is executed. A class that is a frozen dataclass of `miue.errors.Options` has options too.
         **changes: options that differ from the defaults.
 
     Raises:
@@ -47,4 +48,7 @@ def build(name: str, **changes: Any) -> Defense:
         3
     """
     name, changes = parse(name, changes)
-    return override(DEFENSES[choose("defense", name, DEFENSES)](), changes, name)
+    made = find("defense", name, DEFENSES)()
+    if not callable(getattr(made, "prepare", None)) or not callable(getattr(made, "batch", None)):
+        raise InputError(f"defense: {name} has no prepare and batch; it must be a class like miue.defenses.Defense")
+    return override(made, changes, name) if changes else made

@@ -21,8 +21,8 @@ from miue import seeds
 from miue.data.images import Images
 from miue.defenses.linear import fit_linear
 from miue.errors import InputError
+from miue.models import build
 from miue.training import loop, recipes
-from miue.training.victim import train_victim
 
 __all__ = ["Probe", "detect", "learnability", "linear_probe"]
 
@@ -78,7 +78,12 @@ def learnability(
     """
     seen, held_out = split(images, share, seed)
     own = seeds.derived(seed, "learned probe")
-    return _probe(train_victim(seen, model=model, recipe=recipe, seed=own, cache=False).model, seen, held_out)
+    channels, *side = images.shape
+    weights = seeds.derived(own, "victim weights")
+    network = build(model, len(images.classes), channels=channels, size=side, seed=weights)
+    for _ in loop.epochs(network, seen, recipe, seed=own):
+        pass
+    return _probe(network.eval(), seen, held_out)
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:

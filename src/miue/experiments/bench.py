@@ -124,7 +124,7 @@ def _place(
         batch=batch,
         device=provenance.device_name(device),
         torch=torch.__version__,
-        code=[code.code_hash(f"miue.{module}") for module in ("bench", "models")],
+        code=[code.code_hash(f"miue.{module}") for module in ("experiments.bench", "models")],
     )
     return cache_dir() / "bench" / f"{key}.json"
 

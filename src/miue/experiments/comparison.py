@@ -18,7 +18,7 @@ from miue.poisons import Poison, perturb
 from miue.progress import say
 from miue.storage import provenance
 from miue.training.loop import features
-from miue.training.victim import Victim, train_victim
+from miue.victim import Victim, train_victim
 
 __all__ = ["CLEAN", "NONE", "WITHHELD", "Made", "Records", "Setting", "Trial", "compare", "made", "read", "trials"]
 

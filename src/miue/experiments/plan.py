@@ -1,9 +1,9 @@
 """What an experiment would make: its perturbations and victims, each once, which are cached, and what the rest takes.
 
 A time is estimated from the passes that a step makes over the images and the measured speed of its network
-(`miue.experiments.bench`), as a range. Generation mixes passes that train the surrogate with cheaper ones that only move the
-images, so its time lies between as if all were of the one kind and as if all were of the other. A victim's passes
-are known; what is uncertain there is the machine, `SPREAD` around the estimate.
+(`miue.experiments.bench`), as a range. Generation mixes passes that train the surrogate with cheaper ones that only
+move the images, so its time lies between as if all were of the one kind and as if all were of the other. A victim's
+passes are known; what is uncertain there is the machine, `SPREAD` around the estimate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from miue.progress import duration
 from miue.specs import parse
 from miue.storage import cache, provenance
 from miue.training import recipes
-from miue.training.victim import find_victim
+from miue.victim import find_victim
 
 SPREAD = 1.5
 """Factor by which the time of a step may leave the estimate to either side; see `book/experiments/index.md`."""

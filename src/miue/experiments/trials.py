@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from miue import defenses, models, poisons, seeds, specs
+from miue import defenses, models, poisons, seeds
 from miue.data.images import Images
 from miue.data.loading import check_name
 from miue.errors import Count, InputError, Seed, Unit, check_fields, choose
-from miue.mi import ESTIMATORS
+from miue.mi.sliced import check_estimator
 from miue.pgd import Budget, in_levels
 from miue.poisons import Poison
 from miue.poisons.poison import drawn
@@ -63,7 +63,7 @@ class Setting:
         for method in poisons.METHODS.values():
             choose("preset", self.preset, method.presets)
         recipes.recipe(self.recipe)
-        choose("estimator", self.estimator, ESTIMATORS)
+        check_estimator(self.estimator)
         if isinstance(self.passes, str):
             choose("passes", self.passes, ("equal", "own"))
 
@@ -150,7 +150,7 @@ class Trial:
         """Whether a surrogate takes part."""
         if not self.perturbs:
             return False
-        outer = poisons.METHODS[specs.parse(self.method)[0]].outer
+        outer = poisons.find(self.method)[1].outer
         return outer is not None and poisons.options(self.method, setting.preset).passes > 0
 
     def _surrogate_in_epochs(self, setting: Setting) -> bool:
@@ -162,7 +162,7 @@ class Trial:
         """The arguments of `perturb` and `find_perturbation`, beside the images."""
         return {
             "method": self.method,
-            "model": self.surrogate,
+            "surrogate": self.surrogate,
             "epsilon": self.epsilon,
             "seed": self.seed,
             "preset": setting.preset,

@@ -13,7 +13,7 @@ from miue.data.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi import tasks
 from miue.mi.critic import OBJECTIVES
-from miue.mi.estimate import Estimate
+from miue.mi.own import value_of
 from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, sliced_mi
 from miue.mi.tasks import Task
 
@@ -140,10 +140,9 @@ def _values(
         return sliced_mi(x, y, estimator, n_slices, seed, standardise=standardise, subsamples=0, **options).per_slice
     draws = [task.sample(n, seed + 1 + repeat) for repeat in range(repeats)]
     if not isinstance(estimator, str) or estimator in DISCRETE:
-        function = DISCRETE[estimator] if isinstance(estimator, str) else estimator
-        own = {"subsamples": 0} if isinstance(estimator, str) else {}
-        found = [function(x, y, **own, **options) for x, y in draws]
-        return np.array([value.value if isinstance(value, Estimate) else float(value) for value in found])
+        if isinstance(estimator, str):
+            return np.array([DISCRETE[estimator](x, y, subsamples=0, **options).value for x, y in draws])
+        return np.array([value_of(estimator, x, y, **options) for x, y in draws])
     function = (JOINT if task.kind == "vectors" else ESTIMATORS)[estimator]
     x, y = (np.stack(side) for side in zip(*draws, strict=True))
     return function(x, y, subsamples=0, seed=seed, **options).per_slice

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from miue import seeds
@@ -163,6 +162,8 @@ def _whitening(columns: Tensor) -> Tensor:
 
     Any direction before the map is one after it, so the maximum stays; the ascent is far less easily stuck.
     """
+    from sklearn.covariance import ledoit_wolf  # a second to import, and only needed here
+
     covariance = torch.from_numpy(ledoit_wolf(columns.cpu().numpy())[0]).to(columns.device)
     values, vectors = torch.linalg.eigh(covariance)
     return vectors / values.clamp(min=values[-1] * 1e-12).sqrt() @ vectors.T

@@ -18,8 +18,10 @@ from miue.mi.histogram import mi_histogram
 from miue.mi.kde import mi_kde
 from miue.mi.ksg import mi_ksg, mi_ksg_joint
 from miue.mi.neural import mi_neural, mi_neural_joint
+from miue.mi.own import estimator_of
 from miue.mi.projections import draw_directions, live_columns, slices_at_once
 from miue.mi.ross import mi_ross
+from miue.specs import find, is_own, load
 
 Estimator = Callable[..., Estimate]
 
@@ -42,6 +44,17 @@ JOINT: dict[str, Estimator] = {
 DISCRETE: dict[str, Estimator] = {"ross": mi_ross}
 """The same where y is a class, (n,) labels."""
 
+
+def check_estimator(name: str) -> str:
+    """Return `name` if `sliced_mi` takes it for numbers: one of `ESTIMATORS`, or "FILE.py:NAME".
+
+    Raises:
+        InputError: it does not.
+    """
+    find("estimator", name, ESTIMATORS)
+    return name
+
+
 SUBSAMPLES = 10
 SUBSAMPLED_SLICES = 64  # the error over subsamples needs no more of them; fewer can only make it larger
 
@@ -49,7 +62,7 @@ SUBSAMPLED_SLICES = 64  # the error over subsamples needs no more of them; fewer
 def sliced_mi(
     x: Rows,
     y: Rows,
-    estimator: str = "ksg",
+    estimator: str | Callable[..., Any] = "ksg",
     n_slices: int = 512,
     seed: int = 0,
     *,
@@ -73,7 +86,8 @@ def sliced_mi(
     Args:
         x: (n, d) features, tensor or array; the work is done where it lies.
         y: (n, d') features of the same samples in the same order; for "ross" (n,) class labels.
-        estimator: a name in `ESTIMATORS`; in `JOINT` for k_dim > 1; or "ross", E I(theta'X; Y) for a class Y.
+        estimator: a name in `ESTIMATORS`; in `JOINT` for k_dim > 1; "ross", E I(theta'X; Y) for a class Y; or one of
+            your own: a function of two arrays (n,) that returns a number in nats, or "FILE.py:NAME", which is executed.
         n_slices: number of pairs of directions.
         seed: of the directions, of what the estimator draws and of the split into subsamples, each a stream of its own.
         given: (n,) class labels to measure within, see `conditional_mi`; None for all samples together.
@@ -104,7 +118,11 @@ def sliced_mi(
     k_dim, n_slices = whole("k_dim", k_dim, 1), whole("n_slices", n_slices, 1, " (512 is usual)")
     seed = seeds.checked(seed)
     known = JOINT if k_dim > 1 else ESTIMATORS if given is not None else ESTIMATORS | DISCRETE
-    measured = known[choose("estimator", estimator, known)]
+    if callable(estimator) or is_own(estimator):
+        measured = estimator_of(estimator if callable(estimator) else load("estimator", estimator))
+        estimator = estimator if isinstance(estimator, str) else getattr(estimator, "__name__", "own")
+    else:
+        measured = known[choose("estimator", estimator, known)]
     discrete = estimator in DISCRETE
     if subsamples is None:
         subsamples = 0 if estimator in OBJECTIVES else SUBSAMPLES
@@ -150,7 +168,13 @@ def sliced_mi(
 
 
 def conditional_mi(
-    x: Rows, y: Rows, labels: Rows, estimator: str = "ksg", n_slices: int = 512, seed: int = 0, **settings: Any
+    x: Rows,
+    y: Rows,
+    labels: Rows,
+    estimator: str | Callable[..., Any] = "ksg",
+    n_slices: int = 512,
+    seed: int = 0,
+    **settings: Any,
 ) -> Estimate:
     """Estimate the sliced mutual information that is left once the class L is known, in nats.
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from miue import seeds
@@ -118,6 +117,8 @@ def class_covariances(
         >>> [(share, tuple(sigma.shape)) for share, sigma in miue.bounds.class_covariances(z, labels)]
         [(0.5, (3, 3)), (0.5, (3, 3))]
     """
+    from sklearn.covariance import ledoit_wolf  # a second to import, and only needed here
+
     choose("covariance", covariance, COVARIANCES)
     z, member, counts = _checked(features, labels)
     if counts.min() < 2:

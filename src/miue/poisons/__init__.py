@@ -5,26 +5,29 @@ that had the surrogate's seed (and, where of its architecture, its first weights
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 
+from miue import specs
 from miue.data.images import Images
 from miue.errors import InputError, choose, override
 from miue.models import builder, check
 from miue.pgd import Budget
-from miue.poisons.base import Method, make
+from miue.poisons.base import Method, Task, make
 from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc
+from miue.poisons.own import method_of
 from miue.poisons.poison import Poison
-from miue.specs import parse, parse_epsilon
+from miue.specs import merged, parse, parse_epsilon
 from miue.storage import cache as storage
 from miue.storage import provenance
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.code import code_hash, foreign_code
 from miue.training.loop import default_device
 
-__all__ = ["METHODS", "Method", "Poison", "find_perturbation", "options", "perturb"]
+__all__ = ["METHODS", "Method", "Poison", "find", "find_perturbation", "options", "perturb"]
 
 METHODS: dict[str, Method] = {
     "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "surrogate.epochs"),
@@ -46,7 +49,27 @@ METHODS: dict[str, Method] = {
 """The methods by name."""
 
 
-def options(method: str, preset: str, *, passes: float | None = None, **changes: Any) -> Any:
+def find(method: str | Method | Callable[..., Any]) -> tuple[str, Method, dict[str, Any]]:
+    """Return the name of a method, the method, and the options that stand behind the name.
+
+    Args:
+        method: one of `METHODS`, with options if wanted ("em:scope=class"); one of your own: a `Method`, a function
+            (see `miue.poisons.own.method_of`), or "FILE.py:NAME" of either, which is executed.
+
+    Raises:
+        InputError: there is no such method.
+    """
+    if not isinstance(method, str):
+        made = method if isinstance(method, Method) else method_of(method)
+        return getattr(made.make, "__name__", "own"), made, {}
+    name, written = parse(method)
+    known = specs.find("method", name, METHODS)
+    return name, known if isinstance(known, Method) else method_of(known), written
+
+
+def options(
+    method: str | Method | Callable[..., Any], preset: str, *, passes: float | None = None, **changes: Any
+) -> Any:
     """The options of `method` in `preset`, with some fields changed; fields of the surrogate recipe count as its own.
 
     Args:
@@ -65,9 +88,10 @@ def options(method: str, preset: str, *, passes: float | None = None, **changes:
         >>> options("em:scope=class", "quick", epochs=5).scope
         'class'
     """
-    name, changes = parse(method, changes)
-    chosen = _changed(name, preset, changes)
-    outer = METHODS[name].outer
+    name, known, written = find(method)
+    changes = merged(str(name), written, changes)
+    chosen = _changed(name, known, preset, changes)
+    outer = known.outer
     if passes is None or outer is None or (rounds := outer.removeprefix("surrogate.")) in changes:
         return chosen
     one, two = (_rounds(chosen, outer, count).passes for count in (1, 2))
@@ -84,23 +108,22 @@ def _rounds(chosen: Any, outer: str, count: int) -> Any:
     return replace(chosen, surrogate=replace(chosen.surrogate, **{of_surrogate: count}))
 
 
-def _changed(method: str, preset: str, changes: dict[str, Any]) -> Any:
-    """The options of a preset with changes, of which those of the surrogate recipe go there."""
-    presets = METHODS[choose("method", method, METHODS)].presets
-    chosen = presets[choose("preset", preset, presets)]
+def _changed(name: str, method: Method, preset: str, changes: dict[str, Any]) -> Any:
+    """The options of a preset with changes, of which those of the surrogate's recipe go there."""
+    chosen = method.presets[choose("preset", preset, method.presets)]
     if not hasattr(chosen, "surrogate"):
-        return override(chosen, changes, method)
+        return override(chosen, changes, name)
     of_surrogate = {f.name for f in fields(chosen.surrogate)} - {f.name for f in fields(chosen)}
     inner = {name: value for name, value in changes.items() if name in of_surrogate}
     outer = {name: value for name, value in changes.items() if name not in of_surrogate}
     if inner:
-        outer["surrogate"] = override(chosen.surrogate, inner, method)
-    return override(chosen, outer, method)
+        outer["surrogate"] = override(chosen.surrogate, inner, name)
+    return override(chosen, outer, name)
 
 
 def perturb(
     images: Images,
-    method: str,
+    method: str | Method | Callable[..., Any],
     *,
     surrogate: str = "small_resnet",
     epsilon: float | str = 8 / 255,
@@ -115,7 +138,7 @@ def perturb(
 
     Args:
         images: clean images; their order does not matter, only their ids.
-        method: one of `METHODS`, with options if wanted: "em:scope=class".
+        method: one of `METHODS`, with options if wanted ("em:scope=class"), or one of your own, as `find` takes it.
         surrogate: network whose gradients shape the perturbation, one of `miue.models.MODELS` (methods without a
             surrogate ignore it).
         epsilon: L-infinity budget as a fraction of the pixel range, 1/255 to 127/255; `floor(255 epsilon + 1e-6)`
@@ -143,11 +166,11 @@ def perturb(
     how = _how(images, method, surrogate, epsilon, seed, preset, passes, device, **changes)
     if not cache:
         return how.make(Checkpoint())
-    return storage.cached(Poison, how.make, f"perturbation {method}", **how.key())
+    return storage.cached(Poison, how.make, f"perturbation {how.name}", **how.key())
 
 
-def find_perturbation(images: Images, method: str, **how: Any) -> Poison | None:
-    """What `perturb` would return for these arguments, if it lies in the cache; nothing is made."""
+def find_perturbation(images: Images, method: str | Method | Callable[..., Any], **how: Any) -> Poison | None:
+    """What `perturb` would return for these arguments, all of which must be given, if it lies in the cache."""
     return storage.find(Poison, **_how(images, method, **how).key())
 
 
@@ -183,17 +206,17 @@ class _Generation:
 
     def make(self, keep: Checkpoint) -> Poison:
         images = self.images.on(self.device)
-        return make(self.method, self.name, images, self.surrogate, self.budget, self.options, self.seed, keep)
+        return make(self.method, self.name, Task(images, self.surrogate, self.budget, self.options, self.seed, keep))
 
 
 def _how(
     images: Images,
-    method: str,
-    surrogate: str = "small_resnet",
-    epsilon: float | str = 8 / 255,
-    seed: int = 0,
-    preset: str = "laptop",
-    passes: float | None = None,
+    method: str | Method | Callable[..., Any],
+    surrogate: str,
+    epsilon: float | str,
+    seed: int,
+    preset: str,
+    passes: float | None,
     device: torch.device | str | None = None,
     **changes: Any,
 ) -> _Generation:
@@ -202,6 +225,6 @@ def _how(
     check(surrogate)
     if len(images.classes) < 2:
         raise InputError(f"images: {images.name} has {len(images.classes)} class; at least two are needed")
-    name, _ = parse(method)
+    name, known, _ = find(method)
     device = torch.device(device or default_device())
-    return _Generation(images, name, METHODS[name], surrogate, budget, chosen, seed, device)
+    return _Generation(images, name, known, surrogate, budget, chosen, seed, device)

@@ -1,7 +1,7 @@
 """What all methods share: the pgd pass over the images, and `make`, which turns their work into a `Poison`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +39,35 @@ class Made:
     passes: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a method is asked for.
+
+    Args:
+        images: clean images in the order of their ids, on the device to work on.
+        surrogate: network whose gradients shape delta, for the methods that have one.
+        budget: how far a pixel may move.
+        options: of the method.
+        seed: of everything random.
+        keep: where a method that takes long keeps its state.
+    """
+
+    images: Images
+    surrogate: str
+    budget: Budget
+    options: Any
+    seed: int = 0
+    keep: Checkpoint = field(default_factory=Checkpoint)
+
+    def network(self) -> Network:
+        """The surrogate, freshly drawn, on the images' device."""
+        return surrogate_network(self.surrogate, self.images, self.seed)
+
+    def stream(self, role: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """The random numbers of one role, one of `miue.seeds.ROLES`."""
+        return seeds.stream(self.seed, role, device)
+
+
 class Options(Protocol):
     """What the options of every method tell."""
 
@@ -57,14 +86,14 @@ class Method:
     """A method: the function that makes delta, and its presets (named instances of its options).
 
     Args:
-        make: called with images, surrogate model, budget, options, seed, and the checkpoint in which it keeps its state.
-        presets: "quick", "laptop" and "paper".
-        outer: the option whose number the passes rise with, "surrogate.epochs" or a field of its own; None where no pass
-            goes through a surrogate.
+        make: called with images, surrogate model, budget, options, seed, and the checkpoint in which it keeps its
+        state. presets: "quick", "laptop" and "paper". outer: the option whose number the passes rise with,
+        "surrogate.epochs" or a field of its own; None where no
+            pass goes through a surrogate.
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
     """
 
-    make: Callable[..., Made]
+    make: Callable[[Task], Made]
     presets: Mapping[str, Any]
     outer: str | None = None
     bounded: bool = True
@@ -167,8 +196,8 @@ def pgd_pass(
     """Improve `delta` (float16 levels) in place, once for every image, by descent on `loss` (ascent, if so asked).
 
     `rounding` is one of `ROUNDINGS`. Before the steps of each batch, `begin` is told the rows of `images` in it, for a
-    loss that has to know them. A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it was
-    stopped.
+    loss that has to know them. A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it
+    was stopped.
 
     Raises:
         FloatingPointError: a gradient was not finite.
@@ -191,29 +220,20 @@ def pgd_pass(
         raise FloatingPointError("pgd pass: a gradient is not finite; take precision float32, or another recipe")
 
 
-def make(
-    method: Method,
-    name: str,
-    images: Images,
-    model: str,
-    budget: Budget,
-    options: Any,
-    seed: int,
-    keep: Checkpoint | None = None,
-) -> Poison:
+def make(method: Method, name: str, task: Task) -> Poison:
     """Run `method` on `images` in the order of their ids, so that the order they come in does not matter.
 
     Raises:
         InputError: nothing is left of delta once it is rounded to whole levels.
         FloatingPointError: a value of it is not finite.
     """
+    images, budget, options = task.images, task.budget, task.options
     about = images.record()  # before the images are ordered, so that they are hashed once
     ordered = images.subset(torch.argsort(images.ids)).on(images.device)
-    keep = Checkpoint() if keep is None else keep
     trained = getattr(options, "surrogate", None)  # the recipe of a surrogate, where there is one
     number = precision("float32" if trained is None else trained.precision, images.device)
     with arithmetic(number):
-        made = method.make(ordered, model, budget, options, seed, keep)
+        made = method.make(replace(task, images=ordered))
     delta, largest = whole(ordered, made.delta), 0
     for index in ordered.chunks():
         x, _ = ordered.batch(index)
@@ -234,14 +254,14 @@ def make(
         "options": asdict(options),
         "passes": options.passes if made.passes is None else made.passes,
         "passes_allowed": options.passes,
-        "model": model,
+        "surrogate": task.surrogate,
         "precision": number,
         "bounded": method.bounded,
         "epsilon": budget.epsilon if method.bounded else None,
         "levels": budget.levels if method.bounded else largest,
-        "seed": seed,
+        "seed": task.seed,
         "data": about,
-        "seconds": keep.seconds,
+        "seconds": task.keep.seconds,
         "notes": made.notes,
         **provenance(images.device),
     }

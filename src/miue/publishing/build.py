@@ -10,6 +10,7 @@ from pathlib import Path
 
 from miue import progress, runs
 from miue.errors import InputError
+from miue.publishing import publication
 from miue.publishing.page_check import check
 from miue.runs.execution import waiting
 from miue.runs.run_folder import notebook_problems, read_object
@@ -66,7 +67,7 @@ def _default_result(root: Path) -> None:
     page = root / "book" / "results" / f"{DEFAULT}.ipynb"
     made = run.status["notebook_sha256"]
     if read_object(page.with_suffix(".json")).get("notebook_sha256") != made or notebook_problems(page, made):
-        runs.publish(run.folder, DEFAULT, root)
+        publication.publish(run.folder, DEFAULT, root)
 
 
 def _render(root: Path) -> None:

@@ -256,7 +256,8 @@ def _pages(used: pd.DataFrame) -> tuple[str, ...]:
 def _settings(trials: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The trials of each setting, surrogate and kind of twin, with those that need no surrogate; the weightiest first.
 
-    A victim of another architecture than the surrogate is a stranger to it whatever the others are, and stands with all.
+    A victim of another architecture than the surrogate is a stranger to it whatever the others are, and stands with
+    all.
     """
     found = []
     for _, table in trials.groupby(SETTING, dropna=False):

@@ -13,7 +13,7 @@ from miue import defenses, specs
 from miue.defenses import DEFENSES
 from miue.experiments.trials import NONE
 
-FOLDER = Path(__file__).parents[1] / "reference"
+FOLDER = Path(__file__).parent / "reference"
 BUDGET, SURROGATE = "8/255", "resnet18"
 """Budget of the paper's comparisons, and the network that made their perturbations."""
 

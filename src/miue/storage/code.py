@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-PLUMBING = re.compile(r"miue(\.(errors|progress|storage(\..+)?|data\.(?!images|digits_m).+))?$")
+PLUMBING = re.compile(r"miue(\.(errors|progress|storage(\..+)?|data\.(?!images|rows|digits_m).+))?$")
 """Modules that read what comes in, whose content stands in the keys, and that show and keep results, but make none; a
 change in them leaves the cache valid."""
 

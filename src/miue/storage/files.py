@@ -56,7 +56,7 @@ def _reason(error: OSError, path: Path) -> str:
     in_the_way = next((folder for folder in path.parents if os.path.isfile(folder)), None)
     if in_the_way:
         return f"{in_the_way} is a file and no folder"
-    if os.path.isdir(path):
+    if error.errno == errno.EISDIR:
         return "it is a folder; give the name of a file"
     if error.errno in FULL:
         return f"the disk of {path.parent} is full; free some space, or give a file on another"
@@ -86,6 +86,28 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `path`; on success it becomes `path`, on any exception it vanishes.
+
+    Args:
+        path: does not exist, or is an empty folder.
+
+    Raises:
+        Unwritable: the folder, or that in which it lies and which is made if need be, cannot be written.
+    """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        try:
+            yield part
+            part.chmod(0o755)
+            part.rename(path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

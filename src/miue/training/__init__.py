@@ -1,8 +1,7 @@
-"""Training: recipes, the one loop, and victims."""
+"""Training: recipes, the one loop, and what is asked of a trained network."""
 
 from miue.training.loop import BatchContext, Defense, Epoch, accuracy, epochs, features
 from miue.training.recipes import RECIPES, Recipe, recipe
-from miue.training.victim import Victim, train_victim
 
 __all__ = [
     "RECIPES",
@@ -10,10 +9,8 @@ __all__ = [
     "Defense",
     "Epoch",
     "Recipe",
-    "Victim",
     "accuracy",
     "epochs",
     "features",
     "recipe",
-    "train_victim",
 ]

@@ -220,9 +220,18 @@ def epochs(
         keep.save(epoch, last=epoch == recipe.epochs)
 
 
+class Trained(Protocol):
+    """What holds a trained network, as `miue.Victim` does."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+
+
 @torch.no_grad()
-def _outputs(model: nn.Module, images: Images, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _outputs(given: nn.Module | Trained, images: Images, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (logits, features, labels) in evaluation mode, leaving the model's own mode as it was."""
+    model = given if isinstance(given, nn.Module) else given.model
     device = next(model.parameters()).device
     view, mode = images.on(device), model.training
     model.eval()
@@ -241,8 +250,8 @@ def _at_once(images: Images) -> int:
     return max(1, min(1000, 1000 * 64**2 // (height * width)))
 
 
-def accuracy(model: nn.Module, images: Images, precision: str = "float32") -> float:
-    """Share of `images` whose label the model finds, in [0, 1].
+def accuracy(model: nn.Module | Trained, images: Images, precision: str = "float32") -> float:
+    """Share of `images` whose label a network (or a victim) finds, in [0, 1].
 
     Learning curves are measured in the precision of the recipe: on a processor with native bfloat16, 10,000 test
     images after each epoch would otherwise take longer than the training.
@@ -258,8 +267,11 @@ def accuracy(model: nn.Module, images: Images, precision: str = "float32") -> fl
     return int(hits) / len(images)
 
 
-def features(model: nn.Module, images: Images) -> Tensor:
-    """What feeds the last linear layer, for every image in order: (N, d) IEEE float32, on the model's device.
+def features(model: nn.Module | Trained, images: Images) -> Tensor:
+    """What feeds the last linear layer of a network (or a victim), for every image in order.
+
+    Returns:
+        (N, d) IEEE float32, on the network's device.
 
     Example:
         >>> import miue

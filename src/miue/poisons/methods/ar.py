@@ -21,13 +21,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from miue import seeds
-from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range
-from miue.pgd import Budget
-from miue.poisons.base import Made
+from miue.poisons.base import Made, Task
 from miue.poisons.patterns import from_patterns
-from miue.storage.checkpoint import Checkpoint
 
 TRIALS = 3  # seeds on which a recursion has to prove stable
 NEIGHBOURS = [(up, left) for up in range(3) for left in range(3) if up or left]
@@ -58,9 +54,11 @@ class AR(Options):
 PRESETS = {name: AR() for name in ("quick", "laptop", "paper")}
 
 
-def ar(images: Images, model: str, budget: Budget, options: AR, seed: int, keep: Checkpoint) -> Made:
+def ar(task: Task) -> Made:
     """Draw autoregressive noise; the notes tell how many weights were rejected and what share was clipped."""
-    generator = seeds.stream(seed, "perturbation")
+    options: AR = task.options
+    images, budget = task.images, task.budget
+    generator = task.stream("perturbation")
     channels, height, width = images.shape
     shape = (height + options.crop, width + options.crop)
     taps, rejected = stable_taps(len(images.classes) * channels, shape, options, generator)

@@ -19,13 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
-from miue.data.images import Images
 from miue.errors import InputError, Options, Positive, Range
-from miue.pgd import Budget
-from miue.poisons.base import Made, blank, put
+from miue.poisons.base import Made, Task, blank, put
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 
 BATCH = 256
 
@@ -56,9 +52,11 @@ class CUDA(Options):
 PRESETS = {name: CUDA() for name in ("quick", "laptop", "paper")}
 
 
-def cuda(images: Images, model: str, budget: Budget, options: CUDA, seed: int, keep: Checkpoint) -> Made:
+def cuda(task: Task) -> Made:
     """Convolve every image with the filter of its class; delta is what that changes."""
-    filters = draw_filters(len(images.classes), options, seeds.stream(seed, "perturbation")).to(images.device)
+    options: CUDA = task.options
+    images = task.images
+    filters = draw_filters(len(images.classes), options, task.stream("perturbation")).to(images.device)
     delta = blank(images, torch.int16)
     for index in track(torch.arange(len(images)).split(BATCH), "CUDA"):
         x, y = images.batch(index)

@@ -31,10 +31,9 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Share, choose
 from miue.pgd import Budget, sign_steps
-from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, blank, pgd_pass, put, surrogate_network
+from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, blank, pgd_pass, put
 from miue.poisons.mine_term import Mine
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 
 
@@ -49,8 +48,8 @@ class EM(Options):
         pass_batch: images in a batch of the pgd pass.
         stop_accuracy: end when the surrogate's accuracy on the perturbed images exceeds it, in (0, 1].
         scope: "sample", a delta for each image, or "class", one for all images of a class.
-        mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight the
-            paper takes is not known to us; 0.1 is where to begin.
+        mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight
+            the paper takes is not known to us; 0.1 is where to begin.
         rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
@@ -87,41 +86,41 @@ PRESETS = {
 }
 
 
-def em(images: Images, model: str, budget: Budget, options: EM, seed: int, keep: Checkpoint) -> Made:
+def em(task: Task) -> Made:
     """Generate error-minimising noise; the notes are those of `alternate`, and of the MINE term."""
-    network = surrogate_network(model, images, seed)
-    mine = Mine(options.mine, network, seeds.stream(seed, "perturbation critic"))
+    options: EM = task.options
+    network = task.network()
+    mine = Mine(options.mine, network, task.stream("perturbation critic"))
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
 
-    keep.hold(mine=mine)
+    task.keep.hold(mine=mine)
 
     def loss() -> Loss:
-        return mine.on_outputs(network, images, objective, options.surrogate.precision)
+        return mine.on_outputs(network, task.images, objective, options.surrogate.precision)
 
-    made = alternate(images, network, loss, budget, options, seed, keep, begin=mine.begin)
+    made = alternate(task, network, loss, begin=mine.begin)
     return replace(made, notes=made.notes | mine.notes())
 
 
 def alternate(
-    images: Images,
+    task: Task,
     network: nn.Module,
     loss: Callable[[], Loss],
-    budget: Budget,
-    options: EM,
-    seed: int,
-    keep: Checkpoint,
     begin: Callable[[Tensor], object] = lambda rows: None,
 ) -> Made:
-    """Train `network` on the perturbed images and pgd pass over them, in turns; each round asks anew for its `loss`.
+    """Train `network` on the perturbed images and take a pgd pass over them, in turns; each round asks anew for its
+    `loss`.
 
-    `begin` is handed to `pgd pass`. The notes hold one row per round and why the rounds ended.
+    `begin` is handed to `pgd_pass`. The notes hold one row per round and why the rounds ended.
     """
+    options: EM = task.options
+    images, budget, keep = task.images, task.budget, task.keep
     delta = blank(images, torch.float16)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
-    order = seeds.stream(seed, "pgd order")
+    order = task.stream("pgd order")
     surrogate = options.surrogate
     if surrogate.batches_per_epoch is not None:  # a round trains on at most all images once
         once = loop.batches(len(images), replace(surrogate, batches_per_epoch=None))
@@ -131,7 +130,7 @@ def alternate(
 
     rounds: list[dict[str, Any]] = []
     keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
-    streams = seeds.surrogate(seed)
+    streams = seeds.surrogate(task.seed)
     trained = loop.epochs(network, poisoned, surrogate, seed=streams, device=images.device, keep=keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.surrogate.epochs):
         if options.scope == "class":

@@ -31,9 +31,8 @@ from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range, Width
 from miue.models import Network, forward
 from miue.pgd import Budget
-from miue.poisons.base import Made, balanced_batches, blank, put, surrogate_network
+from miue.poisons.base import Made, Task, balanced_batches, blank, put
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -155,11 +154,12 @@ def _follow(classifier: Network, shown: Tensor, labels: Tensor, options: GUE) ->
 class _Game:
     """Generator, classifier and their optimizers; `play` moves both by one batch."""
 
-    def __init__(self, images: Images, model: str, budget: Budget, options: GUE, seed: int) -> None:
-        self.options, self.limit = options, budget.levels / 255
-        self.classifier = surrogate_network(model, images, seed).train()
+    def __init__(self, task: Task) -> None:
+        images, options = task.images, task.options
+        self.options, self.limit = options, task.budget.levels / 255
+        self.classifier = task.network().train()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeds.derived(seed, "generator weights"))
+            torch.manual_seed(seeds.derived(task.seed, "generator weights"))
             self.generator = UNet(images.shape[0], options.width).to(images.device)
         self.parameters = [*self.classifier.parameters(), *self.generator.parameters()]
         groups = [
@@ -202,17 +202,19 @@ def _perturb(generator: UNet, images: Images, budget: Budget, batch: int, draws:
     return delta
 
 
-def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, keep: Checkpoint) -> Made:
+def gue(task: Task) -> Made:
     """Generate a GUE perturbation; the notes hold one row per epoch, means over its batches.
 
     Raises:
         InputError: fewer than two images.
         FloatingPointError: a loss is no longer finite.
     """
+    options: GUE = task.options
+    images, keep = task.images, task.keep
     if len(images) < 2:
         raise InputError(f"images: {len(images)} image; GUE needs at least 2")
-    game = _Game(images, model, budget, options, seed)
-    order = torch.Generator().manual_seed(seeds.surrogate(seed).order)
+    game = _Game(task)
+    order = torch.Generator().manual_seed(seeds.surrogate(task.seed).order)
     trace: list[dict[str, float]] = []
     keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, order=order, trace=trace)
     for epoch in track(range(keep.restore() + 1, options.epochs + 1), "GUE, epochs"):
@@ -223,5 +225,5 @@ def gue(images: Images, model: str, budget: Budget, options: GUE, seed: int, kee
             raise FloatingPointError(f"GUE diverged in epoch {epoch} at learning rates {rates}: {means}")
         trace.append({"epoch": epoch} | means)
         keep.save(epoch)
-    draws = seeds.stream(seed, "generator order")
-    return Made(_perturb(game.generator, images, budget, options.batch, draws), {"epochs": trace})
+    draws = task.stream("generator order")
+    return Made(_perturb(game.generator, images, task.budget, options.batch, draws), {"epochs": trace})

@@ -20,13 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from miue import seeds
-from miue.data.images import Images
 from miue.errors import Count, Options, Positive
-from miue.pgd import Budget
-from miue.poisons.base import Made
+from miue.poisons.base import Made, Task
 from miue.poisons.patterns import CIFAR, from_patterns
-from miue.storage.checkpoint import Checkpoint
 
 CANDIDATES = 32  # corners drawn for each class, of which the one farthest from the other classes is kept
 
@@ -54,9 +50,11 @@ class LSP(Options):
 PRESETS = {name: LSP() for name in ("quick", "laptop", "paper")}
 
 
-def lsp(images: Images, model: str, budget: Budget, options: LSP, seed: int, keep: Checkpoint) -> Made:
+def lsp(task: Task) -> Made:
     """Draw linearly separable patches; the notes tell the side of the squares and what share was clipped."""
-    generator = seeds.stream(seed, "perturbation")
+    options: LSP = task.options
+    images, budget = task.images, task.budget
+    generator = task.stream("perturbation")
     channels, height, width = images.shape
     patch = patch_side(options.patch, images.shape, len(images.classes))
     grid = (channels, math.ceil(height / patch), math.ceil(width / patch))

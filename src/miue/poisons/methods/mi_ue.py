@@ -26,11 +26,9 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Share, Unit, Whole, choose
 from miue.losses import distance_term, mi_ue_loss, similarity_term
-from miue.pgd import Budget
-from miue.poisons.base import ROUNDINGS, Made, blank, on_outputs, pgd_pass, surrogate_network
+from miue.poisons.base import ROUNDINGS, Made, Task, blank, on_outputs, pgd_pass
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 
 
@@ -96,12 +94,14 @@ PRESETS = {
 }
 
 
-def mi_ue(images: Images, model: str, budget: Budget, options: MIUE, seed: int, keep: Checkpoint) -> Made:
+def mi_ue(task: Task) -> Made:
     """Generate an MI-UE perturbation; the notes hold one row per surrogate epoch, measured after its pgd pass."""
+    options: MIUE = task.options
+    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
-    network = surrogate_network(model, images, seed)
-    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
+    network = task.network()
+    order, draws = task.stream("pgd order"), task.stream("perturbation")
     last = options.surrogate.epochs - 1
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -24,9 +24,7 @@ from torch import Tensor
 
 from miue.data.images import Images
 from miue.errors import Options
-from miue.pgd import Budget
-from miue.poisons.base import Made, blank
-from miue.storage.checkpoint import Checkpoint
+from miue.poisons.base import Made, Task, blank
 
 BATCH = 256
 
@@ -44,8 +42,9 @@ class OPS(Options):
 PRESETS = {name: OPS() for name in ("quick", "laptop", "paper")}
 
 
-def ops(images: Images, model: str, budget: Budget, options: OPS, seed: int, keep: Checkpoint) -> Made:
+def ops(task: Task) -> Made:
     """Set one pixel of every image, by class; the notes hold row, column and colour (levels) of each class."""
+    images = task.images
     colours = torch.tensor(list(product((0, 255), repeat=images.shape[0])))
     width = images.shape[2]
     delta = blank(images, torch.int16)

@@ -23,13 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import seeds
-from miue.data.images import Images
 from miue.errors import Count, Options, Share, Unit
-from miue.pgd import Budget, sign_steps
-from miue.poisons.base import Made, blank, put
+from miue.pgd import sign_steps
+from miue.poisons.base import Made, Task, blank, put
 from miue.poisons.patterns import CIFAR
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 
 
@@ -78,8 +76,10 @@ class Linear(nn.Module):
         return self.head(pixels), pixels
 
 
-def pil(images: Images, model: str, budget: Budget, options: PIL, seed: int, keep: Checkpoint) -> Made:
+def pil(task: Task) -> Made:
     """Generate perturbations; the notes tell how the classifier was fitted, and the loss before and after the steps."""
+    options: PIL = task.options
+    images, budget, seed = task.images, task.budget, task.seed
     streams = seeds.surrogate(seed)
     linear = Linear(images.shape, len(images.classes), streams.weights)
     trained = loop.epochs(linear, images, options.surrogate, seed=streams, device=images.device)

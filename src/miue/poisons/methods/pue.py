@@ -1,14 +1,14 @@
 """PUE: provably unlearnable examples, and a certificate of how much can be learned from perturbed images.
 
 Wang, Xue, Li, Camtepe & Zhu, "Provably Unlearnable Data Examples", NDSS 2025: error-minimising noise (see
-`miue.poisons.methods.em`) whose loss is averaged over networks with Gaussian noise on their weights, so that it stays low in a
-neighbourhood of the surrogate; the surrogate is trained under the same noise. `certify` bounds the test
+`miue.poisons.methods.em`) whose loss is averaged over networks with Gaussian noise on their weights, so that it stays
+low in a neighbourhood of the surrogate; the surrogate is trained under the same noise. `certify` bounds the test
 accuracy that networks near a given one reach, by smoothing over the weights.
 
-Each step of a pgd pass costs `draws` passes instead of one; the authors' code takes 60, ten at each of the six scales 0,
-0.05, ..., 0.25, and 600 for each batch of the surrogate's training, once its accuracy exceeds 50 %. Here every
-draw has its own scale, uniform in [0, sigma], the surrogate trains on one draw for each batch, from the start, and
-sigma is 0.02 except in the paper preset. Published: one delta per class, steps of 0.8/255, a cost of 210 times EM's.
+Each step of a pgd pass costs `draws` passes instead of one; the authors' code takes 60, ten at each of the six scales
+0, 0.05, ..., 0.25, and 600 for each batch of the surrogate's training, once its accuracy exceeds 50 %. Here every draw
+has its own scale, uniform in [0, sigma], the surrogate trains on one draw for each batch, from the start, and sigma is
+0.02 except in the paper preset. Published: one delta per class, steps of 0.8/255, a cost of 210 times EM's.
 
 Measured with small_resnet as surrogate and victim, one seed: Digits-M, 1,000 images, the quick preset cut to 6 rounds
 and 2 draws: victim 10 % where the clean one has 64 %; at most 46 s of one core. The presets themselves were not
@@ -28,11 +28,9 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Positive
 from miue.models import forward
-from miue.pgd import Budget
-from miue.poisons.base import Made, surrogate_network
+from miue.poisons.base import Made, Task
 from miue.poisons.methods.em import EM, alternate
 from miue.precision import loss_scale, precision
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 
 
@@ -76,16 +74,17 @@ PRESETS = {
 }
 
 
-def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, keep: Checkpoint) -> Made:
+def pue(task: Task) -> Made:
     """Generate provably unlearnable noise; the notes hold one row per round and why the rounds ended.
 
     With a noisy surrogate, its accuracy on the perturbed images, which ends the rounds, is that under noise.
     """
-    network = surrogate_network(model, images, seed)
-    draws, noise = seeds.stream(seed, "perturbation"), seeds.stream(seed, "perturbation noise", images.device)
+    options: PUE = task.options
+    network, device = task.network(), task.images.device
+    draws, noise = task.stream("perturbation"), task.stream("perturbation noise", device)
     noisy = NoisyWeights(network, options.sigma, draws, noise)
-    keep.hold(draws=draws, noise=noise)
-    number = precision(options.surrogate.precision, images.device)
+    task.keep.hold(draws=draws, noise=noise)
+    number = precision(options.surrogate.precision, device)
 
     def loss(x: Tensor, labels: Tensor) -> Tensor:
         noisy.eval()
@@ -93,7 +92,7 @@ def pue(images: Images, model: str, budget: Budget, options: PUE, seed: int, kee
         return loss_scale(number) * torch.stack(drawn).mean()
 
     surrogate = noisy if options.noisy_surrogate else network
-    return alternate(images, surrogate, lambda: loss, budget, options, seed, keep)
+    return alternate(task, surrogate, lambda: loss)
 
 
 class NoisyWeights(nn.Module):

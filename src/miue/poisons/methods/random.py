@@ -4,12 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from miue import seeds
-from miue.data.images import Images
 from miue.errors import Options, choose
-from miue.pgd import Budget
-from miue.poisons.base import Made, blank, put, uniform
-from miue.storage.checkpoint import Checkpoint
+from miue.poisons.base import Made, Task, blank, put, uniform
 
 
 @dataclass(frozen=True)
@@ -35,9 +31,11 @@ class Random(Options):
 PRESETS = {name: Random() for name in ("quick", "laptop", "paper")}
 
 
-def random(images: Images, model: str, budget: Budget, options: Random, seed: int, keep: Checkpoint) -> Made:
+def random(task: Task) -> Made:
     """Draw noise for every pixel independently; no surrogate takes part."""
-    generator = seeds.stream(seed, "perturbation")
+    options: Random = task.options
+    images, budget = task.images, task.budget
+    generator = task.stream("perturbation")
     if options.kind == "uniform":
         return Made(uniform(images, budget, generator), {})
     delta = blank(images)

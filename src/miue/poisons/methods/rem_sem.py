@@ -25,13 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miue import seeds
-from miue.data.images import Images
 from miue.errors import Count, Options, Share, Whole, choose
-from miue.pgd import Budget
-from miue.poisons.base import ROUNDINGS, Made, blank, on_outputs, pgd_pass, surrogate_network
+from miue.poisons.base import ROUNDINGS, Made, Task, blank, on_outputs, pgd_pass
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 from miue.training.recipes import Recipe
 
@@ -93,14 +90,16 @@ SEM_PRESETS = {
 }
 
 
-def robust(images: Images, model: str, budget: Budget, options: Robust, seed: int, keep: Checkpoint) -> Made:
+def robust(task: Task) -> Made:
     """Generate REM or SEM noise; the notes hold one row per surrogate epoch: loss and accuracy under attack."""
+    options: Robust = task.options
+    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
-    network = surrogate_network(model, images, seed)
-    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
+    network = task.network()
+    order, draws = task.stream("pgd order"), task.stream("perturbation")
     trainer = Attack(options.surrogate_epsilon, options.surrogate_steps)
-    noise = seeds.stream(seed, "perturbation noise", images.device)
+    noise = task.stream("perturbation noise", images.device)
     inner = partial(Attack(options.surrogate_epsilon, options.inner_steps).against, noise=noise)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ the features of the next class under the label y.
 
 The paper preset costs 40 epochs of training and 250 passes for each of 8 restarts; one restart is said to work too.
 Published victims (ResNet-18) have 8 to 11 % on CIFAR-10, 3.7 % on CIFAR-100 and 9.1 % on an ImageNet subset of 100
-classes. The noise of a restart is uniform in the budget and the surrogate's schedule a cosine: choices of ours. So are the
-small presets: one restart, after 10 (quick) or 20 epochs, of 15 steps of 1.2/255 or 80 of 0.4/255.
+classes. The noise of a restart is uniform in the budget and the surrogate's schedule a cosine: choices of ours. So are
+the small presets: one restart, after 10 (quick) or 20 epochs, of 15 steps of 1.2/255 or 80 of 0.4/255.
 
 Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
 small_resnet has 20 % and a quarter-width VGG-11 35 % on clean test images, where clean training has 44 and 59 %.
@@ -26,7 +26,7 @@ from miue.data.images import Images, pieces
 from miue.errors import Count, NotNegative, Options, Share, choose
 from miue.models import Network
 from miue.pgd import Budget
-from miue.poisons.base import ROUNDINGS, Made, blank, pgd_pass, put, surrogate_network, uniform, whole
+from miue.poisons.base import ROUNDINGS, Made, Task, blank, pgd_pass, put, uniform, whole
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
@@ -45,8 +45,8 @@ class TAP(Options):
         restarts: from random noise; each image keeps its best.
         targeted: lower the loss of the next class, or else raise that of the right one (published, and weaker).
         pass_batch: images in a batch of the pgd pass.
-        mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight the
-            paper takes is not known to us; 0.1 is where to begin.
+        mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight
+            the paper takes is not known to us; 0.1 is where to begin.
         rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
@@ -81,9 +81,11 @@ PRESETS = {
 }
 
 
-def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int, keep: Checkpoint) -> Made:
+def tap(task: Task) -> Made:
     """Generate targeted adversarial poisons; the notes hold one row per surrogate epoch and one per restart."""
-    network = surrogate_network(model, images, seed)
+    options: TAP = task.options
+    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
+    network = task.network()
     curve: list[dict[str, float]] = []
     learned = keep.part("surrogate")
     learned.hold(curve=curve)
@@ -91,8 +93,8 @@ def tap(images: Images, model: str, budget: Budget, options: TAP, seed: int, kee
     trained = loop.epochs(network, images, options.surrogate, seed=streams, device=images.device, keep=learned)
     for done in track(trained, "TAP, surrogate epochs", options.surrogate.epochs):
         curve.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
-    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
-    critics = seeds.stream(seed, "perturbation critic")
+    order, draws = task.stream("pgd order"), task.stream("perturbation")
+    critics = task.stream("perturbation critic")
     best = blank(images)
     lowest = torch.full((len(images),), torch.inf, device=images.device)
     rows: list[dict[str, float]] = []

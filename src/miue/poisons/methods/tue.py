@@ -31,10 +31,9 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Share, Unit, Whole, choose
 from miue.pgd import Budget, pgd
-from miue.poisons.base import ROUNDINGS, Loss, Made, balanced_batches, on_outputs, put, surrogate_network, uniform
+from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, on_outputs, put, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -118,16 +117,18 @@ def class_separability(delta: Tensor, labels: Tensor) -> Tensor:
     return ratio[~torch.eye(len(classes), dtype=torch.bool, device=ratio.device)].mean()
 
 
-def tue(images: Images, model: str, budget: Budget, options: TUE, seed: int, keep: Checkpoint) -> Made:
+def tue(task: Task) -> Made:
     """Generate a TUE perturbation; the notes hold one row per round, with the CSD of one batch from all classes."""
+    options: TUE = task.options
+    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
     streams = seeds.surrogate(seed)
-    order, draws = seeds.stream(seed, "pgd order"), seeds.stream(seed, "perturbation")
+    order, draws = task.stream("pgd order"), task.stream("perturbation")
     learning = tuple(torch.Generator().manual_seed(own) for own in (streams.order, streams.augmentation))
     delta = uniform(images, budget, draws, torch.float16)
     poisoned = images.plus(delta)
     probe = balanced_batches(images.y, options.batch, order)[0].to(images.device)
     projection = seeds.derived(seed, "surrogate projection")
-    network = Projecting(surrogate_network(model, images, seed), projection).to(images.device)
+    network = Projecting(task.network(), projection).to(images.device)
     optimizer = torch.optim.Adam(network.parameters(), options.lr, weight_decay=options.weight_decay)
 
     def contrast(projections: Tensor, features: Tensor, labels: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ k-means on the features of a surrogate; for each cluster a small generator turns
 perturbation, trained so that the perturbed images' features look like the centre of the next cluster. No label is
 read: not by the clusters, not by the generators, and not by the surrogate unless `pretext` says so.
 
-The authors' surrogate is a ResNet-50 from ImageNet or CLIP, and their images are 224 px with a budget of 16/255; here it
-is 8/255 unless another is asked for, as for all methods. A pretrained network does not come with this package, so ours
-learns from the very images which way up they are (Gidaris, Singh & Komodakis, "Unsupervised Representation Learning
-by Predicting Image Rotations", ICLR 2018). Published: 10 clusters, 50 epochs for each generator over all images, Adam
-at 1e-4: 500 passes.
+The authors' surrogate is a ResNet-50 from ImageNet or CLIP, and their images are 224 px with a budget of 16/255; here
+it is 8/255 unless another is asked for, as for all methods. A pretrained network does not come with this package, so
+ours learns from the very images which way up they are (Gidaris, Singh & Komodakis, "Unsupervised Representation
+Learning by Predicting Image Rotations", ICLR 2018). Published: 10 clusters, 50 epochs for each generator over all
+images, Adam at 1e-4: 500 passes.
 
 Measured with small_resnet as surrogate and victim, one seed: Digits-M, 1,000 images, quick, 16/255: victim 50 % where
 the clean one has 64 %. That is weak: losses fell by 11 to 54 %, but at most 21 % of a cluster's images came
@@ -30,7 +30,7 @@ from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
 from miue.models import Network, build
 from miue.pgd import Budget
-from miue.poisons.base import Loss, Made, Objective, blank, on_outputs, put
+from miue.poisons.base import Loss, Made, Objective, Task, blank, on_outputs, put
 from miue.precision import loss_scale, precision
 from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
@@ -105,19 +105,21 @@ PRESETS = {
 }
 
 
-def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep: Checkpoint) -> Made:
+def uc(task: Task) -> Made:
     """Generate one perturbation per cluster; the notes tell how close each came to its target.
 
     Raises:
         InputError: fewer images than clusters, or images that are not square where the pretext is rotation.
     """
+    options: UC = task.options
+    images, model, budget, seed, keep = task.images, task.surrogate, task.budget, task.seed, task.keep
     if len(images) < options.clusters:
         raise InputError(f"clusters: {options.clusters}; there are only {len(images)} images")
     if options.pretext == "rotation" and images.shape[1] != images.shape[2]:
         shown = " x ".join(map(str, images.shape[1:]))
         raise InputError(f"pretext: rotation; images of {shown} px have no quarter turns, so they must be square")
-    network = _source(images, model, options, seed, keep.part("surrogate"))
-    streams = Streams(*(seeds.stream(seed, role) for role in ROLES))
+    network = _surrogate(images, model, options, seed, keep.part("surrogate"))
+    streams = Streams(*(task.stream(role) for role in ROLES))
     of_clusters = int(torch.randint(2**32, (), generator=streams.draws))
     cluster_of, centres = find_clusters(loop.features(network, images).cpu(), options.clusters, of_clusters)
     of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
@@ -141,7 +143,7 @@ def uc(images: Images, model: str, budget: Budget, options: UC, seed: int, keep:
     return Made(delta, {"clusters": rows})
 
 
-def _source(images: Images, model: str, options: UC, seed: int, keep: Checkpoint) -> Network:
+def _surrogate(images: Images, model: str, options: UC, seed: int, keep: Checkpoint) -> Network:
     """Build the surrogate and train it on the clean images, as far as `options.pretext` wants that."""
     channels, *size = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4

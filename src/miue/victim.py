@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from miue import seeds
+from miue import defenses, seeds
 from miue.data.images import Images
 from miue.errors import InputError, override
 from miue.models import Network, build, builder
@@ -129,7 +129,7 @@ def train_victim(
 
 
 def find_victim(images: Images, test: Images | None = None, **how: Any) -> Victim | None:
-    """What `train_victim` would return for these arguments, if it lies in the cache; nothing is trained."""
+    """What `train_victim` would return for these arguments, all but `start` given, if it lies in the cache."""
     return storage.find(Victim, **_how(images, test, **how).key())
 
 
@@ -210,12 +210,12 @@ class _Training:
 def _how(
     images: Images,
     test: Images | None,
-    model: str = "small_resnet",
-    recipe: str | Recipe = "laptop",
-    seed: int = 0,
-    twin: str = "none",
-    surrogate_seed: int | None = None,
-    defense: Defense | str | None = None,
+    model: str,
+    recipe: str | Recipe,
+    seed: int,
+    twin: str,
+    surrogate_seed: int | None,
+    defense: Defense | str | None,
     start: Victim | None = None,
     device: torch.device | str | None = None,
     **changes: Any,
@@ -224,9 +224,7 @@ def _how(
     if start is not None and start.model.spec["name"] != model:
         raise InputError(f"start: a {start.model.spec['name']}; it must be a {model}, as the victim is")
     if isinstance(defense, str):
-        from miue.defenses import build as named  # which imports the loop, of this very package
-
-        defense = named(defense)
+        defense = defenses.build(defense)
     given = override(recipe, changes, "recipe") if isinstance(recipe, Recipe) else recipe_of(recipe, **changes)
     streams = seeds.victim(seed, twin, surrogate_seed)
     device = torch.device(device or default_device())
