@@ -16,7 +16,7 @@ MODULES = [
     "models.stages",
     "training.loop",
     "training.recipes",
-    "training.victim",
+    "victim",
     "poisons",
     "poisons.poison",
     "defenses",

@@ -21,6 +21,8 @@ from miue.training.loop import Defense, Epoch, batches, default_device, epochs
 from miue.training.recipes import Recipe
 from miue.training.recipes import recipe as recipe_of
 
+__all__ = ["Victim", "find_victim", "train_victim"]
+
 
 @dataclass(frozen=True)
 class Victim:

@@ -15,6 +15,7 @@ ROOMS = [
     "miue.models",
     "miue.models.stages",
     "miue.training",
+    "miue.victim",
     "miue.poisons",
     "miue.defenses",
     "miue.defenses.detection",

@@ -86,9 +86,9 @@ class Method:
     """A method: the function that makes delta, and its presets (named instances of its options).
 
     Args:
-        make: called with images, surrogate model, budget, options, seed, and the checkpoint in which it keeps its
-        state. presets: "quick", "laptop" and "paper". outer: the option whose number the passes rise with,
-        "surrogate.epochs" or a field of its own; None where no
+        make: called with a `Task`, returns what was `Made`.
+        presets: "quick", "laptop" and "paper".
+        outer: the option whose number the passes rise with, "surrogate.epochs" or a field of its own; None where no
             pass goes through a surrogate.
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
     """
