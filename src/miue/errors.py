@@ -10,6 +10,8 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+__all__ = ["DataWarning", "InputError"]
+
 R = TypeVar("R", bound=Any)
 LARGE = 10**9
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+__all__ = ["distance_term", "mi_ue_loss", "similarity_term"]
+
 
 def _same_class(labels: Tensor) -> Tensor:
     return labels[:, None] == labels[None, :]
@@ -19,7 +21,7 @@ def _same_class(labels: Tensor) -> Tensor:
 def similarity_term(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
     """Pull each class together and push classes apart, by angle.
 
-    mean_i -log( sum_{j: y_j = y_i} exp(cos(z_i, z_j) / t) / sum_j exp(cos(z_i, z_j) / t) )
+        mean_i -log( sum_{j: y_j = y_i} exp(cos(z_i, z_j) / t) / sum_j exp(cos(z_i, z_j) / t) )
 
     Args:
         features: (B, d) float, one row per image.
@@ -38,7 +40,7 @@ def similarity_term(features: Tensor, labels: Tensor, temperature: float = 0.1) 
 def distance_term(features: Tensor, labels: Tensor) -> Tensor:
     """Pull each class together by Euclidean distance.
 
-    mean_i log(1 + sum_{j: y_j = y_i} |z_i - z_j|_2 / d)
+        mean_i log(1 + sum_{j: y_j = y_i} |z_i - z_j|_2 / d)
 
     Args:
         features: (B, d) float.
@@ -74,6 +76,15 @@ def mi_ue_loss(features: Tensor, labels: Tensor, temperature: float = 0.1, zeta:
 
     Returns:
         Scalar float64 >= 0.
+
+    Example:
+        >>> import torch
+        >>> from miue.losses import mi_ue_loss
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> apart = torch.eye(2)[labels]  # each class one point, at right angles to the other
+        >>> together = torch.ones(4, 2)
+        >>> round(float(mi_ue_loss(apart, labels)), 3), round(float(mi_ue_loss(together, labels)), 3)
+        (0.0, 0.693)
     """
     loss = similarity_term(features, labels, temperature)
     return loss + zeta * distance_term(features, labels) if zeta else loss

@@ -11,6 +11,8 @@ from torch import Tensor
 from miue.errors import Options, Range
 from miue.specs import parse_epsilon
 
+__all__ = ["Budget", "attack", "fit_to_images", "in_levels", "pgd", "sign_steps"]
+
 MAX_LEVELS = 127
 _EPSILON = Range((1 - 5e-7) / 255, (MAX_LEVELS + 5e-7) / 255, text=" between 1/255 (1 level) and 127/255 (127 levels)")
 
@@ -24,13 +26,18 @@ class Budget(Options):
 
     Raises:
         InputError: epsilon is out of range or no number.
+
+    Example:
+        >>> from miue.pgd import Budget
+        >>> Budget(8 / 255).levels, Budget(0.031).levels
+        (8, 7)
     """
 
     epsilon: Annotated[float, _EPSILON]
 
     @property
     def levels(self) -> int:
-        """The budget in whole grey levels: floor(255 epsilon + 1e-6)."""
+        """The budget in whole grey levels, floor(255 epsilon + 1e-6)."""
         return math.floor(255 * self.epsilon + 1e-6)
 
 

@@ -15,6 +15,8 @@ import torch
 
 from miue.errors import InputError, choose
 
+__all__ = ["PRECISIONS", "arithmetic", "precision"]
+
 PRECISIONS = ("auto", "float32", "tf32", "float16", "bfloat16")
 """float32 is IEEE single precision; tf32 the same, but products round their factors to TF32; in float16 and bfloat16
 convolutions and linear layers take and give halves, while weights stay float32; auto is bfloat16 where the chip has it.

@@ -13,6 +13,8 @@ import torch
 
 from miue.errors import InputError, choose
 
+__all__ = ["TWINS", "Training", "derived", "stream", "surrogate", "victim"]
+
 ROLES = (
     "perturbation",
     "perturbation noise",
@@ -61,7 +63,7 @@ Roles that end in "noise" draw on the device that works, since there is too much
 of device draws other numbers. All others draw on the CPU, the same for every device."""
 
 TWINS = ("none", "weights", "weights+order")
-"""What a victim shares with the surrogate: nothing; its first weights; these and the order of the images."""
+"""What a victim may share with the surrogate is nothing; its first weights; or these and the order of the images."""
 
 
 def checked(seed: object, argument: str = "seed") -> int:
@@ -92,7 +94,15 @@ def derived(seed: int, role: str) -> int:
 
 
 def stream(seed: int, role: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """The random numbers that `seed` decides for `role`, on `device`; see `derived` for the errors."""
+    """The random numbers that `seed` decides for `role`, on `device`; see `derived` for the errors.
+
+    Example:
+        >>> import torch
+        >>> from miue import seeds
+        >>> draws = [torch.rand(1, generator=seeds.stream(0, role)) for role in ("shuffle", "shuffle", "critic")]
+        >>> draws[0] == draws[1], draws[1] == draws[2]
+        (tensor([True]), tensor([False]))
+    """
     return torch.Generator(device).manual_seed(derived(seed, role))
 
 

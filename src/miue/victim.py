@@ -21,10 +21,20 @@ from miue.training.loop import Defense, Epoch, batches, default_device, epochs
 from miue.training.recipes import Recipe
 from miue.training.recipes import recipe as recipe_of
 
+__all__ = ["Victim", "find_victim", "train_victim"]
+
 
 @dataclass(frozen=True)
 class Victim:
-    """A trained network, its learning curve, and the record of how it came to be."""
+    """A trained network, its learning curve, and the record of how it came to be.
+
+    Example:
+        >>> import miue
+        >>> train, test = miue.load("digits_m", n_train=40, n_test=20)
+        >>> victim = miue.train_victim(train, test, model="mlp2", recipe="quick:epochs=2", cache=False)
+        >>> victim.model.spec["name"], [epoch.epoch for epoch in victim.history]
+        ('mlp2', [1, 2])
+    """
 
     model: Network
     history: list[Epoch]
@@ -70,7 +80,7 @@ class Victim:
 
         Raises:
             FileNotFoundError: there is no such file.
-            tensors.Damaged: it is damaged.
+            InputError: it is damaged.
         """
         state, header = tensors.load(path)
         spec = header["spec"]
@@ -119,6 +129,13 @@ def train_victim(
     Raises:
         InputError: unknown model, recipe, defense or field; `start` is another model; an object that
             `miue.models.build` refuses; a twin without a seed.
+
+    Example:
+        >>> import miue
+        >>> train, test = miue.load("digits_m", n_train=40, n_test=20)
+        >>> victim = miue.train_victim(train, test, model="mlp2", recipe="quick:epochs=2", cache=False)
+        >>> 0 <= victim.accuracy <= 1
+        True
     """
     how = _how(images, test, model, recipe, seed, twin, surrogate_seed, defense, start, device, **changes)
     if not cache:

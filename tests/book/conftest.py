@@ -1,5 +1,4 @@
 import shutil
-import sys
 from pathlib import Path
 
 import nbformat
@@ -12,7 +11,6 @@ from miue.runs.template import read_markdown
 from miue.storage import files
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "book" / "_ext"))
 
 
 class Book:
@@ -34,9 +32,7 @@ parts:
 
     def __init__(self, root: Path):
         self.root = root
-        for part in ("_ext", "_static"):
-            copied = root / "book" / part
-            shutil.copytree(ROOT / "book" / part, copied, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "book" / "_static", root / "book" / "_static")
         shutil.copy(ROOT / "_config.yml", root)
         self.write("_toc.yml", self.TOC)
         self.write("book/references.bib", "@misc{one, title={One}, author={A. Author}, year={2026}}\n")

@@ -10,8 +10,9 @@ from nbformat import v4
 from sphinx.errors import ExtensionError
 
 from miue.publishing import leaderboard
+from miue.publishing.extension import pages, records
 from miue.runs import notebook, parameters, template
-from miue.storage import files
+from miue.storage import code, files
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -19,12 +20,10 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 
 @pytest.fixture
 def refuse(small_book):
-    import miue_book
-
     def call(name: str = "cifar10-small", suffix: str = ".ipynb") -> None:
         names = {"book/index", "book/chapter", "book/results/index", f"book/results/{name}"}
         paths = {name: str(small_book.root / f"{name}{suffix}") for name in names}
-        miue_book.refuse_bad_results(None, SimpleNamespace(found_docs=names, doc2path=paths.get), [])
+        pages.refuse_bad_results(None, SimpleNamespace(found_docs=names, doc2path=paths.get), [])
 
     return call
 
@@ -73,13 +72,11 @@ def test_a_result_without_a_record_or_without_a_notebook_is_refused(small_book, 
 
 
 def test_the_cache_follows_the_code(tmp_path, monkeypatch):
-    import miue_book
-
     app, config = SimpleNamespace(outdir=str(tmp_path / "html")), SimpleNamespace()
     paths = []
-    for code in ("a", "b"):
-        monkeypatch.setattr(code, "code_hash", lambda module, code=code: code)
-        miue_book.set_cache(app, config)
+    for digest in ("a", "b"):
+        monkeypatch.setattr(code, "code_hash", lambda module, digest=digest: digest)
+        pages.set_cache(app, config)
         paths.append(Path(config.nb_execution_cache_path))
         paths[-1].mkdir(parents=True)
     assert paths[0] != paths[1]
@@ -97,7 +94,7 @@ def test_settings_that_the_book_rests_on():
     execute, sphinx = CONFIG["execute"], CONFIG["sphinx"]["config"]
     assert execute["execute_notebooks"] == "cache" and execute["raise_on_error"] and execute["timeout"] > 0
     assert execute["stderr_output"] in ("remove-warn", "warn")
-    assert "miue_book" in sphinx["extensions"] and "sphinx-mathjax-offline" in sphinx["extensions"]
+    assert "miue.publishing.extension" in sphinx["extensions"] and "sphinx-mathjax-offline" in sphinx["extensions"]
     assert "sphinx_thebe" not in sphinx["extensions"] and sphinx["nb_ipywidgets_js"] == {}
     assert CONFIG["only_build_toc_files"]
 
@@ -119,8 +116,6 @@ def test_templates_declare_typed_and_explained_parameters():
 
 
 def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book):
-    import miue_book
-
     page = small_book.result("cifar10-small")
     files.write_json(
         page.with_suffix(".json"),
@@ -131,7 +126,7 @@ def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book)
     template.cells[0].source = '# Some "question"\n\nWhat came out.'
     source = [nbformat.writes(template)]
     env = SimpleNamespace(found_docs={"book/results/cifar10-small", "book/results/index", "book/results/leaderboard"})
-    miue_book.tell_apart(SimpleNamespace(srcdir=small_book.root, env=env), "book/results/cifar10-small", source)
+    pages.tell_apart(SimpleNamespace(srcdir=small_book.root, env=env), "book/results/cifar10-small", source)
     first = nbformat.reads(source[0], as_version=4).cells[0].source.splitlines()
     assert first[0] == '# Some "question": Digits-M, 3,000 images, quick'
     assert first.index("```{miue-header}") < first.index("What came out.")
@@ -149,18 +144,14 @@ def test_a_result_whose_first_cell_is_no_title_is_refused(small_book, refuse):
 
 
 def test_all_columns_of_the_leaderboard_are_fields_of_its_rows():
-    import miue_results
-
-    shown, listed = set(miue_results.COLUMNS.values()), miue_results.LISTS
+    shown, listed = set(records.COLUMNS.values()), records.LISTS
     assert shown <= set(leaderboard.rows(leaderboard.trials({})).columns) and listed <= shown
 
 
 def test_the_table_library_lies_in_the_book_with_its_licence():
-    import miue_results
-
-    folder = ROOT / "book" / "_static" / miue_results.TABLES
+    folder = ROOT / "book" / "_static" / records.TABLES
     assert "MIT License" in (folder / "License.txt").read_text()
-    assert miue_results.TABLES.partition("-")[2] in (folder / "dataTables.min.js").read_text(encoding="utf-8")[:40]
+    assert records.TABLES.partition("-")[2] in (folder / "dataTables.min.js").read_text(encoding="utf-8")[:40]
 
 
 def test_a_page_of_any_valid_name_is_in_the_contents():

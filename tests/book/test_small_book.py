@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from nbformat import v4
 from sphinx.errors import ExtensionError
 
 from miue.publishing import build
-from miue.storage import files
+from miue.storage import code, files
 
 pytestmark = pytest.mark.slow
 
@@ -64,10 +66,10 @@ def test_a_good_book_passes_offline_and_shows_results_as_they_were_run(small_boo
 def test_chapters_follow_the_code_of_the_package(small_book, monkeypatch):
     seen = []
     small_book.chapter(SECRET)
-    for secret, code in (("one", "a"), ("two", "a"), ("three", "b")):
+    for secret, digest in (("one", "a"), ("two", "a"), ("three", "b")):
         small_book.write("book/secret.txt", secret)
         small_book.chapter(SECRET, text=f"Read {len(seen)} times before.")  # read again, not executed again
-        monkeypatch.setattr(code, "code_hash", lambda module, code=code: code)
+        monkeypatch.setattr(code, "code_hash", lambda module, digest=digest: digest)
         assert not failed(small_book.render())
         page = small_book.page("book/chapter")
         seen.append(next(word for word in ("one", "two", "three") if f"\n{word}\n" in page or f">{word}\n" in page))
@@ -100,3 +102,22 @@ def test_a_warning_is_not_forgotten_and_leaves_no_pages(small_book, capfd):
             build._render(small_book.root)
         assert "nowhere" in capfd.readouterr().err
         assert not (small_book.root / build.HTML).exists()
+
+
+def test_names_in_code_lead_to_the_reference_also_on_pages_that_are_only_written_anew(small_book):
+    folder = Path("book", "reference")
+    shutil.copytree(Path(__file__).parents[2] / folder, small_book.root / folder)
+    pages = sorted(path.stem for path in (small_book.root / folder).glob("*.md") if path.stem != "index")
+    sections = "".join(f"          - file: {folder / page}\n" for page in pages)
+    part = f"  - caption: Reference\n    chapters:\n      - file: {folder / 'index'}\n        sections:\n{sections}"
+    small_book.write("_toc.yml", small_book.TOC + part)
+    index = (small_book.root / "book" / "index.md").read_text()
+    small_book.write("book/index.md", f"{index}\n```python\nimport miue\n\nmiue.load\n```\n")
+    code = "from miue.seeds import stream\n\nstream(0, 'part');"
+    for text in ("```{exercise}\nAn exercise is a section without a title.\n```", "Another text."):
+        small_book.chapter(code, text)
+        assert not failed(small_book.render())
+        assert build.check(small_book.root / "_build" / "html") == []
+        assert "reference/shared.html#miue.seeds.stream" in small_book.page("book/chapter")
+        assert "reference/data.html#miue.load" in small_book.page("book/index")
+    assert 'class="xref' not in re.search("<table.*</table>", small_book.page("book/reference/index"), re.DOTALL)[0]

@@ -54,6 +54,15 @@ class Images:
 
     Raises:
         InputError: a shape, type or label is not as above.
+
+    Example:
+        >>> import miue, torch
+        >>> images = miue.Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], ["cat", "dog"], name="pets")
+        >>> images
+        Images('pets', 4 of 3x8x8, 2 classes)
+        >>> pixels, labels = images.batch(torch.tensor([0, 3]))
+        >>> pixels.shape, labels
+        (torch.Size([2, 3, 8, 8]), tensor([0, 1]))
     """
 
     def __init__(
@@ -290,7 +299,7 @@ class Images:
 
     @property
     def fingerprints(self) -> Tensor:
-        """(N,) int64: a 64-bit digest of each image's pixels and label."""
+        """A 64-bit digest of each image's pixels and label, (N,) int64."""
         if self._fingerprints is None:
             self._fingerprints = self._digests()
         return self._fingerprints
@@ -313,7 +322,7 @@ class Images:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hex digest of shape, class names, pixels and labels, in order: equal for equal content on every machine."""
+        """Hex digest of shape, class names, pixels and labels, in order; equal for equal content on every machine."""
         head = f"{self.shape} {self.classes}".encode()
         return hashlib.blake2b(head + self.fingerprints.numpy().tobytes(), digest_size=16).hexdigest()
 

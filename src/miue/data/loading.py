@@ -45,6 +45,12 @@ def load(
 
     Raises:
         InputError: unknown name, missing or unreadable images, more images asked for than there are.
+
+    Example:
+        >>> import miue
+        >>> train, test = miue.load("digits_m", n_train=40, n_test=20)
+        >>> train
+        Images('Digits-M', 40 of 3x32x32, 10 classes)
     """
     check_name(name)
     seed = whole("seed", seed, 0)

@@ -28,6 +28,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "d_vae": DVAE,
     "avatar": Avatar,
 }
+"""The defenses by name, each a class of options."""
 
 
 def build(name: str, **changes: Any) -> Defense:
@@ -40,6 +41,11 @@ def build(name: str, **changes: Any) -> Defense:
 
     Raises:
         InputError: unknown name or option, or a value that does not fit.
+
+    Example:
+        >>> import miue
+        >>> miue.defenses.build("adversarial_training", steps=3).record()["steps"]
+        3
     """
     name, changes = parse(name, changes)
     made = find("defense", name, DEFENSES)()

@@ -24,6 +24,8 @@ from miue.errors import InputError
 from miue.models import build
 from miue.training import loop, recipes
 
+__all__ = ["Probe", "detect", "learnability", "linear_probe"]
+
 LINEAR = loop.Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
 FEW_EPOCHS = recipes.recipe("quick", epochs=4, flip=False, crop=0)  # augmentation would hide what is looked for
 

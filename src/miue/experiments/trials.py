@@ -88,6 +88,11 @@ class Trial:
         surrogate: network whose gradients shape the perturbation.
         epsilon: budget, a fraction of the pixel range, as text: "8/255".
         ratio: share of the images that are perturbed (withheld), in [0, 1].
+
+    Example:
+        >>> from miue.experiments.comparison import Trial
+        >>> print(Trial("mi_ue", "resnet18", defense="cutout", epsilon="0.031"))
+        mi_ue -> resnet18, defense cutout, epsilon 0.031 (7 levels)
     """
 
     method: str

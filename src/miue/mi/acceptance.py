@@ -17,6 +17,8 @@ from miue.mi.own import value_of
 from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, sliced_mi
 from miue.mi.tasks import Task
 
+__all__ = ["check", "standard_tasks"]
+
 KNOWN = sorted({*ESTIMATORS, *JOINT, *DISCRETE})
 
 

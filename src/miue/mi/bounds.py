@@ -81,6 +81,13 @@ def noise_bound(
 
     Raises:
         InputError: shapes that do not match, NaN or infinity, a class of one sample, noise_std not above 0.
+
+    Example:
+        >>> import miue, torch
+        >>> labels = torch.arange(1000) % 2
+        >>> z = 5 * labels[:, None] + torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+        >>> round(miue.bounds.noise_bound(z, labels, noise_std=1.0), 1)  # log 2 + 3/2 log 2
+        1.7
     """
     noise_std = _noise(noise_std)
     base = float(_class_part(labels, class_information))
@@ -107,15 +114,9 @@ def sliced_noise_bound(
     information; for these I(theta'Z;Y) may stand in the place of I(Z;Y).
 
     `sliced_mi` standardises the columns it is given, which would rescale the noise with the features. To compare like
-    with like, standardise Z' once, add the noise to that, and slice both without standardising again:
-
-        theta, phi = draw_directions(d, d, n_slices, seed)
-        bound = sliced_noise_bound(z2, labels, s, directions=phi)
-        measured = sliced_mi(z1, z2 + s * noise, n_slices=n_slices, seed=seed, standardise=False).per_slice
-
-    with `draw_directions` of `miue.mi`, and constant columns removed beforehand, as `sliced_mi` does. The variances
-    along phi are the unbiased empirical ones of each class: in one dimension nothing has to be shrunk, and their
-    logarithms are too low by no more than about 1 / n_y.
+    with like, as below, standardise Z' once, without constant columns, add the noise to that, and slice both without
+    standardising again. The variances along phi are the unbiased empirical ones of each class: in one dimension nothing
+    has to be shrunk, and their logarithms are too low by no more than about 1 / n_y.
 
     Args:
         features: (n, d): Z' without the noise.
@@ -130,6 +131,17 @@ def sliced_noise_bound(
     Raises:
         InputError: as `noise_bound`; directions of another width, NaN, or not of length 1; class_information of
             another length.
+
+    Example:
+        >>> import miue, torch
+        >>> from miue.mi import draw_directions
+        >>> labels = torch.arange(500) % 2
+        >>> z, noise = torch.randn(2, 500, 8, generator=torch.Generator().manual_seed(0))
+        >>> _, phi = draw_directions(8, 8, n_slices=16, seed=0)
+        >>> bound = miue.bounds.sliced_noise_bound(z, labels, 1.0, directions=phi)
+        >>> measured = miue.sliced_mi(z, z + noise, n_slices=16, seed=0, standardise=False).per_slice
+        >>> bool((torch.from_numpy(measured) <= bound).all())
+        True
     """
     noise_std, features = _noise(noise_std), as_finite("features", features).cpu()
     covariances = class_covariances(features, labels, covariance="empirical")
@@ -157,18 +169,26 @@ def covariance_bound(
 
         d/2 log(2 pi e) + 1/2 E_Y log det Sigma_Y + H(Y) - h(Z'|Z),
 
-    with a minus before h(Z'|Z). The caller has to know that conditional entropy, so this is for cases whose
+    with a minus before the last term. The caller has to know that conditional entropy, so this is for cases whose
     truth is known; it is infinite when Z' is a function of Z. For real features use `noise_bound`.
 
     Args:
         features: (n, d), or (n,) for d = 1: Z'.
         labels: (n,) classes; each needs two samples or more.
-        conditional_entropy: h(Z'|Z) in nats, finite.
+        conditional_entropy: `h(Z'|Z)` in nats, finite.
         covariance: "ledoit_wolf" or "empirical", as in `noise_bound`.
 
     Raises:
         InputError: as `noise_bound`; a singular covariance (a dead unit, or an empirical one with no more samples
             in a class than features), for which the bound says nothing.
+
+    Example:
+        >>> import math, miue, torch
+        >>> z = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
+        >>> z_shown = 0.8 * z + 0.6 * torch.randn(2000, 1, generator=torch.Generator().manual_seed(1))
+        >>> noise_entropy = 0.5 * math.log(2 * math.pi * math.e * 0.36)
+        >>> round(miue.bounds.covariance_bound(z_shown, torch.zeros(2000), noise_entropy), 1)  # the truth: 0.511
+        0.5
     """
     conditional_entropy = real("conditional_entropy", conditional_entropy, advice=", in nats")
     total = 0.0
@@ -206,6 +226,11 @@ def fano_bound(mi: float, n_classes: int, prediction_entropy: float) -> float:
 
     Raises:
         InputError: a value out of range or not finite.
+
+    Example:
+        >>> import math, miue
+        >>> round(miue.bounds.fano_bound(mi=0.5, n_classes=10, prediction_entropy=math.log(10)), 3)
+        0.505
     """
     n_classes, mi = whole("n_classes", n_classes, 2), real("mi", mi, advice=", in nats")
     prediction_entropy = real("prediction_entropy", prediction_entropy, advice=", in nats")

@@ -49,6 +49,11 @@ def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsample
     Warns:
         DataWarning: most of the pairs occur once, as those of numbers do; the value is then near the smaller entropy,
             whatever they share.
+
+    Example:
+        >>> from miue.mi import mi_discrete
+        >>> round(mi_discrete(["cat", "dog"] * 500, [0, 1] * 500).value, 2)  # log 2
+        0.69
     """
     (first, _), (second, _) = label_pair(u, v)
     correct = choose("correction", correction, CORRECTIONS) == "miller-madow"
@@ -80,6 +85,12 @@ def normalised_mi(u: Rows, v: Rows, by: str = "sqrt", *, correction: str = "none
 
     Warns:
         DataWarning: as `mi_discrete`.
+
+    Example:
+        >>> from miue.mi import normalised_mi
+        >>> animals, sizes = ["cat", "dog", "cow", "horse"] * 9, ["small", "small", "large", "large"] * 9
+        >>> [round(normalised_mi(animals, sizes, by=by), 2) for by in ("min", "max")]
+        [1.0, 0.5]
     """
     mean = NORMS[choose("by", by, NORMS)]
     entropies = entropy(u), entropy(v)
@@ -112,6 +123,12 @@ def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples:
 
     Raises:
         InputError: shapes that differ, n <= k, NaN or infinity, a constant slice, values that have no common scale.
+
+    Example:
+        >>> from miue.mi import mi_mixed, tasks
+        >>> task = tasks.bivariate_normal(0.9)
+        >>> round(task.truth, 2), round(mi_mixed(*task.sample(5000)).value, 1)
+        (0.83, 0.8)
     """
     k = whole("k", k, 1, " (5 is usual)")
 

@@ -43,6 +43,14 @@ class Estimate:
         per_slice: (slices,) float64, the values whose mean is `value`.
         per_subsample: (subsamples, slices) float64, the same on each disjoint subsample (`sliced_mi`: of the first
             64 slices); fewer samples, so with more bias: read their spread, not their level.
+
+    Example:
+        >>> from miue.mi import mi_ksg, tasks
+        >>> estimate = mi_ksg(*tasks.bivariate_normal(0.9).sample(1000))
+        >>> estimate.n, estimate.estimator, estimate.stderr_kind
+        (1000, 'ksg', 'subsamples')
+        >>> f"{estimate.value:.1f} nats, {estimate.bits:.1f} bits"
+        '0.8 nats, 1.2 bits'
     """
 
     value: float

@@ -36,12 +36,12 @@ def mi_ksg(
     """Estimate I(X;Y) in nats from the distances to the k-th nearest neighbours.
 
     Variant 1, "KSG-1": with eps_i the max-norm distance of (x_i, y_i) to its k-th nearest neighbour among the other
-    points, and n_x(i) the number of other points with |x_j - x_i| strictly below eps_i (n_y alike),
+    points, and n_x(i) the number of other points with `|x_j - x_i|` strictly below eps_i (n_y alike),
 
         I = psi(k) + psi(n) - mean_i [ psi(n_x(i) + 1) + psi(n_y(i) + 1) ]
 
     (Kraskov, Stoegbauer and Grassberger, Phys. Rev. E 69, 066138, eq. 8). Variant 2, "KSG-2" (eq. 9): with eps_x(i)
-    the largest |x_j - x_i| among these k neighbours and n_x(i) the number of other points at most so far (y alike),
+    the largest `|x_j - x_i|` among these k neighbours and n_x(i) the number of other points at most so far (y alike),
 
         I = psi(k) - 1/k + psi(n) - mean_i [ psi(n_x(i)) + psi(n_y(i)) ]
 
@@ -75,6 +75,12 @@ def mi_ksg(
     Warns:
         DataWarning: ties in more than 1 % of a row, with the estimator that is meant for them; a sample that equals
             another in x and y at once.
+
+    Example:
+        >>> from miue.mi import mi_ksg, tasks
+        >>> task = tasks.bivariate_normal(0.9)
+        >>> round(task.truth, 2), round(mi_ksg(*task.sample(5000)).value, 1)
+        (0.83, 0.8)
     """
     return _ksg(x, y, k, variant, scale, noise, search, max_bytes, subsamples, seed, vectors=False)
 
@@ -104,6 +110,12 @@ def mi_ksg_joint(
 
     Raises:
         InputError: as `mi_ksg`.
+
+    Example:
+        >>> from miue.mi import mi_ksg_joint, tasks
+        >>> task = tasks.multivariate_normal(d=2, mi=1.0)
+        >>> round(mi_ksg_joint(*task.sample(2000)).value, 1)
+        1.0
     """
     return _ksg(x, y, k, variant, scale, noise, search, max_bytes, subsamples, seed, vectors=True)
 

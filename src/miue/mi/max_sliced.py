@@ -83,6 +83,14 @@ def max_sliced_mi(
     Raises:
         InputError: as `sliced_mi`; fewer than 200 samples; no restart; an unknown objective.
         FloatingPointError: the search diverged.
+
+    Example:
+        >>> import torch
+        >>> from miue.mi import max_sliced_mi
+        >>> x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+        >>> found = max_sliced_mi(x, x[:, :1], restarts=2, steps=20)
+        >>> found.theta.shape, found.mi.n
+        ((1, 3), 200)
     """
     steps = whole("steps", steps, 1)
     restarts, k_dim = whole("restarts", restarts, 1, " (8 is usual)"), whole("k_dim", k_dim, 1)

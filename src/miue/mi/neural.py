@@ -52,6 +52,12 @@ def mi_neural(
         InputError: shapes that differ, fewer than 100 samples, NaN or infinity, a constant slice, an unknown
             objective or setting, a setting out of range.
         FloatingPointError: the training diverged.
+
+    Example:
+        >>> from miue.mi import mi_neural, tasks
+        >>> estimate = mi_neural(*tasks.bivariate_normal(0.9).sample(500), steps=20)  # too few to be near the truth
+        >>> estimate.stderr_kind
+        'held-out samples'
     """
     return _neural(x, y, False, objective, scale, subsamples, seed, max_bytes, settings)
 
@@ -70,6 +76,12 @@ def mi_neural_joint(
     """Estimate I(X;Y) of random vectors in nats: `mi_neural` for x (n, d) or (slices, n, d), and y (n, d') alike.
 
     A column that is constant is refused; all else as in `mi_neural`.
+
+    Example:
+        >>> from miue.mi import mi_neural_joint, tasks
+        >>> x, y = tasks.multivariate_normal(d=3, mi=1.0).sample(500)
+        >>> mi_neural_joint(x, y, objective="infonce", steps=20).estimator
+        'infonce'
     """
     return _neural(x, y, True, objective, scale, subsamples, seed, max_bytes, settings)
 

@@ -51,6 +51,12 @@ def draw_directions(
 
     Raises:
         InputError: shared directions for unequal widths, or k_dim outside 1 to the smaller width.
+
+    Example:
+        >>> from miue.mi import draw_directions
+        >>> theta, phi = draw_directions(64, 32, n_slices=5, seed=1)
+        >>> theta.shape, phi.shape
+        (torch.Size([5, 64]), torch.Size([5, 32]))
     """
     choose("directions", kind, DIRECTIONS)
     n_slices, k_dim = whole("n_slices", n_slices, 1, " (512 is usual)"), whole("k_dim", k_dim, 1)

@@ -53,6 +53,12 @@ def mi_ross(
 
     Warns:
         DataWarning: ties in more than 1 % of a row.
+
+    Example:
+        >>> from miue.mi import mi_ross, tasks
+        >>> task = tasks.mixture_classes(spread=0.1, classes=4)
+        >>> round(task.truth, 1), round(mi_ross(*task.sample(2000)).value, 1)
+        (0.9, 0.9)
     """
     k, subsamples = whole("k", k, 1, " (5 is usual)"), whole("subsamples", subsamples, 0)
     seed, noise = seeds.checked(seed), checked_noise(noise)

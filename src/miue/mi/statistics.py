@@ -15,6 +15,19 @@ from miue import seeds
 from miue.data.arrays import Array, as_classes, as_finite, as_labels, whole
 from miue.errors import InputError, choose
 
+__all__ = [
+    "COVARIANCES",
+    "RankCorrelation",
+    "class_covariances",
+    "entropy",
+    "label_information",
+    "linear_cka",
+    "participation_ratio",
+    "prediction_disagreement",
+    "rank_correlation",
+    "within_class_spectrum",
+]
+
 COVARIANCES = ("ledoit_wolf", "empirical")
 CONSTANT = 1e-12  # deviations below this part of the features' size are rounding, not signal
 
@@ -37,6 +50,11 @@ def entropy(labels: Array) -> float:
 
     Raises:
         InputError: no labels, or not a vector, or some are missing.
+
+    Example:
+        >>> import miue
+        >>> round(miue.bounds.entropy(["cat", "dog", "cat", "dog"]), 3)  # log 2
+        0.693
     """
     return _entropy(as_classes("labels", labels)[1])
 
@@ -50,6 +68,11 @@ def label_information(u: Array, v: Array) -> float:
 
     Raises:
         InputError: lengths that differ, no labels, not vectors, NaN.
+
+    Example:
+        >>> import miue
+        >>> miue.bounds.label_information([0, 0, 1, 1], [0, 1, 0, 1])
+        0.0
     """
     (first, first_counts), (second, second_counts) = label_pair(u, v)
     joint = torch.bincount(first * len(second_counts) + second)
@@ -61,6 +84,11 @@ def prediction_disagreement(u: Array, v: Array) -> float:
 
     Raises:
         InputError: lengths that differ, no labels, not vectors, NaN, text beside numbers.
+
+    Example:
+        >>> import miue
+        >>> miue.bounds.prediction_disagreement([0, 1, 2, 2], [0, 1, 2, 0])
+        0.25
     """
     label_pair(u, v)
     first, second = as_labels("u", u), as_labels("v", v)
@@ -82,6 +110,12 @@ def class_covariances(
 
     Raises:
         InputError: shapes that do not match, NaN or infinity, a class of one sample, an unknown covariance.
+
+    Example:
+        >>> import miue, torch
+        >>> z, labels = torch.rand(10, 3), [0, 1] * 5
+        >>> [(share, tuple(sigma.shape)) for share, sigma in miue.bounds.class_covariances(z, labels)]
+        [(0.5, (3, 3)), (0.5, (3, 3))]
     """
     from sklearn.covariance import ledoit_wolf  # a second to import, and only needed here
 
@@ -109,6 +143,11 @@ def within_class_spectrum(features: Array, labels: Array) -> Tensor:
 
     Raises:
         InputError: shapes that do not match, NaN or infinity.
+
+    Example:
+        >>> import miue
+        >>> miue.bounds.within_class_spectrum([[0.0, 0.0], [0.0, 2.0], [5.0, 0.0], [5.0, 2.0]], [0, 0, 1, 1])
+        tensor([1., 0.], dtype=torch.float64)
     """
     centred = _within(features, labels)
     return eigenvalues(centred.T @ centred / len(centred)).flip(0)
@@ -127,6 +166,11 @@ def participation_ratio(features: Array, labels: Array | None = None) -> float:
 
     Raises:
         InputError: shapes that do not match, NaN or infinity, no variance at all (within classes).
+
+    Example:
+        >>> import miue, torch
+        >>> round(miue.bounds.participation_ratio(torch.eye(3)), 3)  # of three points, which span a plane
+        2.0
     """
     z = _matrix("features", features)
     centred = _within(z, torch.zeros(len(z)) if labels is None else labels)
@@ -154,6 +198,12 @@ def linear_cka(x: Array, y: Array) -> float:
 
     Raises:
         InputError: lengths that differ, wrong shapes, NaN or infinity, features that are all constant.
+
+    Example:
+        >>> import miue, torch
+        >>> x = torch.rand(20, 3)
+        >>> round(miue.bounds.linear_cka(x, 2 * x.flip(1) + 1), 3)
+        1.0
     """
     first, second = _centred("x", x), _centred("y", y)
     if len(first) != len(second):
@@ -225,6 +275,11 @@ def rank_correlation(x: Array, y: Array, *, draws: int = 2000, seed: int = 0) ->
 
     Raises:
         InputError: lengths that differ, fewer than 4 pairs, NaN or infinity, or values that are all the same.
+
+    Example:
+        >>> from miue.mi.statistics import rank_correlation
+        >>> print(rank_correlation([1, 2, 3, 4, 5, 6], [2, 4, 6, 8, 10, 12], draws=100))
+        1.00 (1.00 to 1.00, n = 6)
     """
     first, second = (as_finite(name, values).cpu().numpy() for name, values in (("x", x), ("y", y)))
     if first.ndim != 1 or first.shape != second.shape or len(first) < 4:

@@ -16,6 +16,20 @@ from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import InputError
 
+__all__ = [
+    "Task",
+    "additive_uniform",
+    "bivariate_normal",
+    "gaussian_mixture",
+    "mixture_classes",
+    "monotone",
+    "multivariate_normal",
+    "rotated",
+    "sliced_mixture",
+    "sliced_normal",
+    "student_t",
+]
+
 MONTE_CARLO = 400_000  # samples behind a truth without a closed form
 Draw = Callable[[int, Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -31,7 +45,14 @@ class Task:
         truth: in nats.
         draw: samples, given n and a NumPy generator.
         truth_stderr: standard error of `truth`; 0 for a closed form.
-        correlation: |r| of a pair of normal variables, or of a monotone map of one; None for all else.
+        correlation: `|r|` of a pair of normal variables, or of a monotone map of one; None for all else.
+
+    Example:
+        >>> from miue.mi import tasks
+        >>> task = tasks.bivariate_normal(0.9)
+        >>> x, y = task.sample(1000, seed=0)
+        >>> x.shape, round(task.truth, 4)
+        ((1000,), 0.8304)
     """
 
     name: str
@@ -47,7 +68,7 @@ class Task:
 
 
 def bivariate_normal(r: float) -> Task:
-    """Two normal variables of correlation r, |r| < 1: I = -1/2 log(1 - r^2)."""
+    """Two normal variables of correlation r, `|r|` < 1: I = -1/2 log(1 - r^2)."""
     _below_one("r", r)
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +112,7 @@ def student_t(dof: float, r: float) -> Task:
 
     Args:
         dof: degrees of freedom, above 0.
-        r: correlation of the normal pair that is divided by a common chi, |r| < 1.
+        r: correlation of the normal pair that is divided by a common chi, `|r|` < 1.
     """
     _below_one("r", r)
     if not dof > 0:

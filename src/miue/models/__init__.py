@@ -48,6 +48,7 @@ MODELS: dict[str, Builder] = {
     "wrn34_10": wrn34_10,
     "vit": _from_torchvision("vit"),
 }
+"""The functions that make the bodies of the networks, by name."""
 
 
 def _read(spec: str) -> tuple[str, float]:
@@ -99,6 +100,13 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
         InputError: see `check`; fewer than two classes; images that are too small, or that `vit` cannot cut up
             (those that are not square, too); an object that does not take such images, has another number of classes,
             or does not return (logits, features).
+
+    Example:
+        >>> import miue, torch
+        >>> network = miue.models.build("small_resnet:width=0.5", 10, size=32, seed=1)
+        >>> logits, features = network(torch.rand(2, 3, 32, 32))
+        >>> logits.shape, features.shape
+        (torch.Size([2, 10]), torch.Size([2, 32]))
     """
     made_by = builder(spec)
     if n_classes < 2:

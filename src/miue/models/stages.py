@@ -10,6 +10,8 @@ from miue.models import Network, forward
 from miue.precision import arithmetic
 from miue.specs import parse
 
+__all__ = ["activations", "layers"]
+
 
 def _numbered(path: str, name: str, last: int) -> dict[str, str]:
     return {path.format(number): name.format(number) for number in range(1, last + 1)}
@@ -71,6 +73,13 @@ def activations(model: Network, images: Tensor, precision: str = "float32") -> d
 
     Raises:
         InputError: see `layers`.
+
+    Example:
+        >>> import miue, torch
+        >>> from miue.models.stages import activations
+        >>> seen = activations(miue.models.build("lenet5", 10), torch.rand(2, 3, 32, 32))
+        >>> {name: tuple(output.shape) for name, output in seen.items()}
+        {'conv1': (2, 6), 'conv2': (2, 16), 'hidden1': (2, 120), 'features': (2, 84)}
     """
     seen: dict[str, Tensor] = {}
 

@@ -46,6 +46,7 @@ METHODS: dict[str, Method] = {
     "cuda": Method(cuda.cuda, cuda.PRESETS, bounded=False),
     "random": Method(random.random, random.PRESETS),
 }
+"""The methods by name."""
 
 
 def find(method: str | Method | Callable[..., Any]) -> tuple[str, Method, dict[str, Any]]:
@@ -81,6 +82,11 @@ def options(
 
     Raises:
         InputError: unknown method, preset or field, where the message lists what exists; too few passes for one round.
+
+    Example:
+        >>> from miue.poisons import options
+        >>> options("em:scope=class", "quick", epochs=5).scope
+        'class'
     """
     name, known, written = find(method)
     changes = merged(str(name), written, changes)
@@ -150,6 +156,15 @@ def perturb(
 
     Raises:
         InputError: unknown method, surrogate, preset or option; epsilon out of range.
+
+    Example:
+        >>> import miue
+        >>> train, _ = miue.load("digits_m", n_train=40, n_test=20)
+        >>> poison = miue.perturb(train, "mi_ue", preset="quick", epochs=1, cache=False)
+        >>> poison.delta.shape, poison.delta.dtype
+        (torch.Size([40, 3, 32, 32]), torch.int8)
+        >>> poison.apply(train)
+        Images('Digits-M', 40 of 3x32x32, 10 classes)
     """
     how = _how(images, method, surrogate, epsilon, seed, preset, passes, device, **changes)
     if not cache:

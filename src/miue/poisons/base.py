@@ -87,7 +87,7 @@ class Method:
     """A method: the function that makes delta, and its presets (named instances of its options).
 
     Args:
-        make: turns a `Task` into delta.
+        make: called with a `Task`, returns what was `Made`.
         presets: "quick", "laptop" and "paper".
         outer: the option whose number the passes rise with, "surrogate.epochs" or a field of its own; None where no
             pass goes through a surrogate.

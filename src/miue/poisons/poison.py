@@ -45,6 +45,15 @@ class Poison:
         ids: (N,) int64, the `Images.ids` that the rows belong to.
         fingerprints: (N,) int64, the `Images.fingerprints` of the clean images.
         record: method, options, seed, budget, data and provenance; JSON.
+
+    Example:
+        >>> import miue
+        >>> train, _ = miue.load("digits_m", n_train=40, n_test=20)
+        >>> poison = miue.perturb(train, "random", epsilon="8/255", cache=False)
+        >>> int((poison.apply(train).x.int() - train.x.int()).abs().max())  # grey levels
+        8
+        >>> poison.part(train, ratio=0.5).record["part"]["perturbed"]
+        20
     """
 
     delta: Tensor
@@ -133,7 +142,7 @@ class Poison:
 
         Raises:
             FileNotFoundError: there is no such file.
-            tensors.Damaged: it is damaged, or no perturbation of this package.
+            InputError: it is damaged, or no perturbation of this package.
         """
         stored, record = tensors.load(path)
         if not {"delta", "ids", "fingerprints"} <= stored.keys() or not isinstance(record, dict):

@@ -255,6 +255,12 @@ def accuracy(model: nn.Module | Trained, images: Images, precision: str = "float
 
     Learning curves are measured in the precision of the recipe: on a processor with native bfloat16, 10,000 test
     images after each epoch would otherwise take longer than the training.
+
+    Example:
+        >>> import miue
+        >>> _, test = miue.load("digits_m", n_train=40, n_test=20)
+        >>> 0 <= miue.accuracy(miue.models.build("small_resnet", 10), test) <= 1
+        True
     """
     with arithmetic(precision):
         hits = sum((logits.argmax(1) == y).sum() for logits, _, y in _outputs(model, images, precision))
@@ -266,6 +272,12 @@ def features(model: nn.Module | Trained, images: Images) -> Tensor:
 
     Returns:
         (N, d) IEEE float32, on the network's device.
+
+    Example:
+        >>> import miue
+        >>> train, _ = miue.load("digits_m", n_train=40, n_test=20)
+        >>> miue.features(miue.models.build("small_resnet", 10), train).shape
+        torch.Size([40, 64])
     """
     with arithmetic("float32"):
         return torch.cat([features for _, features, _ in _outputs(model, images, "float32")])

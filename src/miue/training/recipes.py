@@ -71,6 +71,11 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
     Raises:
         InputError: unknown name or field, or a value of the wrong type.
+
+    Example:
+        >>> from miue.training import recipe
+        >>> recipe("laptop:epochs=10", crop=0).epochs
+        10
     """
     name, changes = parse(name, changes)
     return override(RECIPES[choose("recipe", name, RECIPES)], changes, "recipe")

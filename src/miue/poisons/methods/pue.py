@@ -165,7 +165,7 @@ def certify(
     """Bound the accuracy of classifiers whose weights lie near those of `network`: certified (q, eta)-learnability.
 
     Write A(w) for the accuracy on `images` of this architecture with weights w, and w0 for the weights of `network`.
-    Statement: with probability at least `confidence` over the draws made here, for every shift v with |v|_2 <= eta,
+    Statement: with probability at least `confidence` over the draws made here, for every shift v with `|v|_2 <= eta`,
 
         P( A(w0 + v + e) <= bound ) >= q,   e ~ N(0, sigma^2 I).
 

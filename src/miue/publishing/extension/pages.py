@@ -6,8 +6,9 @@
   the one that was executed, whole and without an error.
 - A result gets a title that says also its data and scale, a box under it with what its run was, and figures with names
   of their own: pages of one template would name them alike.
-- A page that comes or goes renders all pages anew: each shows the table of contents.
-- `{miue-parameters} NAME` shows the parameters of a template. What is made of records stands in `miue_results`.
+- A page that comes or goes renders all pages anew: each shows the table of contents. Pages that list the contents are
+  written after any change, and are read for that: sphinx-codeautolink knows the names in what was read only.
+- `{miue-parameters} NAME` shows the parameters of a template.
 """
 
 import json
@@ -16,15 +17,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import miue_results
 from docutils import nodes
-from miue_results import RESULTS, results, table
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from miue.errors import InputError
+from miue.publishing.extension.records import RESULTS, results, table
 from miue.runs import notebook, run_folder, template
 from miue.storage import code
 
@@ -41,8 +41,10 @@ def set_cache(app: Sphinx, config: Any) -> None:
 
 
 def renew_contents(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> set:
-    """Return the pages to read again beside those that changed: all of them, if one came or went."""
-    return set(env.found_docs) if added or removed else set()
+    """Return the pages to read again beside those that changed: all if one came or went, else those with contents."""
+    if added or removed:
+        return set(env.found_docs)
+    return {env.config.root_doc}.union(*env.files_to_rebuild.values()) if changed else set()
 
 
 def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
@@ -119,12 +121,10 @@ def _code(text: str) -> nodes.literal:
     return nodes.literal(text, text)
 
 
-def setup(app: Sphinx) -> dict[str, Any]:
+def connect(app: Sphinx) -> None:
     """Connect all of it to Sphinx."""
     app.connect("config-inited", set_cache)
     app.connect("env-get-outdated", renew_contents)
     app.connect("env-before-read-docs", refuse_bad_results)
     app.connect("source-read", tell_apart)
     app.add_directive("miue-parameters", ParameterTable)
-    miue_results.connect(app)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

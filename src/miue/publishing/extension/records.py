@@ -225,7 +225,7 @@ def table(heads: list[str], rows: list[list[nodes.Node]], widths: list[int] | No
 
 def add_static(app: Sphinx, config: Any) -> None:
     """Let pages find the style of these tables and the library that sorts them."""
-    config.html_static_path.append(str(Path(__file__).parents[1] / "_static"))
+    config.html_static_path.append(str(Path(app.srcdir) / "book" / "_static"))
 
 
 def add_library(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
