@@ -10,7 +10,8 @@ import torch
 from miue import defenses, seeds
 from miue.data.images import Images
 from miue.errors import InputError, override
-from miue.models import Network, Spec, build, builder, title
+from miue.models import Network, build, builder
+from miue.models.handed import Spec, title
 from miue.precision import precision
 from miue.progress import track
 from miue.storage import cache as storage

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from miue.errors import InputError, choose
-from miue.models.handed import Handed, Maker, Spec, title
+from miue.models.handed import Handed, Spec
 from miue.models.network import Network, Size, forward
 from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
-from miue.models.wrap import wrap
+from miue.models.wrapping import wrap
 from miue.specs import is_own, load, parse
 
-__all__ = ["MODELS", "Maker", "Network", "Size", "Spec", "build", "builder", "check", "forward", "title", "wrap"]
+__all__ = ["MODELS", "Network", "build", "check", "forward", "wrap"]
 
 MIN_SIZE = 8
 MAX_WIDTH = 8

@@ -14,7 +14,8 @@ import torch
 from miue import specs
 from miue.data.images import Images
 from miue.errors import InputError, choose, override
-from miue.models import Spec, builder, check
+from miue.models import builder, check
+from miue.models.handed import Spec
 from miue.pgd import Budget
 from miue.poisons.base import Method, Task, make
 from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc

@@ -12,7 +12,8 @@ from torch.fx.experimental.optimization import fuse
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.models import Network, Spec, build, forward, title
+from miue.models import Network, build, forward
+from miue.models.handed import Spec, title
 from miue.pgd import Budget, fit_to_images, pgd
 from miue.poisons.poison import Poison
 from miue.precision import arithmetic, loss_scale, precision

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from miue.experiments.trials import CLEAN, NONE, WITHHELD, trained
 from miue.pgd import Budget
 from miue.poisons import METHODS
 from miue.publishing import reference
+from miue.runs.run_folder import page_record
 from miue.specs import parse_epsilon
 
 SCALES = ("quick", "laptop", "paper")
@@ -80,6 +82,17 @@ def trials(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         reported=pd.Series([reference.reported(row) for row in whole], dtype=float),
         same=pd.Series([reference.same_setting(row) for row in whole], dtype=bool),
     )
+
+
+def read(folder: str | Path = "book/results") -> dict[str, dict[str, Any]]:
+    """Read the records of all published pages in a folder, by the name of their page, for `trials`.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"folder: {folder} does not exist; give the folder of published pages, book/results")
+    return {path.stem: page_record(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
 MEASURED = ["test_accuracy", "mi", "null", "null_stderr", "estimator", "passes", "seconds", "device", "page"]

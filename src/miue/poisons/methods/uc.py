@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
-from miue.models import Network, Spec, build
+from miue.models import Network, build
+from miue.models.handed import Spec
 from miue.pgd import Budget
 from miue.poisons.base import Loss, Made, Objective, Task, blank, on_outputs, put
 from miue.precision import loss_scale, precision
