@@ -19,6 +19,7 @@ from miue.mi.training import Neural
 from miue.pgd import Budget
 from miue.poisons import METHODS
 from miue.poisons.eot import Attack
+from miue.poisons.own import NoOptions
 from miue.training.augment import flip_crop
 from miue.training.recipes import RECIPES
 
@@ -32,7 +33,7 @@ MADE: dict[str, Any] = (
     | RECIPES
     | {name: defense() for name, defense in DEFENSES.items()}
     | {"neural": Neural(), "attack": Attack(4 / 255, 10), "budget": Budget(8 / 255)}
-    | {"setting": Setting(), "trial": Trial("em", "linear")}
+    | {"setting": Setting(), "trial": Trial("em", "linear"), "own method": NoOptions()}
 )
 TRIED = [-1, 0, 0.5, float("nan"), float("inf"), -float("inf"), "x", True, None, [1], 10**30, 1e30, np.float64("nan")]
 

@@ -139,13 +139,24 @@ def check_fields(options: Any) -> None:
         InputError: a value is of another type or out of range.
     """
     for name, allowed in kinds(type(options)).items():
-        value = getattr(options, name)
-        fitting = next((kind.type for kind in allowed if kind.fits(value)), None)
-        if fitting is None:
-            shown = " ".join(reprlib.repr(value).split())
-            raise InputError(f"{name}: {shown}; it must be {', or '.join(map(str, allowed))}")
-        if fitting in (int, float):
-            object.__setattr__(options, name, fitting(value))
+        object.__setattr__(options, name, _fitting(name, getattr(options, name), allowed))
+
+
+def fitting(options: type, name: str, value: Any) -> Any:
+    """Return `value` as the field `name` of a dataclass of options may hold it, a plain number where it is one.
+
+    Raises:
+        InputError: it is of another type or out of range.
+    """
+    return _fitting(name, value, kinds(options)[name])
+
+
+def _fitting(name: str, value: Any, allowed: list[_Kind]) -> Any:
+    kind = next((kind.type for kind in allowed if kind.fits(value)), None)
+    if kind is None:
+        shown = " ".join(reprlib.repr(value).split())
+        raise InputError(f"{name}: {shown}; it must be {', or '.join(map(str, allowed))}")
+    return kind(value) if kind in (int, float) else value
 
 
 def override(options: R, changes: dict[str, Any], what: str) -> R:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 import transformers
-from miue.training.victim import find_victim
 from samples import some_images
 from torch import fx, nn
 
@@ -18,6 +17,7 @@ from miue.errors import InputError
 from miue.models import build, forward, stages, wrap
 from miue.poisons.base import _fused, on_outputs
 from miue.training import Victim, features
+from miue.victim import find_victim
 
 HALF = {"mean": 0.5, "std": 0.25}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -143,19 +143,18 @@ def words(monkeypatch):
         ("zetas", [-0.5], "zetas: mi_ue option zeta: -0.5; it must be a number from 0"),
         ("surrogate_epochs", [0], "surrogate_epochs: mi_ue option epochs: 0; it must be a whole number from 1"),
         ("precisions", ["float99"], "precisions: recipe option precision: 'float99' does not exist"),
-        ("recipe", "quick:epochs=0", "recipe: recipe option epochs: 0"),
+        ("recipe", "quick:epochs=0", "recipe option epochs: 0"),
     ],
 )
 def test_a_value_is_refused_by_what_it_becomes_and_the_parameter_named(words, name, value, message):
     with pytest.raises(InputError, match=message) as refusal:
-        vocabulary.check(name, value)
+        vocabulary.check({name: value})
     assert "\n" not in str(refusal.value)
 
 
 def test_what_nothing_refuses_passes_as_does_what_is_no_word_of_ours(words):
     given = {"methods": ["clean", "em:scope=class"], "zetas": [], "victim_seeds": [], "size": None, "passes": 60}
-    for name, value in (given | {"epsilon": "8/255", "my_own": [0, 0]}).items():
-        vocabulary.check(name, value)
+    vocabulary.check(given | {"epsilon": "8/255", "my_own": [0, 0]})
 
 
 def test_defaults_are_checked_too(words):

@@ -94,7 +94,7 @@ def test_every_figure_has_a_name_a_caption_and_words_for_who_cannot_see_it(name)
     assert 1 <= len(shown) <= 5
     assert all(len(cell["image"]["alt"]) > 60 and len(cell["figure"]["caption"]) > 40 for cell in shown)
     assert len({cell["figure"]["name"] for cell in shown}) == len(shown)
-    assert sum("plots." in cell.source or "plt." in cell.source for cell in code(name)) >= len(shown)
+    assert sum("figures." in cell.source or "plt." in cell.source for cell in code(name)) >= len(shown)
 
 
 @pytest.mark.parametrize("name", sorted(READ.keys() - UNTRAINED))
@@ -167,7 +167,7 @@ def test_a_template_that_extends_another_has_its_cells_behind_its_own_parameters
     base, own = READ["cifar10"], READ["cifar100"]
     assert own.parameters["data"].default == "cifar100"
     assert [cell.source for cell in own.notebook.cells[2:]] == [cell.source for cell in base.notebook.cells[2:]]
-    assert own.notebook.cells[0].surrogate != base.notebook.cells[0].surrogate and own.digest != base.digest
+    assert own.notebook.cells[0].source != base.notebook.cells[0].source and own.digest != base.digest
 
 
 def test_a_change_of_what_is_extended_is_a_change_of_who_extends_it(tmp_path):

@@ -10,7 +10,7 @@ from miue import defenses, models, poisons, seeds
 from miue.data.decoding import MIN_SIZE
 from miue.data.images import Images
 from miue.data.loading import check_name
-from miue.errors import Count, InputError, Range, Seed, Unit, check_fields, choose
+from miue.errors import Count, InputError, Range, Seed, Unit, choose, fitting
 from miue.mi.sliced import check_estimator
 from miue.pgd import Budget, in_levels
 from miue.poisons import Poison
@@ -61,14 +61,25 @@ class Setting:
         Raises:
             InputError: an unknown data set, preset, recipe or estimator, or a number out of range.
         """
-        check_fields(self)
-        check_name(self.data)
-        for method in poisons.METHODS.values():
-            choose("preset", self.preset, method.presets)
-        recipes.recipe(self.recipe)
-        check_estimator(self.estimator)
-        if isinstance(self.passes, str):
-            choose("passes", self.passes, ("equal", "own"))
+        for field in fields(self):
+            self.check_field(field.name, getattr(self, field.name))
+
+    @classmethod
+    def check_field(cls, name: str, value: Any) -> None:
+        """Refuse a value that the field `name` cannot have; see `check` for the errors."""
+        fitting(cls, name, value)
+        match name:
+            case "data":
+                check_name(value)
+            case "preset":
+                for method in poisons.METHODS.values():
+                    choose(name, value, method.presets)
+            case "recipe":
+                recipes.recipe(value)
+            case "estimator":
+                check_estimator(value)
+            case "passes" if isinstance(value, str):
+                choose(name, value, ("equal", "own"))
 
 
 @dataclass(frozen=True)
@@ -128,17 +139,9 @@ class Trial:
                 all images withheld; a twin of a surrogate that is not there or is another network, or of the order of
                 one that is not trained in epochs.
         """
-        check_fields(self)
-        if self.method not in (CLEAN, WITHHELD):
-            find("method", parse(self.method)[0], dict.fromkeys([CLEAN, WITHHELD, *poisons.METHODS]))
-            poisons.options(self.method, setting.preset, passes=setting.allowed)
-        models.check(self.victim)
-        models.check(self.surrogate)
-        if self.defense != NONE:
-            find("defense", parse(self.defense)[0], dict.fromkeys([NONE, *defenses.DEFENSES]))
-            defenses.build(self.defense)
-        Budget(parse_epsilon(self.epsilon))
-        if choose("twin", self.twin, seeds.TWINS) != "none":
+        for field in fields(self):
+            self.check_field(field.name, getattr(self, field.name), setting)
+        if self.twin != "none":
             if not self._has_surrogate(setting):
                 raise InputError(f"method: {self.method} has no surrogate, so there is no twin of it")
             if self.victim != self.surrogate:
@@ -150,6 +153,24 @@ class Trial:
             )
         if self.method == WITHHELD and self.ratio == 1:
             raise InputError("ratio: 1 with all images withheld; nothing is left to train on, so it must be below 1")
+
+    @classmethod
+    def check_field(cls, name: str, value: Any, setting: Setting) -> None:
+        """Refuse a value that the field `name` cannot have whatever the others are; see `check` for the errors."""
+        fitting(cls, name, value)
+        match name:
+            case "method" if value not in (CLEAN, WITHHELD):
+                find(name, parse(value)[0], dict.fromkeys([CLEAN, WITHHELD, *poisons.METHODS]))
+                poisons.options(value, setting.preset, passes=setting.allowed)
+            case "victim" | "surrogate":
+                models.check(value)
+            case "defense" if value != NONE:
+                find(name, parse(value)[0], dict.fromkeys([NONE, *defenses.DEFENSES]))
+                defenses.build(value)
+            case "epsilon":
+                Budget(parse_epsilon(value))
+            case "twin":
+                choose(name, value, seeds.TWINS)
 
     def _has_surrogate(self, setting: Setting) -> bool:
         """Whether a surrogate takes part."""

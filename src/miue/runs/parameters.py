@@ -93,7 +93,7 @@ def check(given: Mapping[str, object], declared: Mapping[str, Parameter], templa
     values = {}
     for name, parameter in declared.items():
         values[name] = coerce(name, given[name], parameter.kind) if name in given else parameter.default
-        vocabulary.check(name, values[name])
+    vocabulary.check(values)
     return values
 
 
