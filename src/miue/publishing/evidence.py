@@ -123,7 +123,7 @@ def depth(table: pd.DataFrame, victim: str) -> Finding | None:
 def transfer(table: pd.DataFrame, victim: str) -> Finding | None:
     """MI-UE harms victims of other families than its surrogate; linear ones have a claim of their own."""
     used = _select(table, (CLEAN, OURS))
-    surrogate = next(iter(used.loc[used["method"] == OURS, "source"]), "").partition(":")[0]
+    surrogate = next(iter(used.loc[used["method"] == OURS, "surrogate"]), "").partition(":")[0]
     used = used[~used["victim"].str.split(":").str[0].isin([surrogate, "linear"])]
     shares = {victim: harm(rows).get(OURS, np.nan) for victim, rows in used.groupby("victim")}
     shares = {victim: share for victim, share in shares.items() if np.isfinite(share)}
