@@ -5,9 +5,6 @@ the sliced mutual information stand its permutation null, its shuffle within cla
 of it given the class. Where a class has too few images for the estimator, the last is left out.
 """
 
-import importlib
-import runpy
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -28,8 +25,10 @@ from miue.cli.options import (
     report,
     trained,
 )
-from miue.errors import InputError, choose
-from miue.mi import ESTIMATORS, Estimate, acceptance, conditional_mi, with_controls
+from miue.errors import InputError
+from miue.mi import ESTIMATORS, acceptance, conditional_mi, with_controls
+from miue.mi.sliced import check_estimator
+from miue.specs import load
 from miue.storage.files import atomic
 from miue.storage.provenance import collect as provenance
 from miue.training import loop
@@ -57,7 +56,7 @@ def mi(
     """Train the victim and measure, unless a command of the group is called."""
     if context.invoked_subcommand:
         return
-    choose("estimator", estimator, ESTIMATORS)
+    check_estimator(estimator)
     victim, images, shown, _, record = trained(data, root, n_train, n_test, size, poison, model, recipe, seed, set_)
     clean, perturbed = loop.features(victim.model, images), loop.features(victim.model, shown)
     settings: dict[str, Any] = {"n_slices": n_slices, "seed": seed}
@@ -89,7 +88,7 @@ def check(
     out: Table = None,
 ) -> None:
     """Hold an estimator, of this package or your own, against distributions whose truth is known."""
-    chosen = _function(estimator) if ":" in estimator else estimator
+    chosen = load("estimator", estimator) if ":" in estimator else estimator
     table = acceptance.check(chosen, n=n, repeats=repeats, n_slices=n_slices, seed=seed)
     typer.echo(f"{estimator}: {n} samples, mean of {repeats} repeats, nats")
     typer.echo(table.drop(columns="within").round(4).assign(within=table["within"]).to_string(na_rep="-"))
@@ -97,28 +96,3 @@ def check(
         with atomic(out) as part:
             table.to_csv(part)
         typer.echo(f"table: {out}")
-
-
-def _function(name: str) -> Callable[..., Any]:
-    """Import the caller's own estimator from MODULE:FUNCTION or FILE.py:FUNCTION; whatever it raises is one line."""
-    place, _, function = name.rpartition(":")
-    try:
-        scope = runpy.run_path(place) if place.endswith(".py") else vars(importlib.import_module(place))
-        own = scope[function]
-    except (Exception, SystemExit) as error:
-        reason = f"{_line(error)}; write MODULE:FUNCTION or FILE.py:FUNCTION"
-        raise InputError(f"estimator: {name!r} cannot be imported: {reason}") from None
-
-    def measured(x: Any, y: Any) -> Estimate | float:
-        try:
-            value = own(x, y)
-            return value if isinstance(value, Estimate) else float(value)
-        except (Exception, SystemExit) as error:
-            reason = f"{_line(error)}; it must take two arrays and return a number"
-            raise InputError(f"estimator: {name!r} failed: {reason}") from None
-
-    return measured
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -28,7 +28,6 @@ from miue.errors import InputError
 from miue.models import check
 from miue.pgd import in_levels
 from miue.poisons import METHODS, arrays, foreign, perturb
-from miue.specs import parse
 
 OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=writable)]
 
@@ -42,7 +41,7 @@ def poison(
     root: Root = None,
     n_train: NTrain = None,
     size: Size = None,
-    model: Model = "small_resnet",
+    surrogate: Model = "small_resnet",
     epsilon: Annotated[str, typer.Option(help="Budget, a fraction of the pixel range; 8/255 is 8 levels.")] = "8/255",
     preset: Annotated[str, typer.Option(help="Preset: quick, laptop, paper.")] = "laptop",
     seed: Seed = 0,
@@ -52,13 +51,13 @@ def poison(
     budget = in_levels(epsilon)
     changes = specs.pairs(set_ or [], "--set")
     poisons.options(method, preset, **changes)
-    check(model)
-    if METHODS[parse(method)[0]].bounded:
+    check(surrogate)
+    if poisons.find(method)[1].bounded:
         typer.echo(f"budget: epsilon {budget}")
     else:
         typer.echo(f"budget: {method} keeps none; epsilon is not used")
     images, _ = load(data, root, n_train, None, size)
-    made = perturb(images, method, surrogate=model, epsilon=epsilon, seed=seed, preset=preset, **changes)
+    made = perturb(images, method, surrogate=surrogate, epsilon=epsilon, seed=seed, preset=preset, **changes)
     made.save(out)
     typer.echo(f"largest change: {made.record['levels']} of 255 grey levels")
     typer.echo(f"{method}: {len(images)} images, made in {made.record['seconds']:.0f} s on {made.record['device']}")
