@@ -98,5 +98,5 @@ def test_a_trial_that_is_asked_for_twice_is_measured_once(tmp_path):
 def test_surrogate_and_budget_of_a_trial_are_those_of_its_perturbation(images):
     trial = Trial("mi_ue:epochs=1:steps=1", "linear", surrogate="mlp2", epsilon="3/255")
     made = comparison.made(trial, SETTING, images, some_images(n=40, seed=1))
-    assert (made.poison.record["model"], made.poison.record["levels"]) == ("mlp2", 3)
+    assert (made.poison.record["surrogate"], made.poison.record["levels"]) == ("mlp2", 3)
     assert made.victim.record["model"] == "linear" and made.victim.record["train"] == made.images.record()

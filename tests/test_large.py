@@ -150,7 +150,7 @@ def test_no_method_holds_all_images_in_memory(spec, little_memory):
 
 def test_what_is_too_large_is_bit_for_bit_what_is_small(monkeypatch, tmp_path):
     clean = some_images(n=300)
-    settings = {"preset": "quick", "device": "cpu", "surrogate": "lenet5", "cache": False}
+    settings = {"preset": "quick", "device": "cpu", "surrogate": "lenet5"}
     specs = {
         "random": {},
         "random:kind=sign": {},

@@ -19,7 +19,6 @@ from miue.mi import statistics, with_controls
 from miue.models import stages
 from miue.poisons import perturb
 from miue.specs import parse
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 from miue.training.recipes import Recipe
 from miue.victim import train_victim
@@ -29,10 +28,10 @@ __all__ = ["stops"]  # a fixture
 RECIPE = Recipe(epochs=2, lr=0.05, schedule="one_cycle", batch=16, flip=True, crop=1, precision="float32")
 
 
-def make(spec, **settings):
+def make(spec, cache=False, **settings):
     method, options = parse(spec)
-    common = {"preset": "quick", "surrogate": "lenet5:width=0.5", "device": pretend.DEVICE, "cache": False}
-    return perturb(some_images(), method, **common, **METHOD[method] | options | settings, cache=False)
+    common = {"preset": "quick", "surrogate": "lenet5:width=0.5", "device": pretend.DEVICE}
+    return perturb(some_images(), method, **common, **METHOD[method] | options | settings, cache=cache)
 
 
 def slowly(specs, *quick):
@@ -47,11 +46,11 @@ def test_a_method_runs_and_its_delta_is_at_home_on_the_cpu(gpu, spec):
 
 
 @pytest.mark.parametrize("spec", slowly(sorted({*METHOD, *VARIANTS} - BRIEF), "em:mine=0.1", "gue", "pue"))
-def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, stops, tmp_path):
+def test_a_method_that_was_stopped_goes_on_there_and_ends_the_same(gpu, spec, stops):
     whole = make(spec)
     for _ in range(40):
         try:
-            again = make(spec, keep=Checkpoint(tmp_path))
+            again = make(spec, cache=True)
             break
         except stops:
             pass

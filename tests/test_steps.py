@@ -2,7 +2,7 @@ import pytest
 import torch
 from samples import some_images
 
-from miue import defenses, models, poisons
+from miue import defenses, models, poisons, victim
 from miue.defenses import Avatar
 from miue.errors import InputError
 from miue.poisons import find_perturbation, perturb
@@ -29,7 +29,7 @@ def test_a_perturbation_is_made_once_and_found_by_all_that_determines_it(images,
 
 def test_a_victim_is_trained_once_and_comes_back_whole(images, monkeypatch):
     first = train_victim(images, some_images(seed=1), recipe="quick", seed=0, **SHORT)
-    monkeypatch.setattr(loop, "epochs", None)
+    monkeypatch.setattr(victim, "epochs", None)
     again = train_victim(images, some_images(seed=1), recipe="quick", seed=0, **SHORT)
     assert again.history == first.history and again.record == first.record
     assert torch.equal(loop.features(again.model, images), loop.features(first.model, images))
@@ -108,8 +108,8 @@ def body(channels, size, width):
     layer.weight.data *= {factor}
     return torch.nn.Sequential(torch.nn.Flatten(), layer), 3
 
-def method(images, model, budget, options, seed, keep):
-    return Made(blank(images) + int(4 * {factor}), {{}})
+def method(task):
+    return Made(blank(task.images) + int(4 * {factor}), {{}})
 """
 
 

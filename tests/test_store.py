@@ -203,13 +203,18 @@ def test_code_hash_follows_imports_and_ignores_prose(tmp_path, monkeypatch):
     assert code.code_hash("miue.pgd") != first
 
 
+def followed(name):
+    """The modules that a digest goes on to from this one."""
+    return {one for one in code._source(name)[1] if not code.PLUMBING.match(one)}
+
+
 def test_the_hash_of_a_method_covers_what_it_stands_on():
     covered = set()
     waiting = ["miue.poisons.methods.mi_ue"]
     while waiting:
         name = waiting.pop()
         covered.add(name)
-        waiting += code._source(name)[1] - covered
+        waiting += followed(name) - covered
     assert {
         "miue.losses",
         "miue.pgd",
@@ -229,10 +234,27 @@ def test_what_trains_a_victim_is_all_that_its_hash_covers():
     while waiting:
         name = waiting.pop()
         covered.add(name.removeprefix("miue."))
-        waiting += code._source(name)[1] - cache.PLUMBING - {f"miue.{name}" for name in covered}
-    networks = {"models", "models.plain", "models.vision", "specs"}
+        waiting += followed(name) - {f"miue.{name}" for name in covered}
+    networks = {
+        "models",
+        "models.plain",
+        "models.vision",
+        "models.network",
+        "models.handed",
+        "models.wrapping",
+        "specs",
+    }
     assert (
-        covered - {"seeds"} == {"train", "recipes", "augment", "images", "memory", "checkpoint", "precision"} | networks
+        covered - {"seeds"}
+        == {
+            "training.loop",
+            "training.recipes",
+            "training.augment",
+            "data.images",
+            "data.rows",
+            "precision",
+        }
+        | networks
     )
 
 
@@ -280,7 +302,7 @@ def test_the_core_needs_no_jupyter():
         "        if name.split('.')[0] in hidden:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Hide())\n"
-        "import miue, miue.cli, miue.steps, miue.poisons, miue.mi, miue.mi.bounds, miue.experiments.figures\n"
+        "import miue, miue.cli, miue.victim, miue.poisons, miue.mi, miue.mi.bounds, miue.experiments.figures\n"
         "sys.argv = ['miue', 'poison', '--help']\n"
         "miue.cli.main()\n"
     )

@@ -81,7 +81,7 @@ def test_the_default_result_is_published_when_its_run_is_new_or_the_page_is_gone
     run = SimpleNamespace(folder=small_book.root, status={"notebook_sha256": notebook.sha256(page)})
     published = []
     monkeypatch.setattr(runs, "run", lambda *args, **options: run)
-    monkeypatch.setattr(runs, "publish", lambda *args: published.append(args))
+    monkeypatch.setattr(build.publication, "publish", lambda *args: published.append(args))
     build._default_result(small_book.root)
     assert published == []
     page.unlink()

@@ -16,7 +16,7 @@ from miue.poisons import perturb
         ({"epsilon": 0}, "epsilon: 0.0; it must be a number between 1/255"),
         ({"epsilon": "128/255"}, "epsilon: 0.50.*; it must be a number between 1/255"),
         ({"epsilon": float("nan")}, "epsilon: nan; it must be a number between 1/255"),
-        ({"model": "resnet99"}, "model: 'resnet99' does not exist"),
+        ({"surrogate": "resnet99"}, "model: 'resnet99' does not exist"),
         ({"preset": "slow"}, "preset: 'slow' does not exist"),
     ],
 )

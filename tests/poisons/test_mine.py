@@ -99,7 +99,7 @@ def test_the_term_lowers_what_a_fresh_critic_finds(method, images):
         features = loop.features(network, poison.apply(images))
         found[weight] = learnt(term(network, images), features, 20)
         assert ("'mine'" in str(poison.record["notes"])) == bool(weight)
-    assert found[3.0] < 0.8 * found[0.0]
+    assert found[3.0] < 0.9 * found[0.0]
 
 
 def test_one_image_has_no_mixed_pairs(images, surrogate):

@@ -14,7 +14,6 @@ from miue.pgd import Budget
 from miue.poisons import perturb
 from miue.poisons.base import Task
 from miue.poisons.methods import ar, cuda, lsp, ops, pil
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 
 WIDE = Budget(127 / 255)
@@ -28,7 +27,7 @@ def grey(n=48, classes=4, channels=3, size=16):
 def made(module, images, budget=WIDE, **changes):
     name = module.__name__.rpartition(".")[2]
     options = type(module.PRESETS["paper"])(**changes) if changes else module.PRESETS["paper"]
-    return getattr(module, name)(images, "", budget, options, 0, Checkpoint())
+    return getattr(module, name)(Task(images, "", budget, options))
 
 
 # AR

@@ -149,15 +149,15 @@ def test_several_runs_are_published_together_or_not_at_all(tmp_path, folder, mon
     other = make(tmp_path, "other", {"data": {"data": "Digits-M", "n": 10}})
     bad = make(tmp_path, "bad", state="failed")
     with pytest.raises(InputError, match="bad cannot be published"):
-        runs.publish_all([folder, other, bad], tmp_path)
+        publication.publish_all([folder, other, bad], tmp_path)
     with pytest.raises(InputError, match="would both be small-cifar10-jpeg75-4000"):
-        runs.publish_all([folder, make(tmp_path, "twin")], tmp_path)
+        publication.publish_all([folder, make(tmp_path, "twin")], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", full_disk_after(1))
         with pytest.raises(OSError, match="the disk of .* is full"):
-            runs.publish_all([folder, other], tmp_path)
+            publication.publish_all([folder, other], tmp_path)
     assert published(tmp_path) == []
-    assert [page.stem for page in runs.publish_all([folder, other], tmp_path)] == [
+    assert [page.stem for page in publication.publish_all([folder, other], tmp_path)] == [
         "small-cifar10-jpeg75-4000",
         "small-digits-m-10",
     ]

@@ -34,7 +34,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
-class ImageDataset(Dataset):
+class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Images as torch reads them: (C, H, W) float32 in [0, 1] and the label, an int."""
 
     images: Images

@@ -326,7 +326,7 @@ class Images:
         head = f"{self.shape} {self.classes}".encode()
         return hashlib.blake2b(head + self.fingerprints.numpy().tobytes(), digest_size=16).hexdigest()
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """What a record says of the data: name, size, classes, content hash."""
         return {
             "data": self.name,

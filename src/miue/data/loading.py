@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ def _of_each(labels: np.ndarray, counts: np.ndarray, wanted: int, seed: int) -> 
 def _torchvision(name: str, root: Path) -> Split:
     from torchvision import datasets  # seconds to import, and only needed here
 
-    makers: dict[str, tuple[Callable, str, list[dict]]] = {
+    makers: dict[str, tuple[Callable[..., Any], str, list[dict[str, Any]]]] = {
         "cifar10": (datasets.CIFAR10, "CIFAR-10", [{"train": True}, {"train": False}]),
         "cifar100": (datasets.CIFAR100, "CIFAR-100", [{"train": True}, {"train": False}]),
         "svhn": (datasets.SVHN, "SVHN", [{"split": "train"}, {"split": "test"}]),

@@ -51,7 +51,7 @@ class Avatar(Defense):
         model_batch: images in a call of the model.
     """
 
-    denoise: Callable | None = None
+    denoise: Callable[..., Tensor] | None = None
     depth: Annotated[int, Range(1, SCHEDULE_STEPS)] = 100
     steps: Count = 100
     eta: Unit = 1.0
@@ -127,12 +127,12 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
-def _device(denoise: Callable, otherwise: torch.device) -> torch.device:
+def _device(denoise: Callable[..., Tensor], otherwise: torch.device) -> torch.device:
     weights = next(denoise.parameters(), None) if isinstance(denoise, nn.Module) else None
     return otherwise if weights is None else weights.device
 
 
-def _describe(denoise: Callable | None) -> str | None:
+def _describe(denoise: Callable[..., Tensor] | None) -> str | None:
     if denoise is None:
         return None
     kind = denoise if hasattr(denoise, "__qualname__") else type(denoise)

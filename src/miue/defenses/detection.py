@@ -23,10 +23,11 @@ from miue.defenses.linear import fit_linear
 from miue.errors import InputError
 from miue.models import build
 from miue.training import loop, recipes
+from miue.training.recipes import Recipe
 
 __all__ = ["Probe", "detect", "learnability", "linear_probe"]
 
-LINEAR = loop.Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
+LINEAR = Recipe(epochs=20, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")
 FEW_EPOCHS = recipes.recipe("quick", epochs=4, flip=False, crop=0)  # augmentation would hide what is looked for
 
 
@@ -47,7 +48,7 @@ class Probe:
     chance: float
 
 
-def linear_probe(images: Images, *, share: float = 0.2, recipe: loop.Recipe = LINEAR, seed: int = 0) -> Probe:
+def linear_probe(images: Images, *, share: float = 0.2, recipe: Recipe = LINEAR, seed: int = 0) -> Probe:
     """Train a linear network on the pixels, standardised, and ask it about held-out images.
 
     Args:
@@ -69,7 +70,7 @@ def learnability(
     *,
     model: str = "small_resnet",
     share: float = 0.2,
-    recipe: loop.Recipe = FEW_EPOCHS,
+    recipe: Recipe = FEW_EPOCHS,
     seed: int = 0,
 ) -> Probe:
     """Train a small network for few epochs and ask it about held-out images, which are perturbed alike.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.training import loop
+from miue.training.recipes import Recipe
 
 
 class Linear(nn.Module):
@@ -31,7 +32,7 @@ class Linear(nn.Module):
         return self.head(features), features
 
 
-def fit_linear(images: Images, recipe: loop.Recipe, *, seed: int, bias: bool, standardise: bool = False) -> Linear:
+def fit_linear(images: Images, recipe: Recipe, *, seed: int, bias: bool, standardise: bool = False) -> Linear:
     """Train a linear network on `images`; `standardise` maps pixels to (x - 0.5) / 0.25, else they enter as is."""
     centre, scale = (0.5, 0.25) if standardise else (0.0, 1.0)
     with torch.random.fork_rng(devices=[]):

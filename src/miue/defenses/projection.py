@@ -29,7 +29,7 @@ from miue.defenses.base import Defense
 from miue.defenses.linear import fit_linear
 from miue.defenses.pixels import images_per_batch, rewrite
 from miue.errors import Count, Positive, Range
-from miue.training import loop
+from miue.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class OrthogonalProjection(Defense):
 
     def basis(self, images: Images, seed: int) -> Tensor:
         """Train the linear network and return an orthonormal basis of its weights: (C H W, classes) float32."""
-        recipe = loop.Recipe(
+        recipe = Recipe(
             epochs=self.epochs,
             lr=self.lr,
             schedule="constant",

@@ -228,7 +228,7 @@ class Trial:
         return given
 
 
-def trained(row: Mapping[str, Any]) -> tuple:
+def trained(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells the victim of a measured row from those of other rows of its setting.
 
     A victim of clean images is the same network whatever the seed, surrogate and budget of perturbations beside it.

@@ -15,10 +15,11 @@ from miue.mi.histogram import default_bins, mi_histogram
 from miue.mi.kde import mi_kde
 from miue.mi.ksg import mi_ksg, mi_ksg_joint
 from miue.mi.max_sliced import MaxSliced, max_sliced_mi
-from miue.mi.neural import Neural, mi_neural, mi_neural_joint
+from miue.mi.neural import mi_neural, mi_neural_joint
 from miue.mi.projections import draw_directions
 from miue.mi.ross import mi_ross
 from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, conditional_mi, sliced_mi
+from miue.mi.training import Neural
 
 __all__ = [
     "DISCRETE",

@@ -1,5 +1,7 @@
 """What all networks are: a feature extractor and a linear head, which return `(logits, features)`."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ class Network(nn.Module):
         spec: what `miue.models.build` was called with, so that saved weights can find their network again.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Linear, spec: dict) -> None:
+    def __init__(self, body: nn.Module, head: nn.Linear, spec: dict[str, Any]) -> None:
         super().__init__()
         self.body, self.head, self.spec = body, head, spec
 

@@ -30,7 +30,7 @@ class Wrapped(Network):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: nn.Module, head: nn.Linear, spec: dict, place: int) -> None:
+    def __init__(self, body: nn.Module, head: nn.Linear, spec: dict[str, Any], place: int) -> None:
         super().__init__(body, head, spec)
         self.size, self.place = None if spec["size"] == ANY else tuple(spec["size"]), place
         for name in ("mean", "std"):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from miue import defenses, specs
 from miue.defenses.adversarial import AdversarialTraining
-from miue.experiments import figures
+from miue.experiments import labels
 from miue.experiments.trials import CLEAN, NONE
 from miue.mi import statistics
 from miue.publishing.leaderboard import UNBOUNDED, percent
@@ -298,8 +298,8 @@ def _share(won: pd.Series) -> str:
 
 
 def _name(spec: str) -> str:
-    return figures.title(spec)
+    return labels.title(spec)
 
 
 def _names(methods: Iterable[str]) -> str:
-    return "; ".join(map(figures.title, methods))
+    return "; ".join(map(labels.title, methods))

@@ -141,7 +141,7 @@ def _from_runs(metrics: Mapping[str, Any], estimator: str) -> Iterator[dict[str,
         yield row | measured.get(_met(row), {})
 
 
-def _met(row: Mapping[str, Any]) -> tuple:
+def _met(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells apart the victims of a record that has one network."""
     return row["method"], row["seed"], row.get("victim_seed")
 

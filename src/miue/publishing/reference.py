@@ -50,7 +50,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @cache
-def accuracies() -> dict[tuple, float]:
+def accuracies() -> dict[tuple[str | None, ...], float]:
     """All accuracies that the paper reports, in [0, 1], by data set, victim, training and method."""
     with open(FOLDER / "paper_accuracy.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -145,7 +145,7 @@ def _rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def making(record: Mapping[str, Any]) -> float:
     """Seconds that all perturbations and victims of a record took, each once, whenever they were made."""
-    seconds: dict[tuple, float] = {}
+    seconds: dict[tuple[Any, ...], float] = {}
     for row in _rows(record):
         made = tuple(row.get(name) for name in ("method", "seed", "surrogate", "epsilon"))
         seconds[made] = row.get("perturbation_seconds") or 0.0

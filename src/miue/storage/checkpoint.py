@@ -39,7 +39,7 @@ class Stateful(Protocol):
         """Take what `state_dict` told."""
 
 
-Live = Stateful | Tensor | torch.Generator | list
+Live = Stateful | Tensor | torch.Generator | list[Any]
 
 
 @dataclass

@@ -56,7 +56,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {"torch": torch.__version__, "device": name, "threads": threads}
 
 
-def collect(device: torch.device | str | None = None) -> dict:
+def collect(device: torch.device | str | None = None) -> dict[str, Any]:
     """What made a number: versions of package, code, torch and Python, and the device."""
     return {
         "miue": miue.__version__,

@@ -35,6 +35,7 @@ from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, bla
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.training import loop
+from miue.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class EM(Options):
         rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: loop.Recipe
+    surrogate: Recipe
     steps: Count = 20
     step: Share = 0.8 / 255
     pass_batch: Count = 256
@@ -75,9 +76,7 @@ class EM(Options):
         return self.surrogate.epochs * (1 + (self.steps if self.scope == "sample" else 1))
 
 
-_SURROGATE = loop.Recipe(
-    epochs=10, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32"
-)
+_SURROGATE = Recipe(epochs=10, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32")
 
 PRESETS = {
     "quick": EM(surrogate=_SURROGATE, steps=10),

@@ -30,6 +30,7 @@ from miue.poisons.base import ROUNDINGS, Made, Task, blank, on_outputs, pgd_pass
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
 from miue.training import loop
+from miue.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class MIUE(Options):
         rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: loop.Recipe
+    surrogate: Recipe
     steps: Count
     step: Share
     last_step: Share
@@ -78,7 +79,7 @@ class MIUE(Options):
 
 
 # float32 throughout; see `miue.poisons.base.on_outputs` for what little is known of bfloat16.
-_SURROGATE = loop.Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4, precision="float32")
+_SURROGATE = Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4, precision="float32")
 _QUICK = MIUE(surrogate=_SURROGATE, steps=5, step=0.8 / 255, last_step=0.8 / 255, pass_batch=256)
 
 PRESETS = {

@@ -29,6 +29,7 @@ from miue.poisons.base import Made, Task, blank, put
 from miue.poisons.patterns import CIFAR
 from miue.progress import track
 from miue.training import loop
+from miue.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PIL(Options):
         pass_batch: images that are perturbed at once; it changes nothing but memory.
     """
 
-    surrogate: loop.Recipe
+    surrogate: Recipe
     steps: Count = 30
     step: Share = 0.8 / 255
     obfuscation: Unit = 0.1
@@ -55,7 +56,7 @@ class PIL(Options):
         return self.surrogate.epochs + self.steps
 
 
-_SURROGATE = loop.Recipe(epochs=30, lr=0.01, schedule="cosine", precision="float32")
+_SURROGATE = Recipe(epochs=30, lr=0.01, schedule="cosine", precision="float32")
 
 PRESETS = {name: PIL(surrogate=_SURROGATE) for name in ("quick", "laptop", "paper")}
 

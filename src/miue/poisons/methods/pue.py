@@ -32,6 +32,7 @@ from miue.poisons.base import Made, Task
 from miue.poisons.methods.em import EM, alternate
 from miue.precision import loss_scale, precision
 from miue.training import loop
+from miue.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,7 @@ class PUE(EM):
         return self.surrogate.epochs * (1 + self.draws * (self.steps if self.scope == "sample" else 1))
 
 
-_SURROGATE = loop.Recipe(
-    epochs=7, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32"
-)
+_SURROGATE = Recipe(epochs=7, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=10, precision="float32")
 _QUICK = PUE(surrogate=_SURROGATE, pass_batch=128)
 
 PRESETS = {

@@ -32,6 +32,7 @@ from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 from miue.training.augment import flip_crop
+from miue.training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TAP(Options):
         rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: loop.Recipe
+    surrogate: Recipe
     steps: Count
     step: Share
     restarts: Count = 1
@@ -69,7 +70,7 @@ class TAP(Options):
         return self.surrogate.epochs + self.restarts * (self.steps + 1)
 
 
-_SURROGATE = loop.Recipe(epochs=10, lr=0.1, schedule="cosine", flip=True, crop=2, precision="float32")
+_SURROGATE = Recipe(epochs=10, lr=0.1, schedule="cosine", flip=True, crop=2, precision="float32")
 _QUICK = TAP(surrogate=_SURROGATE, steps=15, step=1.2 / 255)
 
 PRESETS = {

@@ -37,6 +37,7 @@ from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 from miue.training.augment import flip_crop
+from miue.training.recipes import Recipe
 
 PRETEXTS = ("rotation", "labels", "untrained")
 ROLES = ("perturbation", "generator weights", "generator order", "generator augmentation")
@@ -68,7 +69,7 @@ class UC(Options):
         width: channels inside a generator.
     """
 
-    surrogate: loop.Recipe
+    surrogate: Recipe
     pretext: str = "rotation"
     clusters: Annotated[int, Range(2)] = 10
     pool: str = "cluster"
@@ -89,7 +90,7 @@ class UC(Options):
         return surrogate + self.epochs_of_generator * (self.clusters if self.pool == "all" else 1)
 
 
-_SURROGATE = loop.Recipe(epochs=8, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2, precision="float32")
+_SURROGATE = Recipe(epochs=8, lr=0.1, schedule="one_cycle", nesterov=True, flip=True, crop=2, precision="float32")
 _QUICK = UC(surrogate=_SURROGATE)
 
 PRESETS = {

@@ -40,7 +40,9 @@ def set_cache(app: Sphinx, config: Any) -> None:
     config.nb_execution_cache_path = str(current)
 
 
-def renew_contents(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> set:
+def renew_contents(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> set[str]:
     """Return the pages to read again beside those that changed: all if one came or went, else those with contents."""
     if added or removed:
         return set(env.found_docs)

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
-from miue.experiments.figures import title
+from miue.experiments.labels import title
 from miue.publishing import claims, leaderboard, summary
 from miue.runs import run_folder
 
@@ -190,7 +190,9 @@ class ClaimTable(OfRecords):
         return [made]
 
 
-def outdated(record: Mapping[str, Any], kind: type[nodes.TextElement] = nodes.paragraph, before: str = "") -> list:
+def outdated(
+    record: Mapping[str, Any], kind: type[nodes.TextElement] = nodes.paragraph, before: str = ""
+) -> list[nodes.Node]:
     """Return the line that a page carries which was measured before twins were told apart; nothing for others."""
     told = nodes.emphasis("", summary.OUTDATED)
     return [kind("", before, told, classes=["miue-outdated"])] if summary.outdated(record) else []
@@ -228,7 +230,7 @@ def add_static(app: Sphinx, config: Any) -> None:
     config.html_static_path.append(str(Path(app.srcdir) / "book" / "_static"))
 
 
-def add_library(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+def add_library(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Load the library on pages that have a leaderboard, and on no other."""
     if doctree is None or not any("miue-leaderboard" in found["classes"] for found in doctree.findall(nodes.table)):
         return
