@@ -91,8 +91,8 @@ def test_noise_as_large_as_its_images_or_weights_is_drawn_where_they_lie(gpu):
     for name in ("gaussian_noise", "adversarial_training"):
         fitted(some_images(), "lenet5:width=0.5", RECIPE, defense=defenses.build(name, **DEFENSE.get(name, {})))
     carried = {place.partition(":")[0] for kind, place in gpu.places if kind == "to device"}
-    assert "train.py" in carried or "images.py" in carried
-    assert carried.isdisjoint({"poisons/pue.py", "pgd.py", "defenses/augmentations.py"})
+    assert "training/loop.py" in carried or "data/rows.py" in carried
+    assert carried.isdisjoint({"poisons/methods/pue.py", "pgd.py", "defenses/augmentations.py"})
 
 
 def test_a_comparison_measures_a_victim_of_the_device(gpu):
