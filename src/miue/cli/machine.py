@@ -19,7 +19,7 @@ OK, NOTE, PROBLEM = "ok", "note", "problem"
 OPTIONAL = {
     "jupyter-book": ("book", "miue book"),
     "papermill": ("book", "miue run and miue sweep"),
-    "parsl": ("cluster", "miue sweep --engine parsl"),
+    "parsl": ("book", "miue sweep"),
 }
 """Packages that not everything needs: the extra that installs each, and what it is for."""
 VARIABLES = re.compile(r"(MIUE|OMP|MKL)_.+|CUDA_VISIBLE_DEVICES")
