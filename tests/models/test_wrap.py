@@ -16,8 +16,8 @@ from miue import perturb, poisons, train_victim
 from miue.errors import InputError
 from miue.models import build, forward, stages, wrap
 from miue.poisons.base import _fused, on_outputs
-from miue.training import Victim, features
-from miue.victim import find_victim
+from miue.training import features
+from miue.victim import Victim, find_victim
 
 HALF = {"mean": 0.5, "std": 0.25}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -124,7 +124,7 @@ def test_a_module_shapes_a_perturbation(library, method):
     theirs, told = module(library)
     network, images = wrap(theirs, **told), some_images(n=16, size=32)
     one, two = (perturb(images, method, surrogate=network, **ROUND) for _ in range(2))
-    assert torch.equal(one.delta, two.delta) and one.record["model"] == f"{network.spec['name']} (handed over)"
+    assert torch.equal(one.delta, two.delta) and one.record["surrogate"] == f"{network.spec['name']} (handed over)"
     named = perturb(images, method, surrogate="small_resnet:width=0.1", **ROUND)
     assert not torch.equal(one.delta, named.delta)
 
@@ -255,7 +255,8 @@ def test_a_victim_of_an_object_is_kept_nowhere_and_a_file_cannot_hold_it(images,
     network = wrap(Small(nn.Linear(8, 4)), **HALF)
     network.determined_by = "nothing that helps"
     victim = train_victim(images, images, model=network, **SHORT)
-    assert find_victim(images, images, model=network, **SHORT) is None
+    stranger = {"seed": 0, "twin": "none", "surrogate_seed": None, "defense": None}
+    assert find_victim(images, images, model=network, **stranger, **SHORT) is None
     with pytest.raises(InputError, match=r"victim: a file cannot tell how to build its wrap\(Small\) again"):
         victim.save(tmp_path / "v.safetensors")
     with pytest.raises(InputError, match=r"start: beside wrap\(Small\) .*; load its weights into that network"):
