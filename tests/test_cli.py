@@ -82,7 +82,10 @@ def test_a_perturbation_made_elsewhere_is_adopted(miue, image_folder, tmp_path):
         (["run", "cifar10", "-p", "preset=slow"], "preset: 'slow' does not exist"),
         (["run", "cifar10", "-p", "data=mnist"], "data: 'mnist' does not exist"),
         (["run", "cifar10", "-p", "seeds=one"], "seeds: 'one'"),
-        (["run", "cifar10", "-p", "methods=clean,magic"], "method: 'magic' does not exist; choose one of clean, withheld, mi_ue"),
+        (
+            ["run", "cifar10", "-p", "methods=clean,magic"],
+            "method: 'magic' does not exist; choose one of clean, withheld, mi_ue",
+        ),
         (["run", "nothing"], "nothing"),
         (["train", "--only", "cats"], "--only: a part of what? Name the perturbation with --poison"),
         (["train", "--ratio", "0.5"], "--ratio: a part of what? Name the perturbation with --poison"),
