@@ -7,6 +7,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
+from sphinx.util.typing import stringify_annotation
+
+from miue.data.arrays import Array
+from miue.publishing.extension.reference import shorten
 
 PAGES = sorted((Path(__file__).parents[2] / "book" / "reference").glob("*.md"))
 ROOMS = [
@@ -50,3 +54,10 @@ def test_every_public_name_stands_on_exactly_one_page(room):
     module = import_module(room)
     assert {name: places[id(getattr(module, name))] for name in module.__all__} == dict.fromkeys(module.__all__, 1)
     assert places[id(module)] == 1
+
+
+def test_signatures_say_what_a_person_hands_over():
+    union = stringify_annotation(Array, "smart")
+    ranged = "~typing.Annotated[int, ~miue.errors.Range(low=1, text= (of any kind))]"
+    written, _ = shorten(None, "function", "f", None, None, f"(x: {union} | None, n: {ranged} = 3)", None)
+    assert written == "(x: ~miue.data.arrays.Array | None, n: int = 3)"

@@ -4,6 +4,7 @@ A name stands in the reference as people type it, `miue.load`. Annotations, and 
 it by the module that defines it, `miue.data.loading.load`, or by one that hands it on.
 """
 
+import re
 from pkgutil import resolve_name
 from typing import Any
 
@@ -18,6 +19,7 @@ from sphinx_codeautolink.extension.block import BUILTIN_BLOCKS, CodeBlockAnalyse
 from miue.data.arrays import Array
 
 ARRAY = stringify_annotation(Array, "smart")
+RANGED = re.compile(r"~typing\.Annotated\[(\w+), ~miue\.errors\.Range\(.*?\)\]")
 
 
 def add_homes(app: Sphinx, env: BuildEnvironment) -> None:
@@ -39,11 +41,12 @@ def keep_formulas(app: Sphinx, what: str, name: str, thing: Any, options: Any, l
             lines[place:place] = [".. code-block:: none", ""]
 
 
-def name_arrays(
+def shorten(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """Write `Array` in signatures for what that stands for."""
-    return signature and signature.replace(ARRAY, "~miue.data.arrays.Array"), returned
+    """Write `Array` in signatures for what that stands for, and a number without its range, which the text tells."""
+    short = (signature or "").replace(ARRAY, "~miue.data.arrays.Array")
+    return RANGED.sub(r"\1", short) or signature, returned
 
 
 def leave_section(analyser: CodeBlockAnalyser, node: nodes.section) -> None:
@@ -56,5 +59,5 @@ def connect(app: Sphinx) -> None:
     CodeBlockAnalyser.depart_section = leave_section  # its own breaks off where there is no title
     BUILTIN_BLOCKS["python"] = clean_ipython  # cells of pages that are not executed
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon reads sections, at 500
-    app.connect("autodoc-process-signature", name_arrays)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("env-updated", add_homes, priority=400)  # before sphinx-codeautolink looks names up, at 500
