@@ -30,6 +30,10 @@ class Backend:
         return False  # to PyTorch's own questions
 
     @staticmethod
+    def device_count():
+        return 0
+
+    @staticmethod
     def _is_in_bad_fork():
         return False
 

@@ -14,7 +14,7 @@ from miue.storage import keeping
 from miue.storage.cache import cached
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.files import atomic, cache_dir, cache_locked
-from miue.training import train_victim
+from miue.victim import train_victim
 
 DAY = 24 * 3600
 

@@ -34,7 +34,7 @@ def vit_of_transformers(**changes):
 @cache
 def module(library):
     """The module, and what `wrap` has to be told about it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if library == "torchvision":
             return torchvision.models.resnet50(weights=None, num_classes=4).eval(), IMAGENET
