@@ -167,9 +167,9 @@ def on_outputs(network: nn.Module, objective: Objective, number: str = "float32"
     """Turn an objective on a network's outputs into a loss on images, with the network as it stands now.
 
     The network computes in `number`, one of `PRECISIONS`; for float16 the loss is scaled, for only the signs of its
-    gradients count. The presets ask for float32. What bfloat16 costs is not known: one perturbation of Digits-M that was
-    made in it left its victim 40 % instead of 17 %, but strangers of five made in float32 kept 13, 13, 17, 66 and 71 %
-    (the page *Twin or stranger*), so that single runs decide nothing; `benchmarks/rounding.py` makes more of them.
+    gradients count. The presets ask for float32. What bfloat16 costs is not known: one perturbation of Digits-M that
+    was made in it left its victim 40 % instead of 17 %, but strangers of five made in float32 kept 13, 13, 17, 66 and
+    71 % (the page *Twin or stranger*), so that single runs decide nothing; `benchmarks/rounding.py` makes more of them.
     """
     fixed = _fused(network.eval())
 
