@@ -1,6 +1,6 @@
 import torch
 
-from miue.training.augment import flip_crop
+from miue.training.augment import draw_moves, flip_crop, move
 
 
 def draw(x, seed=0, **settings):
@@ -31,3 +31,21 @@ def test_the_seed_decides():
     x = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(draw(x, padding=2, flip=True), draw(x, padding=2, flip=True))
     assert not torch.equal(draw(x, padding=2, flip=True), draw(x, seed=1, padding=2, flip=True))
+
+
+def test_gradients_go_back_to_where_the_pixels_came_from():
+    x = torch.rand(40, 2, 5, 6, requires_grad=True)
+    moves = draw_moves(40, padding=2, flip=True, generator=torch.Generator().manual_seed(0))
+    weights = torch.rand(40, 2, 5, 6)
+    (found,) = torch.autograd.grad((move(x, moves, 2) * weights).sum(), x)
+    origin = torch.arange(1, x.numel() + 1).view(x.shape)  # 0 is the padding
+    expected = torch.zeros(x.numel() + 1).scatter_(0, move(origin, moves, 2).flatten(), weights.flatten())
+    assert torch.equal(found.flatten(), expected[1:])
+
+
+def test_moves_are_drawn_batch_by_batch_as_they_are_used():
+    x = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    generator, other = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    drawn = [draw_moves(10, padding=2, flip=True, generator=generator) for _ in range(2)]
+    for moves, batch in zip(drawn, x.split(10), strict=True):
+        assert torch.equal(move(batch, moves, 2), flip_crop(batch, padding=2, flip=True, generator=other))

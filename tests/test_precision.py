@@ -15,9 +15,10 @@ from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.base import Defense
 from miue.errors import InputError
 from miue.models import build, forward, stages
+from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons import perturb
-from miue.poisons.base import on_outputs, pgd_pass
+from miue.poisons.base import PGDPass, on_outputs
 from miue.poisons.eot import Attack
 from miue.precision import PRECISIONS, arithmetic, precision
 from miue.training import loop
@@ -132,7 +133,8 @@ def test_small_gradients_outlast_float16_by_the_loss_scale(images):
         return 1e-4 * F.cross_entropy(logits, labels)
 
     exact, halved = (
-        torch.autograd.grad(on_outputs(network, small, number)(x, y), x)[0].sign() for number in ("float32", "float16")
+        torch.autograd.grad(on_outputs(Frozen(network, number), small)(x, y), x)[0].sign()
+        for number in ("float32", "float16")
     )
     unscaled = torch.autograd.grad(small(*forward(network, x, "float16"), y), x)[0].sign()
     assert (exact == halved).float().mean() > 0.97 > (exact == unscaled).float().mean()
@@ -140,10 +142,10 @@ def test_small_gradients_outlast_float16_by_the_loss_scale(images):
 
 def test_a_pgd_pass_whose_gradients_overflow_is_no_result(images):
     network = build("lenet5", 4, size=8)
-    loss = on_outputs(network, lambda logits, features, labels: 1e9 * logits.sum(), "float16")
+    loss = on_outputs(Frozen(network, "float16"), lambda logits, features, labels: 1e9 * logits.sum())
     with pytest.raises(FloatingPointError, match="pgd pass: a gradient is not finite"):
-        how = {"batch": 24, "budget": Budget(8 / 255), "step": 1 / 255, "steps": 2, "order": torch.Generator()}
-        pgd_pass(images, torch.zeros(images.x.shape, dtype=torch.float16), loss, **how)
+        pgd_pass = PGDPass(images, loss, batch=24, budget=Budget(8 / 255), steps=2, order=torch.Generator())
+        pgd_pass(torch.zeros(images.x.shape, dtype=torch.float16), 1 / 255)
 
 
 @pytest.mark.parametrize("attack", [AdversarialTraining(8 / 255, 1, 1 / 255), Attack(8 / 255, 1)])

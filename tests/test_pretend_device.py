@@ -1,6 +1,7 @@
 """Everything that works on a GPU, on one that is not there: nothing meets a tensor of the other device."""
 
 import math
+from dataclasses import replace
 
 import pretend
 import pytest
@@ -15,9 +16,13 @@ from miue import defenses
 from miue.defenses import DEFENSES
 from miue.experiments.comparison import measure
 from miue.experiments.trials import Setting, Trial
+from miue.losses import mi_ue_loss
 from miue.mi import statistics, with_controls
-from miue.models import stages
+from miue.models import build, stages
+from miue.models.frozen import Frozen
+from miue.pgd import Budget
 from miue.poisons import perturb
+from miue.poisons.base import PGDPass, on_outputs
 from miue.specs import parse
 from miue.training import loop
 from miue.training.recipes import Recipe
@@ -93,6 +98,41 @@ def test_noise_as_large_as_its_images_or_weights_is_drawn_where_they_lie(gpu):
     carried = {place.partition(":")[0] for kind, place in gpu.places if kind == "to device"}
     assert "training/loop.py" in carried or "data/rows.py" in carried
     assert carried.isdisjoint({"poisons/methods/pue.py", "pgd.py", "defenses/augmentations.py"})
+
+
+def crossings(gpu, run):
+    """What crosses between the devices, or makes the CPU wait, while something runs."""
+    gpu.counts.clear()
+    run()
+    return {kind: count for kind, count in gpu.counts.items() if kind not in ("kernels", "on the cpu")}
+
+
+def test_a_pgd_pass_crosses_as_often_whatever_the_number_of_its_batches(gpu):
+    images = some_images().on(pretend.DEVICE)
+    network = build("small_resnet:width=0.25", 4, size=8).to(pretend.DEVICE)
+    loss = on_outputs(Frozen(network), lambda logits, features, labels: mi_ue_loss(features, labels))
+    delta = torch.zeros(images.x.shape, dtype=torch.float16, device=pretend.DEVICE)
+    found = []
+    for batch in (24, 8):
+        pgd_pass = PGDPass(
+            images, loss, batch=batch, budget=Budget(8 / 255), steps=2, order=torch.Generator(), fixed=True
+        )
+        found.append(crossings(gpu, lambda run=pgd_pass: run(delta, 1 / 255)))
+    assert found[0] == found[1] and found[0]["wait for a number"] == 1
+
+
+@pytest.mark.parametrize("defense", [None, "adversarial_training"])
+def test_an_epoch_of_training_crosses_as_often_whatever_the_number_of_its_batches(gpu, defense):
+    images = some_images()
+    found = []
+    for batch in (24, 8):
+        network = build("small_resnet:width=0.25", 4, size=8)
+        given = None if defense is None else defenses.build(defense, **DEFENSE.get(defense, {}))
+        recipe = replace(RECIPE, batch=batch, epochs=2, schedule="cosine")
+        trained = loop.epochs(network, images, recipe, device=pretend.DEVICE, defense=given)
+        next(trained)
+        found.append(crossings(gpu, lambda run=trained: next(run)))
+    assert found[0] == found[1]
 
 
 def test_a_comparison_measures_a_victim_of_the_device(gpu):

@@ -64,7 +64,7 @@ def sign_steps(
     low: Any,
     high: Any,
     *,
-    step: float,
+    step: float | Tensor,
     steps: int,
     ascend: bool = False,
 ) -> Tensor:
@@ -74,7 +74,7 @@ def sign_steps(
         objective: maps the moving tensor to a scalar.
         moving: float, where to start.
         low, high: the box: two numbers, or two tensors whose shapes broadcast to that of `moving`.
-        step: length of a step.
+        step: length of a step; a number, or a scalar on the device of `moving`.
         steps: number of steps.
         ascend: go up instead of down.
 
@@ -96,7 +96,7 @@ def pgd(
     delta: Tensor,
     *,
     budget: Budget,
-    step: float,
+    step: float | Tensor,
     steps: int,
     ascend: bool = False,
 ) -> Tensor:
@@ -109,7 +109,7 @@ def pgd(
         y: (B,) int64 labels, handed to the objective.
         delta: (B, C, H, W) grey levels to start from, of any real type.
         budget: the L-infinity limit.
-        step: length of a step, as a fraction of the pixel range.
+        step: length of a step, as a fraction of the pixel range; a number, or a scalar on the device of `x`.
         steps: number of steps.
         ascend: go up instead of down.
 

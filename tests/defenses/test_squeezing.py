@@ -68,7 +68,7 @@ def test_what_is_squeezed_is_the_perturbed_image(kind):
 
 def test_training_sees_squeezed_images_and_the_test_images_stay(images, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "flip_crop", lambda x, **_: seen.append(x) or x)
+    monkeypatch.setattr(loop, "move", lambda x, *_: seen.append(x) or x)
     test = some_images(seed=1)
     before = test.x.clone()
     fitted(images, "small_resnet", recipes.recipe("quick", epochs=1), test=test, defense=build("iss", kind="bit_depth"))

@@ -15,7 +15,8 @@ from torch import fx, nn
 from miue import perturb, poisons, train_victim
 from miue.errors import InputError
 from miue.models import build, forward, stages, wrap
-from miue.poisons.base import _fused, on_outputs
+from miue.models.frozen import Frozen
+from miue.poisons.base import on_outputs
 from miue.training import features
 from miue.victim import Victim, find_victim
 
@@ -277,9 +278,10 @@ def test_a_trained_network_of_this_package_can_be_handed_over_and_saved(images, 
 @pytest.mark.parametrize("traceable", [True, False])
 def test_a_loss_is_that_of_the_network_as_it_stood(traceable):
     theirs = wrap(torchvision.models.resnet18(num_classes=4), **HALF) if traceable else Own()
-    network, x = build(theirs, 4).train(), torch.rand(4, 3, 32, 32)
-    loss = on_outputs(network, lambda logits, features, labels: logits.square().sum() + features.square().sum())
-    logits, features = forward(network, x)
+    network, x = build(theirs, 4).train(), torch.rand(4, 3, 32, 32, requires_grad=True)
+    frozen = Frozen(network)
+    loss = on_outputs(frozen, lambda logits, features, labels: logits.square().sum() + features.square().sum())
+    logits, features = forward(network.eval(), x)
     expected = float((logits.square().sum() + features.square().sum()).detach())
     with torch.no_grad():
         network.train().head.weight.mul_(2)
@@ -287,4 +289,4 @@ def test_a_loss_is_that_of_the_network_as_it_stood(traceable):
     assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
     found.backward()
     assert all(weight.grad is None for weight in network.parameters())
-    assert traceable == isinstance(_fused(network.eval()), fx.GraphModule)
+    assert traceable == isinstance(frozen.folded, fx.GraphModule)

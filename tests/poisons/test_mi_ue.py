@@ -9,6 +9,7 @@ from samples import some_images
 from miue import seeds
 from miue.errors import InputError
 from miue.losses import mi_ue_loss
+from miue.models.frozen import Frozen
 from miue.poisons import options, perturb
 from miue.poisons.base import on_outputs, surrogate_network
 from miue.poisons.eot import expect
@@ -82,7 +83,7 @@ def test_a_perturbation_made_for_flips_and_crops_survives_them_better(images):
             device="cpu",
         )
     )
-    loss = on_outputs(network, lambda logits, features, labels: mi_ue_loss(features, labels))
+    loss = on_outputs(Frozen(network), lambda logits, features, labels: mi_ue_loss(features, labels))
 
     def losses(poison):
         shown = poison.apply(images).x / 255

@@ -5,6 +5,7 @@ from samples import some_images
 from miue import seeds
 from miue.errors import InputError
 from miue.mi.critic import bound
+from miue.models.frozen import Frozen
 from miue.poisons import options, perturb
 from miue.poisons.base import surrogate_network
 from miue.poisons.mine_term import Mine
@@ -36,7 +37,7 @@ def surrogate(images):
 
 def term(network, images, rows=None, weight=1.0, seed=5):
     mine = Mine(weight, network, torch.Generator().manual_seed(seed))
-    mine.on_outputs(network, images, lambda logits, features, labels: logits.sum())
+    mine.look(network, images)
     mine.begin(torch.arange(len(images)) if rows is None else rows)
     return mine
 
@@ -110,7 +111,7 @@ def test_one_image_has_no_mixed_pairs(images, surrogate):
 def test_without_weight_no_critic_is_trained(images, surrogate):
     mine = term(surrogate, images, weight=0.0)
     before = [value.detach().clone() for value in mine.critic.parameters]
-    loss = mine.on_outputs(surrogate, images, lambda logits, features, labels: logits.sum())
+    loss = mine.on_outputs(Frozen(surrogate), lambda logits, features, labels: logits.sum())
     loss(images.x.float() / 255, images.y)
     assert all(torch.equal(a, b) for a, b in zip(before, mine.critic.parameters, strict=True))
     assert mine.notes() == {}

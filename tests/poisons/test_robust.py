@@ -9,7 +9,7 @@ from samples import some_images
 
 from miue.pgd import Budget, pgd
 from miue.poisons import options, perturb
-from miue.poisons.base import pgd_pass
+from miue.poisons.base import PGDPass
 from miue.poisons.eot import Attack, expect
 from miue.training.loop import BatchContext
 
@@ -114,7 +114,7 @@ def test_delta_lowers_the_loss_of_attacked_images_that_it_has_not_seen(images, b
     inner = partial(Attack(4 / 255, inner_steps).against, noise=seeded(4))
     budget = Budget(8 / 255)
     seen = expect(loss, 2, seeded(1), inner)
-    pgd_pass(images, delta, seen, batch=24, budget=budget, step=2 / 255, steps=6, order=seeded(2))
+    PGDPass(images, seen, batch=24, budget=budget, steps=6, order=seeded(2))(delta, 2 / 255)
     attacked = Attack(4 / 255, steps=4)
     before, after = (
         expect(loss, 4, seeded(3), partial(attacked.against, noise=seeded(5)))(x + d / 255, y) for d in (0, delta)

@@ -184,6 +184,11 @@ class Images:
                 x = (x.to(torch.int16) + delta).clamp(0, 255).to(torch.uint8)
         return x, self.y[index.to(self.y.device)].to(self.device, non_blocking=True)
 
+    def located(self, batches: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The same batches of indices, (B,) int64 each, moved together to where the pixels lie, so that none waits."""
+        whole = torch.cat(tuple(batches)).to(self._pixels.tensor.device)
+        return whole.split([len(batch) for batch in batches])
+
     def chunks(self) -> tuple[Tensor, ...]:
         """All indices in order, (B,) int64 each, in pieces that memory always has room for."""
         return pieces(torch.arange(len(self)), self.shape)

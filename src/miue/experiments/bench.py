@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from miue.errors import InputError
 from miue.models import build, builder, forward
+from miue.models.frozen import Frozen
 from miue.poisons.base import on_outputs
 from miue.precision import arithmetic
 from miue.precision import precision as resolve
@@ -136,7 +137,7 @@ class _Passes:
         self, model: str, size: int, channels: int, n_classes: int, precision: str, device: torch.device
     ) -> None:
         self.network = build(model, n_classes, channels=channels, size=size).to(device)
-        self.loss = on_outputs(self.network, lambda logits, features, labels: F.cross_entropy(logits, labels))
+        self.loss = on_outputs(Frozen(self.network), lambda logits, features, labels: F.cross_entropy(logits, labels))
         self.shape, self.n_classes, self.precision, self.device = (channels, size, size), n_classes, precision, device
 
     def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,23 +1,24 @@
 """What all methods share: the pgd pass over the images, and `make`, which turns their work into a `Poison`."""
 
-import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor
 
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.models import Network, build, forward
+from miue.models import Network, build
+from miue.models.frozen import Frozen
 from miue.models.handed import Spec, title
 from miue.pgd import Budget, fit_to_images, pgd
 from miue.poisons.poison import Poison
 from miue.precision import arithmetic, loss_scale, precision
 from miue.progress import tell
+from miue.replay import Replay
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.provenance import collect as provenance
@@ -152,7 +153,8 @@ def uniform(images: Images, budget: Budget, generator: torch.Generator, dtype: t
 def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Shuffle all indices into batches of at most `size` in which every class has its share.
 
-    Each class is spread evenly over [0, 1); reading from left to right then mixes the classes in proportion.
+    Each class is spread evenly over [0, 1); reading from left to right then mixes the classes in proportion. The
+    batches are of one size where at most a tenth more of them makes that possible: a GPU replays only equal ones.
     """
     labels = labels.cpu()
     position = torch.empty(len(labels))
@@ -160,78 +162,92 @@ def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> t
         members = (labels == label).nonzero()[:, 0]
         place = torch.randperm(len(members), generator=generator) + torch.rand(len(members), generator=generator)
         position[members] = place / len(members)
-    return position.argsort().tensor_split(-(-len(labels) // size))
+    least = -(-len(labels) // size)
+    equal = (count for count in range(least, math.floor(1.1 * least) + 1) if len(labels) % count == 0)
+    return position.argsort().tensor_split(next(equal, least))
 
 
-def on_outputs(network: nn.Module, objective: Objective, number: str = "float32") -> Loss:
-    """Turn an objective on a network's outputs into a loss on images, with the network as it stands now.
+def on_outputs(network: Frozen, objective: Objective) -> Loss:
+    """Turn an objective on a network's outputs into a loss on images; for float16 it is scaled.
 
-    The network computes in `number`, one of `PRECISIONS`; for float16 the loss is scaled, for only the signs of its
-    gradients count. The presets ask for float32. What bfloat16 costs is not known: one perturbation of Digits-M that
-    was made in it left its victim 40 % instead of 17 %, but strangers of five made in float32 kept 13, 13, 17, 66 and
-    71 % (the page *Twin or stranger*), so that single runs decide nothing; `benchmarks/rounding.py` makes more of them.
+    Only the signs of its gradients count, so the scale changes nothing else. The presets ask for float32. What bfloat16
+    costs is not known: one perturbation of Digits-M that was made in it left its victim 40 % instead of 17 %, but
+    strangers of five made in float32 kept 13, 13, 17, 66 and 71 % (the page *Twin or stranger*), so that single runs
+    decide nothing; `benchmarks/rounding.py` makes more of them.
     """
-    fixed = _fused(network.eval())
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        resolved = precision(number, images.device)
-        return loss_scale(resolved) * objective(*forward(fixed, images, resolved), labels)
+        return loss_scale(precision(network.number, images.device)) * objective(*network(images), labels)
 
     return loss
 
 
-def _fused(network: nn.Module) -> nn.Module:
-    """Copy a network, with batch norm folded into the convolutions where that can be: a fifth faster.
+class PGDPass:
+    """A pgd pass over the images: sign-gradient steps on a loss, once for every image, in class-balanced batches.
 
-    It rests on torch.fx, which follows no code whose course its tensors decide, as in many networks from elsewhere, and
-    then raises whatever that code makes of its stand-ins. These compute as they are, to the same values.
+    Args:
+        images: clean images, in the order of delta.
+        loss: of x + delta, and labels.
+        batch: images in a batch, at most.
+        budget: how far a pixel may move.
+        steps: sign-gradient steps on each batch.
+        order: of the images, on the CPU.
+        rounding: one of `ROUNDINGS`.
+        ascend: raise the loss instead of lowering it.
+        begin: told the rows of `images` in each batch before its steps, for a loss that has to know them. With it, or
+            where the loss draws random numbers, `fixed` must be False.
+        fixed: whether the loss is the same function of images and labels throughout, so that a GPU may replay it.
     """
-    try:
-        return fuse(network)
-    except Exception:
-        return copy.deepcopy(network)
 
+    def __init__(
+        self,
+        images: Images,
+        loss: Loss,
+        *,
+        batch: int,
+        budget: Budget,
+        steps: int,
+        order: torch.Generator,
+        rounding: str = "once",
+        ascend: bool = False,
+        begin: Callable[[Tensor], object] | None = None,
+        fixed: bool = False,
+    ) -> None:
+        self.images, self.batch, self.steps, self.order = images, batch, steps, order
+        self.rounding, self.begin = rounding, begin
+        self.replayed = fixed and images.device.type != "cpu"
 
-def pgd_pass(
-    images: Images,
-    delta: Tensor,
-    loss: Loss,
-    *,
-    batch: int,
-    budget: Budget,
-    step: float,
-    steps: int,
-    order: torch.Generator,
-    rounding: str = "once",
-    ascend: bool = False,
-    begin: Callable[[Tensor], object] = lambda rows: None,
-    keep: Checkpoint | None = None,
-) -> None:
-    """Improve `delta` (float16 levels) in place, once for every image, by descent on `loss` (ascent, if so asked).
+        def move(x: Tensor, y: Tensor, start: Tensor, step: Tensor | float) -> Tensor:
+            return pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)
 
-    `rounding` is one of `ROUNDINGS`. Before the steps of each batch, `begin` is told the rows of `images` in it, for a
-    loss that has to know them. A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it
-    was stopped.
+        self._move = Replay(move) if self.replayed else move
 
-    Raises:
-        FloatingPointError: a gradient was not finite.
-    """
-    batches = balanced_batches(images.y, batch, order)
-    keep = Checkpoint() if keep is None else keep
-    keep.hold(delta=delta, generator=order)
-    finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked once, so that no batch has to wait
-    for number in range(keep.restore(), len(batches)):
-        index = batches[number]
-        x, y = images.batch(index)
-        start = delta[index.to(delta.device)].to(x.device)
-        begin(index)
-        moved = pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)
-        finite &= moved.isfinite().all()
-        put(delta, index, moved.round() if rounding == "each_pass" else moved)
-        tell(images=steps * len(y))
-        keep.save(number + 1)
-    if not finite:
-        raise FloatingPointError("pgd pass: a gradient is not finite; take precision float32, or another recipe")
+    def __call__(self, delta: Tensor, step: float, keep: Checkpoint | None = None) -> None:
+        """Improve `delta`, (N, C, H, W) float16 levels, in place, by steps of length `step` (of the pixel range).
+
+        A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it was stopped.
+
+        Raises:
+            FloatingPointError: a gradient was not finite.
+        """
+        images, keep = self.images, Checkpoint() if keep is None else keep
+        batches = images.located(balanced_batches(images.y, self.batch, self.order))
+        length = torch.tensor(step, device=images.device) if self.replayed else step
+        keep.hold(delta=delta, generator=self.order)
+        finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked once, so that no batch has to wait
+        for number in range(keep.restore(), len(batches)):
+            index = batches[number]
+            x, y = images.batch(index)
+            start = delta[index.to(delta.device)].to(x.device)
+            if self.begin is not None:
+                self.begin(index)
+            moved = self._move(x, y, start, length)
+            finite &= moved.isfinite().all()
+            put(delta, index, moved.round() if self.rounding == "each_pass" else moved)
+            tell(images=self.steps * len(y))
+            keep.save(number + 1)
+        if not finite:
+            raise FloatingPointError("pgd pass: a gradient is not finite; take precision float32, or another recipe")
 
 
 def make(method: Method, name: str, task: Task) -> Poison:

@@ -19,6 +19,7 @@ from torch import Tensor
 from miue.data.images import Images
 from miue.mi.critic import Critic, bound, loss
 from miue.models import Network
+from miue.models.frozen import Frozen
 from miue.poisons.base import Loss, Objective, on_outputs
 from miue.training import loop
 
@@ -43,26 +44,22 @@ class Mine:
         self._log_average: Tensor | None = None
         self._value = torch.zeros(())
 
-    def on_outputs(self, network: Network, images: Images, objective: Objective, number: str = "float32") -> Loss:
-        """Do what `base.on_outputs` does, with the term added; `base.pgd pass` then has to call `begin`.
-
-        Args:
-            network: as it stands now.
-            images: the clean images; their features are taken here, once.
-            objective: of the method itself.
-            number: the precision, one of `miue.precision.PRECISIONS`.
-        """
-        if not self.weight:
-            return on_outputs(network, objective, number)
-        features = loop.features(network, images)
-        # One scale for all units: a unit that is silent on clean images has none of its own.
-        self._centre, self._scale = features.mean(0), features.std().clamp(min=1e-6)
-        self._clean = (features - self._centre) / self._scale
+    def on_outputs(self, frozen: Frozen, objective: Objective) -> Loss:
+        """Do what `base.on_outputs` does, with the term added; `look` and `begin` have to be called before."""
 
         def regularised(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
             return objective(logits, features, labels) + self.weight * self.estimate(features)
 
-        return on_outputs(network, regularised, number)
+        return on_outputs(frozen, regularised if self.weight else objective)
+
+    def look(self, network: Network, images: Images) -> None:
+        """Take the features of the clean images, under the network as it stands, for the passes to come."""
+        if not self.weight:
+            return
+        features = loop.features(network, images)
+        # One scale for all units: a unit that is silent on clean images has none of its own.
+        self._centre, self._scale = features.mean(0), features.std().clamp(min=1e-6)
+        self._clean = (features - self._centre) / self._scale
 
     def begin(self, rows: Tensor) -> None:
         """Say which images, (B,) int64, the coming batches of features belong to."""

@@ -1,7 +1,7 @@
 """The one training loop, and what is asked of a trained network: accuracy and features."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.models import forward
+from miue.models import Network, forward
 from miue.precision import LOSS_SCALE, arithmetic, loss_scale, precision
 from miue.progress import skip, tell
+from miue.replay import Replay
 from miue.storage.checkpoint import Checkpoint
-from miue.training.augment import flip_crop
+from miue.training.augment import Moves, draw_moves, move
 from miue.training.recipes import Recipe
 
 
@@ -40,7 +41,7 @@ class BatchContext:
 
     Args:
         losses: cross-entropy (B,) of images (B, C, H, W), float in [0, 1], with labels (B,), under the network as it
-            stands, in evaluation mode; differentiable in the images.
+            stands, in evaluation mode until the batch is there; differentiable in the images.
         n_classes: number of classes.
         generator: on the CPU, of the defense alone; all randomness comes from it, but for `noise`.
         noise: on the images' device, for random numbers as many as there are pixels.
@@ -155,56 +156,38 @@ def epochs(
     number = precision(recipe.precision, device)
     ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:4])
     noise = torch.Generator(device).manual_seed(streams.noise)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
-
-    scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=number == "float16")
+    trainer = _Trainer(model, recipe, number, device)
 
     def losses(x: Tensor, labels: Tensor) -> Tensor:
-        mode = model.training
-        logits, _ = forward(model.eval(), x, number)
-        model.train(mode)
-        return F.cross_entropy(logits, labels, reduction="none")
+        return F.cross_entropy(forward(model, x, number)[0], labels, reduction="none")
 
     orders = _Orders(len(images), recipe.batch, batches(len(images), recipe), ordering)
-    scheduler, by_batch = _scheduler(optimizer, recipe, orders.per_epoch)
+    scheduler, by_batch = _scheduler(trainer.optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
-    keep.hold(network=model, optimizer=optimizer, scheduler=scheduler, waiting=orders.waiting)
-    keep.hold(order=ordering, augmentation=augmenting, defense=defending, noise_of_defense=noise, scaler=scaler)
+    keep.hold(network=model, optimizer=trainer.optimizer, scheduler=scheduler, waiting=orders.waiting)
+    keep.hold(order=ordering, augmentation=augmenting, defense=defending, noise_of_defense=noise, scaler=trainer.scaler)
     before = keep.restore()
     skip(before)
     for epoch in range(before + 1, recipe.epochs + 1):
         with arithmetic(number):
-            model.train()
-            order = orders.next()
+            order = images.located(orders.next())
+            moves = _moves(order, recipe, augmenting, device)
             loss_sum, hits, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
             for place, index in enumerate(order):
                 x, y = images.batch(index)
-                x = flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=augmenting)
+                x = move(x, moves[place], recipe.crop)
                 if defense is None:
                     shown, targets = x.float() / 255, y
                 else:
                     done = (epoch - 1 + place / len(order)) / recipe.epochs
                     context = BatchContext(losses, len(images.classes), defending, noise, done, loss_scale(number))
+                    model.eval()
                     shown, targets = defense.batch(x, y, context)
-                logits, _ = forward(model, shown, number)
-                loss = F.cross_entropy(logits, targets)
-                optimizer.zero_grad()
-                scaler.scale(loss).backward()
-                if recipe.clip_norm is not None:
-                    scaler.unscale_(optimizer)
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
+                loss, logits = trainer(shown, targets)
                 if by_batch:
                     scheduler.step()
-                loss_sum += loss.detach() * len(y)
-                hits += (logits.detach().argmax(1) == y).sum()
+                loss_sum += loss * len(y)
+                hits += (logits.argmax(1) == y).sum()
                 seen += len(y)
                 tell(images=len(y))
             if not by_batch:
@@ -218,6 +201,67 @@ def epochs(
             on_test = None if test is None else accuracy(model, test, number)
         yield Epoch(epoch, mean_loss, float(hits) / seen, on_test)
         keep.save(epoch, last=epoch == recipe.epochs)
+
+
+def _moves(
+    order: Sequence[Tensor], recipe: Recipe, generator: torch.Generator, device: torch.device
+) -> Sequence[Moves | None]:
+    """Draw how the images of an epoch are moved, batch by batch, and take it to the device at once."""
+    drawn = [draw_moves(len(index), padding=recipe.crop, flip=recipe.flip, generator=generator) for index in order]
+    wanted = [moves for moves in drawn if moves is not None]
+    return torch.cat(wanted).to(device).split([len(index) for index in order]) if wanted else drawn
+
+
+class _Trainer:
+    """One step of SGD on one batch, which a GPU replays: forward, loss, backward and update.
+
+    Args:
+        model: the network, which is changed.
+        recipe: its SGD, and what gradients are clipped to.
+        number: the precision, resolved.
+        device: where the network lies. On a GPU the learning rate is a tensor, which schedules fill in place.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, number: str, device: torch.device) -> None:
+        self.model, self.recipe, self.number = model, recipe, number
+        on_gpu = device.type == "cuda"
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+            fused=True if on_gpu else None,
+        )
+        self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=number == "float16")
+        # What comes from elsewhere may draw random numbers, or look at what it computes.
+        self._step = Replay(self._update, self._changes) if type(model) is Network else self._update
+
+    def __call__(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Train on images (B, C, H, W), float in [0, 1], and targets (B,) or (B, classes): loss and logits, detached.
+
+        Both are overwritten by the next call.
+        """
+        if not self.model.training:
+            self.model.train()
+        loss, logits = self._step(x, targets)
+        return loss, logits
+
+    def _update(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits, _ = forward(self.model, x, self.number)
+        loss = F.cross_entropy(logits, targets)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach(), logits.detach()
+
+    def _changes(self) -> list[Tensor]:
+        momentum = [state["momentum_buffer"] for state in self.optimizer.state.values()]
+        return [*self.model.parameters(), *self.model.buffers(), *momentum]
 
 
 class Trained(Protocol):

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Share, choose
+from miue.models.frozen import Frozen
 from miue.pgd import Budget, sign_steps
-from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, blank, pgd_pass, put
+from miue.poisons.base import ROUNDINGS, Loss, Made, PGDPass, Task, balanced_batches, blank, put
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.training import loop
@@ -96,23 +97,29 @@ def em(task: Task) -> Made:
 
     task.keep.hold(mine=mine)
 
-    def loss() -> Loss:
-        return mine.on_outputs(network, task.images, objective, options.surrogate.precision)
+    frozen = Frozen(network, options.surrogate.precision)
 
-    made = alternate(task, network, loss, begin=mine.begin)
+    def renew() -> None:
+        frozen.refresh()
+        mine.look(network, task.images)
+
+    loss = mine.on_outputs(frozen, objective)
+    made = alternate(task, network, loss, renew, mine.begin, fixed=frozen.fixed and not options.mine)
     return replace(made, notes=made.notes | mine.notes())
 
 
 def alternate(
     task: Task,
     network: nn.Module,
-    loss: Callable[[], Loss],
-    begin: Callable[[Tensor], object] = lambda rows: None,
+    loss: Loss,
+    renew: Callable[[], object] = lambda: None,
+    begin: Callable[[Tensor], object] | None = None,
+    fixed: bool = False,
 ) -> Made:
-    """Train `network` on the perturbed images and take a pgd pass over them, in turns; each round asks anew for its
-    `loss`.
+    """Train `network` on the perturbed images and take a pgd pass over them, in turns.
 
-    `begin` is handed to `pgd_pass`. The notes hold one row per round and why the rounds ended.
+    Before each pgd pass `renew` makes `loss` that of the network as it stands; `begin` and `fixed` are those of
+    `PGDPass`. The notes hold one row per round and why the rounds ended.
     """
     options: EM = task.options
     images, budget, keep = task.images, task.budget, task.keep
@@ -127,31 +134,32 @@ def alternate(
     trained_on = min(1.0, loop.batches(len(images), surrogate) * surrogate.batch / len(images))
     each_round = trained_on + (options.passes / surrogate.epochs - 1)
 
+    pgd_pass = PGDPass(
+        images,
+        loss,
+        batch=options.pass_batch,
+        budget=budget,
+        steps=options.steps,
+        order=order,
+        rounding=options.rounding,
+        begin=begin,
+        fixed=fixed,
+    )
     rounds: list[dict[str, Any]] = []
     keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
     streams = seeds.surrogate(task.seed)
     trained = loop.epochs(network, poisoned, surrogate, seed=streams, device=images.device, keep=keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.surrogate.epochs):
+        renew()
         if options.scope == "class":
-            of_class.copy_(_pass_classes(images, of_class.clone(), loss(), options, budget, order))
+            of_class.copy_(_pass_classes(images, of_class.clone(), loss, options, budget, order))
             levels = 255 * of_class
             if options.rounding == "each_pass":
                 levels = levels.round()
             for index in images.chunks():
                 put(delta, index, levels[images.y[index.to(images.y.device)]])
         else:
-            pgd_pass(
-                images,
-                delta,
-                loss(),
-                batch=options.pass_batch,
-                budget=budget,
-                step=options.step,
-                steps=options.steps,
-                order=order,
-                rounding=options.rounding,
-                begin=begin,
-            )
+            pgd_pass(delta, options.step)
         fitted = loop.accuracy(network, poisoned)
         rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
         if fitted > options.stop_accuracy:

@@ -26,7 +26,8 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Share, Unit, Whole, choose
 from miue.losses import distance_term, mi_ue_loss, similarity_term
-from miue.poisons.base import ROUNDINGS, Made, Task, blank, on_outputs, pgd_pass
+from miue.models.frozen import Frozen
+from miue.poisons.base import ROUNDINGS, Made, PGDPass, Task, blank, on_outputs
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
 from miue.training import loop
@@ -110,6 +111,18 @@ def mi_ue(task: Task) -> Made:
             return options.zeta * distance_term(features, labels)
         return mi_ue_loss(features, labels, options.temperature, options.zeta)
 
+    frozen = Frozen(network, options.surrogate.precision)
+    loss = on_outputs(frozen, objective)
+    pgd_pass = PGDPass(
+        images,
+        expect(loss, options.eot, draws) if options.eot else loss,
+        batch=options.pass_batch,
+        budget=budget,
+        steps=options.steps,
+        order=order,
+        rounding=options.rounding,
+        fixed=frozen.fixed and not options.eot,
+    )
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, order_of_passes=order, draws=draws, trace=trace)
     attack = Attack(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
@@ -124,18 +137,8 @@ def mi_ue(task: Task) -> Made:
     )
     for done in track(trained, "MI-UE, surrogate epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)
-        loss = on_outputs(network, objective, options.surrogate.precision)
-        pgd_pass(
-            images,
-            delta,
-            expect(loss, options.eot, draws) if options.eot else loss,
-            batch=options.pass_batch,
-            budget=budget,
-            step=step,
-            steps=options.steps,
-            order=order,
-            rounding=options.rounding,
-        )
+        frozen.refresh()
+        pgd_pass(delta, step)
         row = {
             "epoch": done.epoch,
             "surrogate_loss": done.loss,

@@ -91,7 +91,7 @@ def pue(task: Task) -> Made:
         return loss_scale(number) * torch.stack(drawn).mean()
 
     surrogate = noisy if options.noisy_surrogate else network
-    return alternate(task, surrogate, lambda: loss)
+    return alternate(task, surrogate, loss)
 
 
 class NoisyWeights(nn.Module):

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from miue import seeds
 from miue.errors import Count, Options, Share, Whole, choose
-from miue.poisons.base import ROUNDINGS, Made, Task, blank, on_outputs, pgd_pass
+from miue.models.frozen import Frozen
+from miue.poisons.base import ROUNDINGS, Made, PGDPass, Task, blank, on_outputs
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
 from miue.training import loop
@@ -116,17 +117,18 @@ def robust(task: Task) -> Made:
         defense=trainer,
         keep=keep,
     )
+    frozen = Frozen(network, options.surrogate.precision)
+    pgd_pass = PGDPass(
+        images,
+        expect(on_outputs(frozen, objective), options.eot, draws, inner),
+        batch=options.pass_batch,
+        budget=budget,
+        steps=options.steps,
+        order=order,
+        rounding=options.rounding,
+    )
     for done in track(trained, "Robust noise, surrogate epochs", options.surrogate.epochs):
-        pgd_pass(
-            images,
-            delta,
-            expect(on_outputs(network, objective, options.surrogate.precision), options.eot, draws, inner),
-            batch=options.pass_batch,
-            budget=budget,
-            step=options.step,
-            steps=options.steps,
-            order=order,
-            rounding=options.rounding,
-        )
+        frozen.refresh()
+        pgd_pass(delta, options.step)
         trace.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
     return Made(delta, {"epochs": trace})

@@ -25,8 +25,9 @@ from miue import seeds
 from miue.data.images import Images, pieces
 from miue.errors import Count, NotNegative, Options, Share, choose
 from miue.models import Network
+from miue.models.frozen import Frozen
 from miue.pgd import Budget
-from miue.poisons.base import ROUNDINGS, Made, Task, blank, pgd_pass, put, uniform, whole
+from miue.poisons.base import ROUNDINGS, Made, PGDPass, Task, blank, put, uniform, whole
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
@@ -133,25 +134,24 @@ def _attack(
         return loss_of_each(logits, labels, options.targeted).mean()
 
     keep.hold(mine=mine, draws=draws)
-    on_images = mine.on_outputs(network, images, objective, options.surrogate.precision)
+    mine.look(network, images)
+    on_images = mine.on_outputs(Frozen(network, options.surrogate.precision), objective)
 
     def augmented(x: Tensor, labels: Tensor) -> Tensor:
         recipe = options.surrogate
         return on_images(flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=draws), labels)
 
-    pgd_pass(
+    pgd_pass = PGDPass(
         images,
-        delta,
         augmented,
         batch=options.pass_batch,
         budget=budget,
-        step=options.step,
         steps=options.steps,
         order=order,
         rounding=options.rounding,
         begin=mine.begin,
-        keep=keep,
     )
+    pgd_pass(delta, options.step, keep)
     return delta
 
 

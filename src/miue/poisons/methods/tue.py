@@ -30,6 +30,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Share, Unit, Whole, choose
+from miue.models.frozen import Frozen
 from miue.pgd import Budget, pgd
 from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, on_outputs, put, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
@@ -134,6 +135,8 @@ def tue(task: Task) -> Made:
     def contrast(projections: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return nt_xent(projections, options.temperature)
 
+    frozen = Frozen(network)
+    contrasted = on_outputs(frozen, contrast)
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, network=network, optimizer=optimizer, order=order, draws=draws, trace=trace)
     keep.hold(surrogate_order=learning[0], surrogate_augmentation=learning[1])
@@ -152,7 +155,8 @@ def tue(task: Task) -> Made:
                 order=learning[0],
                 augmentation=learning[1],
             )
-        _pass(images, delta, on_outputs(network, contrast), budget, options, order, draws)
+        frozen.refresh()
+        _pass(images, delta, contrasted, budget, options, order, draws)
         some = delta[probe.to(delta.device)].to(images.device)
         row["separability"] = float(class_separability(some.float(), images.y[probe]))
         trace.append(row)

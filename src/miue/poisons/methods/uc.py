@@ -29,6 +29,7 @@ from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
 from miue.models import Network, build
+from miue.models.frozen import Frozen
 from miue.models.handed import Spec
 from miue.pgd import Budget
 from miue.poisons.base import Loss, Made, Objective, Task, blank, on_outputs, put
@@ -125,7 +126,7 @@ def uc(task: Task) -> Made:
     of_clusters = int(torch.randint(2**32, (), generator=streams.draws))
     cluster_of, centres = find_clusters(loop.features(network, images).cpu(), options.clusters, of_clusters)
     of_cluster = torch.zeros(options.clusters, *images.shape, dtype=torch.int8, device=images.device)
-    loss = on_outputs(network, divergence(centres.to(images.device)), options.surrogate.precision)
+    loss = on_outputs(Frozen(network, options.surrogate.precision), divergence(centres.to(images.device)))
     rows: list[dict[str, Any]] = []
     keep.hold(of_cluster=of_cluster, rows=rows, **streams._asdict())
     for cluster in track(range(keep.restore(), options.clusters), "UC, clusters"):
