@@ -15,7 +15,7 @@ from miue.storage import code
 @pytest.fixture
 def jupyter_book(small_book, monkeypatch):
     """Stand in for Jupyter Book: writes one page, ends with `code` (an exception is raised)."""
-    calls = SimpleNamespace(count=0, code=0, page="<p>One</p>")
+    calls = SimpleNamespace(count=0, code=0, page="<p>One</p>", failed=[])
 
     def stand_in(command, **options):
         calls.count += 1
@@ -27,6 +27,7 @@ def jupyter_book(small_book, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", stand_in)
     monkeypatch.setattr(build, "_default_result", lambda root: None)
+    monkeypatch.setattr(build.chapters, "execute", lambda *given: calls.failed)
     return calls
 
 
@@ -69,6 +70,13 @@ def test_a_page_that_is_not_fit_to_be_read_fails_each_time(small_book, jupyter_b
     for _ in range(2):
         with pytest.raises(build.BookError, match=r"index\.html: image none\.png is missing"):
             build.build(small_book.root)
+
+
+def test_a_chapter_that_fails_ends_the_build_before_anything_is_rendered(small_book, jupyter_book):
+    jupyter_book.failed = ["chapter: ZeroDivisionError"]
+    with pytest.raises(build.BookError, match="chapter: ZeroDivisionError"):
+        build.build(small_book.root)
+    assert jupyter_book.count == 0
 
 
 def test_a_folder_without_a_book_is_refused(tmp_path):

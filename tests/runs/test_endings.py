@@ -254,7 +254,7 @@ def test_elsewhere_places_and_lines_are_lines(tmp_path, capsys):
 
 def test_kernels_are_reached_through_sockets_in_a_folder_of_their_own(tmp_path):
     """Silent failure 6: ports, the default, collide between runs that start at the same time."""
-    manager = kernel._manager({"NAME": "$HOME"}, tmp_path)()
+    manager = kernel.manager({"NAME": "$HOME"}, tmp_path)()
     assert manager.transport == "ipc" and Path(manager.ip).parent == tmp_path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from miue import progress, runs
 from miue.errors import InputError
-from miue.publishing import publication
+from miue.publishing import chapters, publication
 from miue.publishing.page_check import check
 from miue.runs.execution import waiting
 from miue.runs.run_folder import notebook_problems, read_object
@@ -21,6 +21,9 @@ __all__ = ["BookError", "build", "check"]
 
 DEFAULT = "default"
 """Name of the results page that each build makes anew: small data, no download, never committed."""
+
+TEMPLATE, GIVEN = Path("book/experiments/cifar10.md"), {"data": "digits_m"}
+"""Its template and parameters."""
 
 BUILD = Path("_build")
 HTML = BUILD / "html"
@@ -53,24 +56,34 @@ def build(root: str | Path = ".") -> Path:
     root = Path(root).resolve()
     if not (root / "_config.yml").is_file():
         raise InputError(f"book: {root} holds no _config.yml; give the folder of the repository")
-    _default_result(root)
-    _render(root)
+    with passed_on(root / BUILD / "progress.log") as log:
+        # The kernels of chapters show their progress here, not in pages, and are those of this Python.
+        environment = {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
+        if failed := chapters.execute(root, _default_run(root), environment):
+            raise BookError("\n".join(["what the book is made of did not run to its end:", *failed]))
+        _default_result(root)
+        _render(root, environment)
     if problems := check(root / HTML):
         raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
     return root / HTML / "index.html"
 
 
+def _default_run(root: Path) -> list[str]:
+    """The words of the command that makes the default run; none where the book has no such template."""
+    given = [word for name, value in GIVEN.items() for word in ("-p", f"{name}={value}")]
+    return ["run", str(TEMPLATE), *given, "--out", "runs"] if (root / TEMPLATE).is_file() else []
+
+
 def _default_result(root: Path) -> None:
-    """Make `book/results/default` from the run of today's code."""
-    template = root / "book" / "experiments" / "cifar10.md"
-    run = runs.run(template, {"data": "digits_m"}, out=root / "runs", timeout=2 * 3600)
+    """Make `book/results/default` from the run of today's code, which is there."""
+    run = runs.run(root / TEMPLATE, GIVEN, out=root / "runs")
     page = root / "book" / "results" / f"{DEFAULT}.ipynb"
     made = run.status["notebook_sha256"]
     if read_object(page.with_suffix(".json")).get("notebook_sha256") != made or notebook_problems(page, made):
         publication.publish(run.folder, DEFAULT, root)
 
 
-def _render(root: Path) -> None:
+def _render(root: Path, environment: dict[str, str]) -> None:
     """Call Jupyter Book with warnings as errors; after a failure nothing is left that could be read."""
     whole, sources = root / WHOLE, _sources(root)
     if not whole.exists():
@@ -82,10 +95,7 @@ def _render(root: Path) -> None:
     start = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
     command = [sys.executable, "-c", start, "build", str(root), "--warningiserror", "--nitpick", "--keep-going"]
     try:
-        with passed_on(root / BUILD / "progress.log") as log:
-            # The kernels of chapters show their progress here, not in pages, and are those of this Python.
-            env = os.environ | {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
-            done = subprocess.run(command, cwd=root, env=env, check=False)
+        done = subprocess.run(command, cwd=root, env=os.environ | environment, check=False)
     except BaseException:
         _forget(root)
         raise

@@ -70,7 +70,7 @@ def execute(
     # The one error is reported by us; nbclient and papermill would print it twice more.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     try:
-        with _sockets() as sockets:
+        with private_sockets() as sockets:
             papermill.execute_notebook(
                 _verbatim(source),
                 _verbatim(target),
@@ -78,7 +78,7 @@ def execute(
                 cwd=str(target.parent),
                 kernel_name="python3",
                 language="python",
-                kernel_manager_class=_manager(env, sockets),
+                kernel_manager_class=manager(env, sockets),
                 progress_bar=False,
                 start_timeout=START_SECONDS,
                 iopub_timeout=60,
@@ -102,7 +102,7 @@ def _verbatim(path: Path) -> str:
 
 
 @contextmanager
-def _sockets() -> Iterator[Path | None]:
+def private_sockets() -> Iterator[Path | None]:
     """A private, short-lived folder whose path is short enough for sockets; None where no place has room for one."""
     places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"]
     for place in filter(None, places):
@@ -117,7 +117,7 @@ def _sockets() -> Iterator[Path | None]:
     yield None
 
 
-def _manager(env: Mapping[str, str], sockets: Path | None) -> type[AsyncKernelManager]:
+def manager(env: Mapping[str, str], sockets: Path | None) -> type[AsyncKernelManager]:
     """A manager of kernels of the running interpreter, reached through sockets in a private folder.
 
     The kernel specification named python3 that is found on a machine may belong to another environment

@@ -24,18 +24,17 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from miue.errors import InputError
+from miue.publishing.chapters import cache_of
 from miue.publishing.extension.records import RESULTS, results, table
 from miue.runs import notebook, run_folder, template
-from miue.storage import code
 
 HEADER = "\n\n```{miue-header}\n```\n"
 
 
 def set_cache(app: Sphinx, config: Any) -> None:
     """Give myst-nb an execution cache of this version of the code, and remove those of other versions."""
-    caches = Path(app.outdir).parent / ".jupyter_cache"
-    current = caches / f"code-{code.code_hash('miue')}"
-    for outdated in set(caches.glob("code-*")) - {current}:
+    current = cache_of(Path(app.outdir).parent)
+    for outdated in set(current.parent.glob("code-*")) - {current}:
         shutil.rmtree(outdated)
     config.nb_execution_cache_path = str(current)
 
