@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width, choose
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 
 R = TypeVar("R")
@@ -87,7 +87,7 @@ class Neural(Options):
         stop: share of the samples that stops; the remaining ones report.
     """
 
-    objective: str = "mine"
+    objective: Annotated[str, OBJECTIVES] = "mine"
     hidden: Width = 48
     layers: Annotated[int, Range(1, 100)] = 2
     batch: Count = 256
@@ -104,7 +104,6 @@ class Neural(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("objective", self.objective, OBJECTIVES)
         if self.batch < self.group:
             raise InputError(f"batch: {self.batch}; it must be at least one group, {self.group}")
         if self.train + self.stop >= 1:

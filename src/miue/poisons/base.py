@@ -3,15 +3,15 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from miue import seeds
+from miue import errors, seeds
 from miue.data.images import Images
-from miue.errors import InputError
+from miue.errors import Count, InputError, Share
 from miue.models import Network, build, forward
 from miue.models.handed import Spec, title
 from miue.pgd import Budget, fit_to_images, pgd
@@ -21,6 +21,7 @@ from miue.progress import tell
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.provenance import collect as provenance
+from miue.training.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of images (B, C, H, W), float in [0, 1], and labels (B,)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes), features (B, d), labels (B,)
@@ -70,17 +71,44 @@ class Task:
         return seeds.stream(self.seed, role, device)
 
 
-class Options(Protocol):
-    """What the options of every method tell."""
+@dataclass(frozen=True)
+class Options(errors.Options):
+    """What the options of every method tell; a method that has none takes these."""
 
     @property
     def passes(self) -> float:
-        """What generation costs at most: forward-and-backward passes over the data."""
+        """What generation costs at most: forward-and-backward passes over the data. None, unless a method says so."""
+        return 0
 
 
 ROUNDINGS = ("once", "each_pass")
 """When delta is rounded to whole grey levels: at the end, or, as earlier versions did, after each pgd pass as well,
 which loses what a pass moves by less than half a level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgdOptions(Options):
+    """What the methods whose surrogate is trained by a recipe, and that take pgd passes, have in common.
+
+    Args:
+        surrogate: how the surrogate is trained.
+        steps: sign-gradient steps in a pgd pass.
+        step: their length, as a fraction of the pixel range.
+        pass_batch: images in a batch of the pgd pass.
+        rounding: one of `ROUNDINGS`.
+    """
+
+    surrogate: Recipe
+    steps: Count
+    step: Share
+    pass_batch: Count = 256
+    rounding: Annotated[str, ROUNDINGS] = "once"
+
+    def pgd_pass(self, task: "Task", delta: Tensor, loss: Loss, order: torch.Generator, **how: Any) -> None:
+        """Take a `pgd_pass` as these options say; `how` goes to it as well, and before them."""
+        own: dict[str, Any] = {name: getattr(self, name) for name in ("step", "steps", "rounding")}
+        own |= {"batch": self.pass_batch, "budget": task.budget, "order": order}
+        pgd_pass(task.images, delta, loss, **own | how)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ quick takes 10 steps in a pass instead of 20.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -29,44 +29,35 @@ from torch import Tensor, nn
 
 from miue import seeds
 from miue.data.images import Images
-from miue.errors import Count, InputError, NotNegative, Options, Share, choose
+from miue.errors import Count, InputError, NotNegative, Share
 from miue.pgd import Budget, sign_steps
-from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, blank, pgd_pass, put
+from miue.poisons.base import Loss, Made, PgdOptions, Task, balanced_batches, blank, put
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class EM(Options):
-    """Options of EM.
+@dataclass(frozen=True, kw_only=True)
+class EM(PgdOptions):
+    """Options of EM: those of `PgdOptions`, the surrogate's epochs being the largest number of rounds, and
 
     Args:
-        surrogate: how the surrogate is trained; its epochs are the largest number of rounds.
         steps: sign-gradient steps of each round (with scope "class": one on each of its batches, as published).
-        step: their length, as a fraction of the pixel range.
-        pass_batch: images in a batch of the pgd pass.
         stop_accuracy: end when the surrogate's accuracy on the perturbed images exceeds it, in (0, 1].
         scope: "sample", a delta for each image, or "class", one for all images of a class.
         mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight
             the paper takes is not known to us; 0.1 is where to begin.
-        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: Recipe
     steps: Count = 20
     step: Share = 0.8 / 255
-    pass_batch: Count = 256
     stop_accuracy: Share = 0.99
-    scope: str = "sample"
+    scope: Annotated[str, ("sample", "class")] = "sample"
     mine: NotNegative = 0.0
-    rounding: str = "once"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("rounding", self.rounding, ROUNDINGS)
-        choose("scope", self.scope, ("sample", "class"))
         if self.mine and self.scope == "class":
             raise InputError(f"mine: {self.mine} with scope 'class'; it must be 0 for classes")
 
@@ -140,18 +131,7 @@ def alternate(
             for index in images.chunks():
                 put(delta, index, levels[images.y[index.to(images.y.device)]])
         else:
-            pgd_pass(
-                images,
-                delta,
-                loss(),
-                batch=options.pass_batch,
-                budget=budget,
-                step=options.step,
-                steps=options.steps,
-                order=order,
-                rounding=options.rounding,
-                begin=begin,
-            )
+            options.pgd_pass(task, delta, loss(), order, begin=begin)
         fitted = loop.accuracy(network, poisoned)
         rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
         if fitted > options.stop_accuracy:

@@ -28,10 +28,10 @@ from torch.optim.swa_utils import update_bn
 
 from miue import seeds
 from miue.data.images import Images
-from miue.errors import Count, InputError, Options, Positive, Range, Width
+from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, forward
 from miue.pgd import Budget
-from miue.poisons.base import Made, Task, balanced_batches, blank, put
+from miue.poisons.base import Made, Options, Task, balanced_batches, blank, put
 from miue.progress import track
 
 

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from miue import seeds
 from miue.data.images import Images
-from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
+from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, build
 from miue.models.handed import Spec
 from miue.pgd import Budget
-from miue.poisons.base import Loss, Made, Objective, Task, blank, on_outputs, put
+from miue.poisons.base import Loss, Made, Objective, Options, Task, blank, on_outputs, put
 from miue.precision import loss_scale, precision
 from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
@@ -39,7 +39,6 @@ from miue.training import loop
 from miue.training.augment import flip_crop
 from miue.training.recipes import Recipe
 
-PRETEXTS = ("rotation", "labels", "untrained")
 ROLES = ("perturbation", "generator weights", "generator order", "generator augmentation")
 
 
@@ -70,18 +69,13 @@ class UC(Options):
     """
 
     surrogate: Recipe
-    pretext: str = "rotation"
+    pretext: Annotated[str, ("rotation", "labels", "untrained")] = "rotation"
     clusters: Annotated[int, Range(2)] = 10
-    pool: str = "cluster"
+    pool: Annotated[str, ("cluster", "all")] = "cluster"
     epochs_of_generator: Count = 20
     batch_of_generator: Count = 32
     lr_of_generator: Positive = 0.01
     width: Width = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("pretext", self.pretext, PRETEXTS)
-        choose("pool", self.pool, ("cluster", "all"))
 
     @property
     def passes(self) -> float:
