@@ -28,9 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import seeds
-from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Share
-from miue.pgd import Budget, sign_steps
+from miue.pgd import sign_steps
 from miue.poisons.base import Loss, Made, PgdOptions, Task, balanced_batches, blank, put
 from miue.poisons.mine_term import Mine
 from miue.progress import track
@@ -106,7 +105,7 @@ def alternate(
     `begin` is handed to `pgd_pass`. The notes hold one row per round and why the rounds ended.
     """
     options: EM = task.options
-    images, budget, keep = task.images, task.budget, task.keep
+    images, keep = task.images, task.keep
     delta = blank(images, torch.float16)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
@@ -124,7 +123,7 @@ def alternate(
     trained = loop.epochs(network, poisoned, surrogate, seed=streams, device=images.device, keep=keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.surrogate.epochs):
         if options.scope == "class":
-            of_class.copy_(_pass_classes(images, of_class.clone(), loss(), options, budget, order))
+            of_class.copy_(_pass_classes(task, of_class.clone(), loss(), order))
             levels = 255 * of_class
             if options.rounding == "each_pass":
                 levels = levels.round()
@@ -140,26 +139,19 @@ def alternate(
     return Made(delta, {"rounds": rounds, "stopped_by": stopped_by}, passes=len(rounds) * each_round)
 
 
-def _pass_classes(
-    images: Images, of_class: Tensor, loss: Loss, options: EM, budget: Budget, order: torch.Generator
-) -> Tensor:
+def _pass_classes(task: Task, of_class: Tensor, loss: Loss, order: torch.Generator) -> Tensor:
     """Move the deltas of all classes by one step on every batch.
 
     They are (classes, C, H, W) float and stay so between the rounds: a step is shorter than a grey level. A class steps
     along the sign of its gradient on the batch; the published code averages the signs of its images.
     """
-    limit = budget.levels / 255
-    for index in balanced_batches(images.y, options.pass_batch, order):
-        on_batch = _of_classes(loss, *images.batch(index))
-        of_class = sign_steps(on_batch, of_class, -limit, limit, step=options.step, steps=1)
+    limit = task.budget.levels / 255
+    for index in balanced_batches(task.images.y, task.options.pass_batch, order):
+        x, y = task.images.batch(index)
+        pixels = x.float() / 255
+
+        def on_batch(moving: Tensor, pixels: Tensor = pixels, y: Tensor = y) -> Tensor:
+            return loss((pixels + moving[y]).clamp(0, 1), y)
+
+        of_class = sign_steps(on_batch, of_class, -limit, limit, step=task.options.step, steps=1)
     return of_class
-
-
-def _of_classes(loss: Loss, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """The loss of one batch as a function of the deltas of all classes."""
-    pixels = x.float() / 255
-
-    def of_classes(moving: Tensor) -> Tensor:
-        return loss((pixels + moving[y]).clamp(0, 1), y)
-
-    return of_classes
