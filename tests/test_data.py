@@ -201,17 +201,6 @@ def test_an_archive_is_unpacked_once_and_read_as_its_folder(image_folder, tmp_pa
     assert again.content_hash == plain.content_hash
 
 
-def test_the_jpeg_copy_may_be_an_archive(tmp_path):
-    for part in ("train", "test"):
-        for name in loading.CIFAR10_CLASSES:
-            folder = tmp_path / "unpacked" / "cifar10" / part / name
-            folder.mkdir(parents=True)
-            Image.new("RGB", (32, 32)).save(folder / "0.jpg")
-    packed(tmp_path / "unpacked" / "cifar10", tmp_path / "cifar10-jpeg.tar.xz")
-    train, _ = miue.load("cifar10", root=tmp_path)
-    assert train.name == "CIFAR-10 (JPEG-75 copy)" and len(train) == 10
-
-
 def test_images_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_path):
     wide = np.zeros((20, 60, 3), dtype=np.uint8)
     wide[:, 20:40] = 255
@@ -224,22 +213,20 @@ def test_images_are_resized_by_the_short_side_and_cropped_in_the_middle(tmp_path
     assert (len(train), len(test)) == (8, 2)  # every fifth image of a class is held out
 
 
-def test_a_relative_folder_is_found_under_the_root(image_folder):
-    train, _ = miue.load("folder:pets", root=image_folder.parent, size=16)
-    assert len(train) == 12
-
-
-def test_the_jpeg_copy_of_cifar10_is_named_for_what_it_is(tmp_path):
+@pytest.mark.parametrize("kept_as", ["cifar10", "cifar10-jpeg.tar.xz"])
+def test_the_jpeg_copy_of_cifar10_is_named_for_what_it_is_and_may_be_an_archive(tmp_path, kept_as):
+    copy = tmp_path / ("cifar10" if kept_as == "cifar10" else "unpacked/cifar10")
     for part in ("train", "test"):
         for number, name in enumerate(loading.CIFAR10_CLASSES):
-            folder = tmp_path / "cifar10" / part / name
+            folder = copy / part / name
             folder.mkdir(parents=True)
-            for copy in range(3):
-                Image.new("RGB", (32, 32), (number, copy, 0)).save(folder / f"{copy}.jpg", quality=75)
+            for green in range(3):
+                Image.new("RGB", (32, 32), (number, green, 0)).save(folder / f"{green}.jpg", quality=75)
+    if kept_as != "cifar10":
+        packed(copy, tmp_path / kept_as)
     train, test = miue.load("cifar10", root=tmp_path, n_train=20)
-    assert train.name == test.name == "CIFAR-10 (JPEG-75 copy)"
-    assert train.y.bincount().tolist() == [2] * 10
-    assert train.record()["data"] == "CIFAR-10 (JPEG-75 copy)"
+    assert train.name == test.name == train.record()["data"] == "CIFAR-10 (JPEG-75 copy)"
+    assert train.y.bincount().tolist() == [2] * 10 and len(test) == 30
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])

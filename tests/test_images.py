@@ -24,11 +24,6 @@ def test_a_view_adds_delta_exactly_and_shares_it(images):
     assert torch.equal(view.x.int(), (images.x.int() + 8).clamp(0, 255))
 
 
-def test_negative_levels_survive(images):
-    lowered = images.plus(torch.full(images.x.shape, -8, dtype=torch.int8)).x.int()
-    assert ((images.x.int() - lowered)[images.x >= 8] == 8).all()
-
-
 def test_no_second_perturbation_on_top(images):
     delta = torch.zeros(images.x.shape, dtype=torch.int8)
     with pytest.raises(InputError, match="perturbed already"):

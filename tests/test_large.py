@@ -30,11 +30,15 @@ MB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 
 
+def shrink_memory(monkeypatch, size):
+    """Everything above `size` bytes counts as too large for memory, and is gone through in pieces of that."""
+    for module, name in ((memory, "RESIDENT_BYTES"), (images, "CHUNK_BYTES"), (tensors, "CHUNK")):
+        monkeypatch.setattr(module, name, size)
+
+
 @pytest.fixture
 def little_memory(monkeypatch):
-    """Everything above 50 kB counts as too large for memory, and is gone through in pieces of that."""
-    for module, name in ((memory, "RESIDENT_BYTES"), (images, "CHUNK_BYTES"), (tensors, "CHUNK")):
-        monkeypatch.setattr(module, name, 50_000)
+    shrink_memory(monkeypatch, 50_000)
 
 
 def in_the_cache_folder():
@@ -159,8 +163,7 @@ def test_what_is_too_large_is_bit_for_bit_what_is_small(monkeypatch, tmp_path):
         "tap": {"epochs": 1, "steps": 1, "restarts": 2},
     }
     whole = {spec: perturb(clean, spec, **settings, **options, cache=False) for spec, options in specs.items()}
-    for module, name in ((memory, "RESIDENT_BYTES"), (images, "CHUNK_BYTES"), (tensors, "CHUNK")):
-        monkeypatch.setattr(module, name, 5_000)
+    shrink_memory(monkeypatch, 5_000)
     for spec, options in specs.items():
         assert torch.equal(perturb(clean, spec, **settings, **options, cache=False).delta, whole[spec].delta), spec
     assert images.Images(clean.x, clean.y, clean.classes).content_hash == clean.content_hash
@@ -215,8 +218,7 @@ def anonymous_memory():
 @linux
 def test_memory_stays_small_however_many_images_there_are(monkeypatch, tmp_path):
     """From pixels in a file to a victim: 32 MB of pixels and as much of delta, in less than a quarter of that."""
-    for module, name in ((memory, "RESIDENT_BYTES"), (images, "CHUNK_BYTES"), (tensors, "CHUNK")):
-        monkeypatch.setattr(module, name, MB)
+    shrink_memory(monkeypatch, MB)
 
     def work(count):
         x = memory.zeros((count, 3, 64, 64), torch.uint8, "cpu")

@@ -17,9 +17,8 @@ from miue.errors import ANY, InputError, Options, Range, check_fields, kinds, ov
 from miue.experiments.trials import Setting, Trial
 from miue.mi.training import Neural
 from miue.pgd import Budget
-from miue.poisons import METHODS
+from miue.poisons import METHODS, base
 from miue.poisons.eot import Attack
-from miue.poisons.own import NoOptions
 from miue.training.augment import flip_crop
 from miue.training.recipes import RECIPES
 
@@ -33,7 +32,7 @@ MADE: dict[str, Any] = (
     | RECIPES
     | {name: defense() for name, defense in DEFENSES.items()}
     | {"neural": Neural(), "attack": Attack(4 / 255, 10), "budget": Budget(8 / 255)}
-    | {"setting": Setting(), "trial": Trial("em", "linear"), "own method": NoOptions()}
+    | {"setting": Setting(), "trial": Trial("em", "linear"), "own method": base.Options()}
 )
 TRIED = [-1, 0, 0.5, float("nan"), float("inf"), -float("inf"), "x", True, None, [1], 10**30, 1e30, np.float64("nan")]
 
@@ -63,7 +62,8 @@ def changed(made: Any, field: str, value: Any) -> Any:
 
 def test_all_classes_of_options_are_tried_here():
     tried = {type(made) for made in MADE.values()}
-    assert {one for one in classes() if issubclass(one, Options)} | {Setting, Trial} == tried | {Options, Defense}
+    known = {one for one in classes() if issubclass(one, Options)} | {Setting, Trial}
+    assert known == tried | {Options, Defense, base.PgdOptions}
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -111,6 +111,7 @@ class Sample(Options):
     count: Annotated[int, Range(1, 9)] = 1
     share: Annotated[float, Range(0, 1, below=True)] | None = None
     word: int | str = "equal"
+    kind: Annotated[str, ("soft", "hard")] = "soft"
     free: float = 0.0
 
 
@@ -127,6 +128,8 @@ def test_numbers_of_numpy_become_plain_ones():
         ({"count": 1.0}, "count: 1.0; it must be a whole number from 1 to 9"),
         ({"share": 1}, "share: 1; it must be a number from 0 to below 1, or none"),
         ({"word": 1.5}, "word: 1.5; it must be a whole number, finite, or text"),
+        ({"kind": 1}, "kind: 1; it must be text"),
+        ({"kind": "loud"}, "kind: 'loud' does not exist; choose one of soft, hard"),
         ({"free": float("nan")}, "free: nan; it must be a number, finite"),
         ({"free": torch.zeros(2, 2)}, r"free: tensor\(\[\[0\.,.*\]\]\); it must be a number, finite"),
     ],

@@ -72,6 +72,10 @@ def test_pickles_are_not_adopted(bomb, command, image_folder, tmp_path, name):
     data = ["--data", f"folder:{image_folder}", "--size", 16]
     code, told = command("adopt", file, *data, "--trust-order", "--out", tmp_path / "own.safetensors")
     assert code == 2 and f"{name} is damaged, or holds objects that only running code could restore" in told
+    harmless = tmp_path / "harmless.npy"
+    np.save(harmless, np.full((48, 3, 8, 8), -1, np.int8))
+    with pytest.raises(InputError, match=f"{name} is damaged, or holds objects that only running code could restore"):
+        foreign.read(harmless, some_images(), scale="levels", labels=file)
     code, told = command("train", *data, "--poison", file)
     assert code == 2 and f"{name} is damaged or no perturbation file of miue" in told
     assert not (tmp_path / "own.safetensors").exists()

@@ -133,10 +133,7 @@ TWO = """
 import sys, time
 sys.path.insert(0, {tests!r})
 
-from miue.storage import cache, code
-from miue.storage import files
-from miue.storage import provenance
-from miue.storage import tensors
+from miue.storage import cache
 from test_store import Text
 
 def make(keep):
@@ -203,59 +200,27 @@ def test_code_hash_follows_imports_and_ignores_prose(tmp_path, monkeypatch):
     assert code.code_hash("miue.pgd") != first
 
 
-def followed(name):
-    """The modules that a digest goes on to from this one."""
-    return {one for one in code._source(name)[1] if not code.PLUMBING.match(one)}
+def covered(module):
+    """The modules that the digest of this one covers."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        found.add(name.removeprefix("miue."))
+        imports = {one for one in code._source(name)[1] if not code.PLUMBING.match(one)}
+        waiting += imports - {f"miue.{one}" for one in found}
+    return found
 
 
 def test_the_hash_of_a_method_covers_what_it_stands_on():
-    covered = set()
-    waiting = ["miue.poisons.methods.mi_ue"]
-    while waiting:
-        name = waiting.pop()
-        covered.add(name)
-        waiting += followed(name) - covered
-    assert {
-        "miue.losses",
-        "miue.pgd",
-        "miue.training.loop",
-        "miue.models",
-        "miue.data.images",
-        "miue.training.augment",
-    } <= covered
-    assert not any(
-        name.startswith(("miue.runs", "miue.experiments.figures", "miue.cli", "miue.poisons.methods.em"))
-        for name in covered
-    )
+    found = covered("miue.poisons.methods.mi_ue")
+    assert {"losses", "pgd", "training.loop", "models", "data.images", "training.augment"} <= found
+    assert not any(name.startswith(("runs", "experiments.figures", "cli", "poisons.methods.em")) for name in found)
 
 
 def test_what_trains_a_victim_is_all_that_its_hash_covers():
-    covered, waiting = set(), ["miue.training.loop"]
-    while waiting:
-        name = waiting.pop()
-        covered.add(name.removeprefix("miue."))
-        waiting += followed(name) - {f"miue.{name}" for name in covered}
-    networks = {
-        "models",
-        "models.plain",
-        "models.vision",
-        "models.network",
-        "models.handed",
-        "models.wrapping",
-        "specs",
-    }
-    assert (
-        covered - {"seeds"}
-        == {
-            "training.loop",
-            "training.recipes",
-            "training.augment",
-            "data.images",
-            "data.rows",
-            "precision",
-        }
-        | networks
-    )
+    networks = {"models", *(f"models.{name}" for name in ("plain", "vision", "network", "handed", "wrapping")), "specs"}
+    training = {"training.loop", "training.recipes", "training.augment", "data.images", "data.rows", "precision"}
+    assert covered("miue.training.loop") - {"seeds"} == training | networks
 
 
 def test_code_from_elsewhere_has_no_hash_and_is_named():

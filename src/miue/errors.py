@@ -91,10 +91,11 @@ Share = Annotated[float, Range(0, 1, above=True)]
 
 @dataclass(frozen=True)
 class _Kind:
-    """One type that a field may have, with the range of its numbers."""
+    """One type that a field may have, with the range of its numbers, or the words that it may be."""
 
     type: Any
     range: Range
+    words: tuple[str, ...]
 
     def fits(self, value: Any) -> bool:
         if self.type in (int, float):
@@ -122,21 +123,25 @@ def kinds(options: type) -> dict[str, list[_Kind]]:
 def _kind(hint: Any) -> _Kind:
     plain, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     declared = next((one for one in more if isinstance(one, Range)), ANY)
-    return _Kind(get_origin(plain) or plain, declared)
+    return _Kind(get_origin(plain) or plain, declared, next((one for one in more if isinstance(one, tuple)), ()))
 
 
 class Options:
-    """What all dataclasses of options are: as one is made, its fields are held against their types and ranges."""
+    """What all dataclasses of options are: as one is made, its fields are held against their types, ranges and words.
+
+    A range is declared with the type of a number, `Annotated[int, Range(1)]`, and words with that of a text,
+    `Annotated[str, ("sample", "class")]`.
+    """
 
     def __post_init__(self) -> None:
         check_fields(self)
 
 
 def check_fields(options: Any) -> None:
-    """Hold every field against its declared type and range, and make plain numbers of NumPy's.
+    """Hold every field against its declared type, range and words, and make plain numbers of NumPy's.
 
     Raises:
-        InputError: a value is of another type or out of range.
+        InputError: a value is of another type, out of range or another word.
     """
     for name, allowed in kinds(type(options)).items():
         object.__setattr__(options, name, _fitting(name, getattr(options, name), allowed))
@@ -146,17 +151,19 @@ def fitting(options: type, name: str, value: Any) -> Any:
     """Return `value` as the field `name` of a dataclass of options may hold it, a plain number where it is one.
 
     Raises:
-        InputError: it is of another type or out of range.
+        InputError: it is of another type, out of range or another word.
     """
     return _fitting(name, value, kinds(options)[name])
 
 
 def _fitting(name: str, value: Any, allowed: list[_Kind]) -> Any:
-    kind = next((kind.type for kind in allowed if kind.fits(value)), None)
+    kind = next((kind for kind in allowed if kind.fits(value)), None)
     if kind is None:
         shown = " ".join(reprlib.repr(value).split())
         raise InputError(f"{name}: {shown}; it must be {', or '.join(map(str, allowed))}")
-    return kind(value) if kind in (int, float) else value
+    if kind.words:
+        choose(name, value, kind.words)
+    return kind.type(value) if kind.type in (int, float) else value
 
 
 def override(options: R, changes: dict[str, Any], what: str) -> R:

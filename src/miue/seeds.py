@@ -6,11 +6,11 @@ decided by a hash of its name and the seed, the same on every machine and in eve
 """
 
 import hashlib
-import operator
-from typing import NamedTuple, SupportsIndex
+from typing import NamedTuple
 
 import torch
 
+from miue.data.arrays import whole
 from miue.errors import InputError, choose
 
 __all__ = ["TWINS", "Training", "derived", "stream", "surrogate", "victim"]
@@ -66,15 +66,13 @@ TWINS = ("none", "weights", "weights+order")
 """What a victim may share with the surrogate is nothing; its first weights; or these and the order of the images."""
 
 
-def checked(seed: object, argument: str = "seed") -> int:
+def checked(seed: object) -> int:
     """Return `seed` as a plain int, also where NumPy hands it over.
 
     Raises:
-        InputError: it is no whole number of 0 or above; the message names the `argument`.
+        InputError: it is no whole number of 0 or above.
     """
-    if isinstance(seed, SupportsIndex) and not isinstance(seed, bool) and operator.index(seed) >= 0:
-        return operator.index(seed)
-    raise InputError(f"{argument}: {seed!r}; it must be a whole number, 0 or above")
+    return whole("seed", seed, 0)
 
 
 def derived(seed: int, role: str) -> int:

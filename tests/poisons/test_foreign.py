@@ -226,37 +226,6 @@ def test_a_perturbation_beyond_its_stated_budget_is_refused(images, levels, tmp_
     assert read(file, images, labels=images.y, epsilon=8 / 255).record["levels"] == 8
 
 
-class Bomb:
-    """What unpickling this runs leaves a file behind."""
-
-    def __init__(self, target):
-        self.target = str(target)
-
-    def __reduce__(self):
-        return open, (self.target, "w")
-
-
-def test_nothing_in_a_file_is_executed(images, levels, tmp_path):
-    target = tmp_path / "executed"
-    bomb = Bomb(target)
-    pickle.loads(pickle.dumps(bomb)).close()
-    assert target.exists()  # it would go off
-    target.unlink()
-
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(bomb, protocol=2))
-    torch.save({"noise": bomb}, tmp_path / "zipped.pt")
-    torch.save(bomb, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
-    np.save(tmp_path / "array.npy", np.array([bomb], dtype=object), allow_pickle=True)
-    (tmp_path / "plain.npy").write_bytes(pickle.dumps(bomb))
-    (tmp_path / "plain.safetensors").write_bytes(pickle.dumps(bomb))
-    harmless = write(levels, tmp_path / "harmless.npy")
-    for name in ("plain.pt", "zipped.pt", "legacy.pth", "array.npy", "plain.npy", "plain.safetensors"):
-        for file, labels in ((tmp_path / name, None), (harmless, tmp_path / name)):
-            with pytest.raises(InputError, match=f"{name} is damaged, or holds objects that only running code could"):
-                read(file, images, labels=labels, trust_order=True)
-    assert not target.exists()
-
-
 def test_other_files_and_choices_are_refused(images, levels, tmp_path):
     with pytest.raises(InputError, match=r"gone\.npy does not exist"):
         read(tmp_path / "gone.npy", images)

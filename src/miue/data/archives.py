@@ -1,6 +1,5 @@
 """Archives of images: unpacked once into the cache, and never outside of their folder."""
 
-import hashlib
 import lzma
 import shutil
 import stat
@@ -16,7 +15,7 @@ from miue.data.decoding import answered, remembered
 from miue.data.folders import hidden
 from miue.errors import InputError, printable
 from miue.progress import say
-from miue.storage.files import atomic_folder, cache_dir, cache_locked, clear_parts
+from miue.storage.files import atomic_folder, cache_dir, cache_locked, clear_parts, file_digest
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 BLOCK = 4096  # what the smallest file takes on a disk
@@ -60,12 +59,7 @@ def stem(path: str) -> str:
 
 def unpacked(archive: Path) -> Path:
     """Unpack `archive` into the cache, once for each content; return the folder that holds more than one folder."""
-
-    def read() -> str:
-        with archive.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-    folder = cache_dir() / "unpacked" / remembered(_question(archive), read)
+    folder = cache_dir() / "unpacked" / remembered(_question(archive), lambda: file_digest(archive))
     if not folder.is_dir():
         with cache_locked(folder, f"unpacking {printable(archive.name)}"):
             if not folder.is_dir():

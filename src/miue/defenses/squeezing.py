@@ -19,7 +19,7 @@ from torch import Tensor
 from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite, to_levels
-from miue.errors import InputError, Range, choose
+from miue.errors import InputError, Range
 
 ISS_KINDS = ("grayscale", "jpeg", "bit_depth")
 
@@ -35,13 +35,9 @@ class ISS(Defense):
         bits: that `bit_depth` keeps, 1 to 7.
     """
 
-    kind: str = "jpeg"
+    kind: Annotated[str, ISS_KINDS] = "jpeg"
     quality: Annotated[int, Range(1, 100)] = 10
     bits: Annotated[int, Range(1, 7)] = 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("kind", self.kind, ISS_KINDS)
 
     def prepare(self, images: Images, seed: int) -> Images:
         """Compress every image.

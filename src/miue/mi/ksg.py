@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ def mi_ksg(
     max_bytes: int = 2**28,
     subsamples: int = 10,
     seed: int = 0,
+    vectors: bool = False,
 ) -> Estimate:
     """Estimate I(X;Y) in nats from the distances to the k-th nearest neighbours.
 
@@ -64,6 +66,7 @@ def mi_ksg(
         max_bytes: memory that one chunk of "brute" may take.
         subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none.
         seed: of the noise and of the split into subsamples.
+        vectors: whether x and y are vectors, as in `mi_ksg_joint`.
 
     Returns:
         An `Estimate`; values float64 on whatever input.
@@ -82,57 +85,6 @@ def mi_ksg(
         >>> round(task.truth, 2), round(mi_ksg(*task.sample(5000)).value, 1)
         (0.83, 0.8)
     """
-    return _ksg(x, y, k, variant, scale, noise, search, max_bytes, subsamples, seed, vectors=False)
-
-
-def mi_ksg_joint(
-    x: Rows,
-    y: Rows,
-    *,
-    k: int = 5,
-    variant: int = 1,
-    scale: str = "values",
-    noise: float = NOISE,
-    search: str = "auto",
-    max_bytes: int = 2**28,
-    subsamples: int = 10,
-    seed: int = 0,
-) -> Estimate:
-    """Estimate I(X;Y) in nats of two vectors from the distances to the k-th nearest neighbours.
-
-    The formulas of `mi_ksg`, with the max-norm within x and within y. Neighbours are soon far away in many dimensions,
-    and the estimate then too low: read it next to a case of the same width whose truth is known.
-
-    Args:
-        x: (n, d), or (slices, n, d) for many pairs; each column is scaled alone.
-        y: (n, d') or (slices, n, d') of the same samples.
-        k, variant, scale, noise, search, max_bytes, subsamples, seed: as in `mi_ksg`; "brute" takes time n^2 (d + d').
-
-    Raises:
-        InputError: as `mi_ksg`.
-
-    Example:
-        >>> from miue.mi import mi_ksg_joint, tasks
-        >>> task = tasks.multivariate_normal(d=2, mi=1.0)
-        >>> round(mi_ksg_joint(*task.sample(2000)).value, 1)
-        1.0
-    """
-    return _ksg(x, y, k, variant, scale, noise, search, max_bytes, subsamples, seed, vectors=True)
-
-
-def _ksg(
-    x: Rows,
-    y: Rows,
-    k: int,
-    variant: int,
-    scale: str,
-    noise: float,
-    search: str,
-    max_bytes: int,
-    subsamples: int,
-    seed: int,
-    vectors: bool,
-) -> Estimate:
     k, max_bytes = whole("k", k, 1, " (5 is usual)"), whole("max_bytes", max_bytes, 1)
     if whole("variant", variant, 1) > 2:
         raise InputError(f"variant: {variant}; choose 1 (KSG-1) or 2 (KSG-2)")
@@ -162,6 +114,29 @@ def _ksg(
         noise=noise,
         ties="jointly",
     )
+
+
+def mi_ksg_joint(x: Rows, y: Rows, **settings: Any) -> Estimate:
+    """Estimate I(X;Y) in nats of two vectors from the distances to the k-th nearest neighbours.
+
+    The formulas of `mi_ksg`, with the max-norm within x and within y. Neighbours are soon far away in many dimensions,
+    and the estimate then too low: read it next to a case of the same width whose truth is known.
+
+    Args:
+        x: (n, d), or (slices, n, d) for many pairs; each column is scaled alone.
+        y: (n, d') or (slices, n, d') of the same samples.
+        **settings: those of `mi_ksg`; "brute" takes time n^2 (d + d').
+
+    Raises:
+        InputError: as `mi_ksg`.
+
+    Example:
+        >>> from miue.mi import mi_ksg_joint, tasks
+        >>> task = tasks.multivariate_normal(d=2, mi=1.0)
+        >>> round(mi_ksg_joint(*task.sample(2000)).value, 1)
+        1.0
+    """
+    return mi_ksg(x, y, vectors=True, **settings)
 
 
 def _trees(x: np.ndarray, y: np.ndarray, k: int, variant: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import InputError, choose
-from miue.mi.critic import OBJECTIVES, Critic
+from miue.mi.critic import Critic
 from miue.mi.estimate import Estimate, Rows
 from miue.mi.projections import live_columns
 from miue.mi.sliced import ESTIMATORS, JOINT
@@ -97,7 +97,7 @@ def max_sliced_mi(
     seed = seeds.checked(seed)
     known = JOINT if k_dim > 1 else ESTIMATORS
     measured = known[choose("estimator", estimator, known)]
-    search = Neural(objective=choose("objective", objective, OBJECTIVES), steps=steps, train=0.75)
+    search = Neural(objective=objective, steps=steps, train=0.75)
     x, dead_x = live_columns("x", x, standardise)
     y, dead_y = live_columns("y", y, standardise)
     y = y.to(x.device)

@@ -22,6 +22,7 @@ def mi_neural(
     subsamples: int = 0,
     seed: int = 0,
     max_bytes: int = 2**28,
+    vectors: bool = False,
     **settings: Any,
 ) -> Estimate:
     """Estimate I(X;Y) in nats with a critic trained for each row, from samples held out of its training.
@@ -41,6 +42,7 @@ def mi_neural(
             spread over the held-out samples instead, given the critics.
         seed: of split, batches, initial weights and subsamples; the same for all rows.
         max_bytes: memory for the rows that are trained at a time.
+        vectors: whether x and y are vectors, as in `mi_neural_joint`.
         **settings: fields of `Neural`.
 
     Returns:
@@ -59,45 +61,6 @@ def mi_neural(
         >>> estimate.stderr_kind
         'held-out samples'
     """
-    return _neural(x, y, False, objective, scale, subsamples, seed, max_bytes, settings)
-
-
-def mi_neural_joint(
-    x: Rows,
-    y: Rows,
-    *,
-    objective: str = "mine",
-    scale: str = "values",
-    subsamples: int = 0,
-    seed: int = 0,
-    max_bytes: int = 2**28,
-    **settings: Any,
-) -> Estimate:
-    """Estimate I(X;Y) of random vectors in nats: `mi_neural` for x (n, d) or (slices, n, d), and y (n, d') alike.
-
-    A column that is constant is refused; all else as in `mi_neural`.
-
-    Example:
-        >>> from miue.mi import mi_neural_joint, tasks
-        >>> x, y = tasks.multivariate_normal(d=3, mi=1.0).sample(500)
-        >>> mi_neural_joint(x, y, objective="infonce", steps=20).estimator
-        'infonce'
-    """
-    return _neural(x, y, True, objective, scale, subsamples, seed, max_bytes, settings)
-
-
-def _neural(
-    x: Rows,
-    y: Rows,
-    vectors: bool,
-    objective: str,
-    scale: str,
-    subsamples: int,
-    seed: int,
-    max_bytes: int,
-    settings: dict[str, Any],
-) -> Estimate:
-    """Measure, and give the estimate the error over held-out samples where there is none over subsamples."""
     seed, max_bytes = seeds.checked(seed), whole("max_bytes", max_bytes, 1)
     neural = override(Neural(objective=objective), settings, "neural")
     fits: list[Fitted] = []
@@ -127,3 +90,17 @@ def _neural(
     if estimate.stderr is not None:
         return replace(estimate, stderr_samples=held_out)
     return replace(estimate, stderr=held_out, stderr_kind="held-out samples", stderr_samples=held_out)
+
+
+def mi_neural_joint(x: Rows, y: Rows, **settings: Any) -> Estimate:
+    """Estimate I(X;Y) of random vectors in nats: `mi_neural` for x (n, d) or (slices, n, d), and y (n, d') alike.
+
+    A column that is constant is refused; all else as in `mi_neural`.
+
+    Example:
+        >>> from miue.mi import mi_neural_joint, tasks
+        >>> x, y = tasks.multivariate_normal(d=3, mi=1.0).sample(500)
+        >>> mi_neural_joint(x, y, objective="infonce", steps=20).estimator
+        'infonce'
+    """
+    return mi_neural(x, y, vectors=True, **settings)

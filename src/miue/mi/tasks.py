@@ -70,12 +70,7 @@ class Task:
 def bivariate_normal(r: float) -> Task:
     """Two normal variables of correlation r, `|r|` < 1: I = -1/2 log(1 - r^2)."""
     _below_one("r", r)
-
-    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        x, noise = rng.standard_normal((2, n))
-        return x, r * x + math.sqrt(1 - r * r) * noise
-
-    return Task(f"normal, r = {r:g}", "numbers", -0.5 * math.log1p(-r * r), draw, correlation=abs(r))
+    return Task(f"normal, r = {r:g}", "numbers", -0.5 * math.log1p(-r * r), _normal_pairs(r), correlation=abs(r))
 
 
 def multivariate_normal(d: int, mi: float) -> Task:
@@ -84,12 +79,7 @@ def multivariate_normal(d: int, mi: float) -> Task:
     if not 0 <= mi < math.inf:
         raise InputError(f"mi: {mi}; choose a finite number, 0 or above")
     r = math.sqrt(-math.expm1(-2 * mi / d))
-
-    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        x, noise = rng.standard_normal((2, n, d))
-        return x, r * x + math.sqrt(1 - r * r) * noise
-
-    return Task(f"normal, d = {d}, I = {mi:g}", "vectors", mi, draw)
+    return Task(f"normal, d = {d}, I = {mi:g}", "vectors", mi, _normal_pairs(r, d))
 
 
 def additive_uniform(eps: float) -> Task:
@@ -124,9 +114,9 @@ def student_t(dof: float, r: float) -> Task:
         return spread + half * (digamma(half) - digamma(dof / 2))
 
     def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        x, noise = rng.standard_normal((2, n))
+        x, y = _normal_pairs(r)(n, rng)
         chi = np.sqrt(dof / rng.chisquare(dof, n))
-        return x * chi, (r * x + math.sqrt(1 - r * r) * noise) * chi
+        return x * chi, y * chi
 
     truth = float(2 * entropy(1) - entropy(2)) - 0.5 * math.log1p(-r * r)
     return Task(f"Student t, {dof:g} d.o.f., r = {r:g}", "numbers", truth, draw)
@@ -144,12 +134,7 @@ def gaussian_mixture(spread: float, classes: int = 10, seed: int = 0) -> Task:
     """
     _clusters(spread, classes, seed)
     centres = default_rng(seed).standard_normal((2, classes))
-
-    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        own = centres[:, rng.integers(classes, size=n)]
-        x, y = own + spread * rng.standard_normal((2, n))
-        return x, y
-
+    draw = _clusters_around(centres, spread)
     x, y = draw(MONTE_CARLO, default_rng([seed, 1]))
     log_ratio = _mixture_log_ratio(x, y, centres[0], centres[1], spread)
     return _monte_carlo(f"{classes} clusters, s.d. {spread:g}", "numbers", log_ratio, draw)
@@ -207,12 +192,7 @@ def sliced_normal(d: int, r: float) -> Task:
     log_term = 2 * m * math.log(max(abs(r), 1e-300)) - np.log(m)
     log_term += gammaln(m + 0.5) - gammaln(0.5) - gammaln(m + d / 2) + gammaln(d / 2)
     truth = 0.5 * float(np.exp(log_term).sum()) if abs(r) < 1 else 0.5 * float(digamma(d / 2) - digamma((d - 1) / 2))
-
-    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        x, noise = rng.standard_normal((2, n, d))
-        return x, r * x + math.sqrt(1 - r * r) * noise
-
-    return Task(f"slices of normal, d = {d}, r = {r:g}", "slices", truth, draw)
+    return Task(f"slices of normal, d = {d}, r = {r:g}", "slices", truth, _normal_pairs(r, d))
 
 
 def sliced_mixture(d: int, spread: float, classes: int = 10, seed: int = 0) -> Task:
@@ -224,12 +204,6 @@ def sliced_mixture(d: int, spread: float, classes: int = 10, seed: int = 0) -> T
     _clusters(spread, classes, seed)
     d = whole("d", d, 1)
     centres = default_rng(seed).standard_normal((2, classes, d))
-
-    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-        own = centres[:, rng.integers(classes, size=n)]
-        x, y = own + spread * rng.standard_normal((2, n, d))
-        return x, y
-
     rng = default_rng([seed, 1])
     values = []
     for _ in range(1000):
@@ -239,7 +213,29 @@ def sliced_mixture(d: int, spread: float, classes: int = 10, seed: int = 0) -> T
         label = rng.integers(classes, size=2000)
         noise = spread * rng.standard_normal((2, 2000))
         values.append(_mixture_log_ratio(c_x[label] + noise[0], c_y[label] + noise[1], c_x, c_y, spread).mean())
-    return _monte_carlo(f"slices of {classes} clusters, d = {d}, s.d. {spread:g}", "slices", np.array(values), draw)
+    name = f"slices of {classes} clusters, d = {d}, s.d. {spread:g}"
+    return _monte_carlo(name, "slices", np.array(values), _clusters_around(centres, spread))
+
+
+def _normal_pairs(r: float, *shape: int) -> Draw:
+    """Draws X and Y, (n, *shape), whose entries are pairs of normal numbers of correlation r."""
+
+    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+        x, noise = rng.standard_normal((2, n, *shape))
+        return x, r * x + math.sqrt(1 - r * r) * noise
+
+    return draw
+
+
+def _clusters_around(centres: np.ndarray, spread: float) -> Draw:
+    """Draws X and Y of a common class from `centres`, (2, classes) or (2, classes, d), each with noise of its own."""
+
+    def draw(n: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+        own = centres[:, rng.integers(centres.shape[1], size=n)]
+        x, y = own + spread * rng.standard_normal(own.shape)
+        return x, y
+
+    return draw
 
 
 def _monte_carlo(name: str, kind: str, values: np.ndarray, draw: Draw) -> Task:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width, choose
+from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Width
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 
 R = TypeVar("R")
@@ -87,7 +87,7 @@ class Neural(Options):
         stop: share of the samples that stops; the remaining ones report.
     """
 
-    objective: str = "mine"
+    objective: Annotated[str, OBJECTIVES] = "mine"
     hidden: Width = 48
     layers: Annotated[int, Range(1, 100)] = 2
     batch: Count = 256
@@ -104,7 +104,6 @@ class Neural(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("objective", self.objective, OBJECTIVES)
         if self.batch < self.group:
             raise InputError(f"batch: {self.batch}; it must be at least one group, {self.group}")
         if self.train + self.stop >= 1:
@@ -170,7 +169,12 @@ class Neural(Options):
         """Train `critic` on the first of the `parts` of the samples, stop it on the second, report from the third."""
         training, stopping, reporting = parts
         curves = self.train_critic(critic, x, y, training, stopping, generator)
-        return self.report(critic, x, y, reporting, curves, max_bytes)
+        size, used = groups(len(reporting), self.contrasts)
+        part_x, part_y = (v[:, reporting[:used].to(v.device)] for v in (x, y))
+        scores = critic.scores_in_blocks(part_x, part_y, size, max_bytes)
+        values, shares = bound_and_shares(self.objective, scores, self.clip)
+        self._finite(values, int(curves.steps[-1]))
+        return Fitted(values.cpu().numpy(), shares.flatten(1).cpu().numpy(), curves, size)
 
     def train_critic(
         self, critic: Critic, x: Tensor, y: Tensor, training: Tensor, stopping: Tensor, generator: torch.Generator
@@ -233,15 +237,6 @@ class Neural(Options):
             held_out=torch.stack(unseen, dim=1).cpu().numpy(),
             best_step=best_step.cpu().numpy(),
         )
-
-    def report(self, critic: Critic, x: Tensor, y: Tensor, reporting: Tensor, curves: Curves, max_bytes: int) -> Fitted:
-        """Measure a trained critic on the reporting part."""
-        size, used = groups(len(reporting), self.contrasts)
-        part_x, part_y = (v[:, reporting[:used].to(v.device)] for v in (x, y))
-        scores = critic.scores_in_blocks(part_x, part_y, size, max_bytes)
-        values, shares = bound_and_shares(self.objective, scores, self.clip)
-        self._finite(values, int(curves.steps[-1]))
-        return Fitted(values.cpu().numpy(), shares.flatten(1).cpu().numpy(), curves, size)
 
     def _finite(self, values: Tensor, step: int) -> Tensor:
         """Return `values` if all of them are finite."""

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from miue import seeds
+from miue import errors, seeds
 from miue.data.images import Images
-from miue.errors import InputError
+from miue.errors import Count, InputError, Share
 from miue.models import Network, build
 from miue.models.frozen import Frozen
 from miue.models.handed import Spec, title
@@ -22,6 +22,7 @@ from miue.replay import Replay
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.provenance import collect as provenance
+from miue.training.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # of images (B, C, H, W), float in [0, 1], and labels (B,)
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits (B, classes), features (B, d), labels (B,)
@@ -71,17 +72,43 @@ class Task:
         return seeds.stream(self.seed, role, device)
 
 
-class Options(Protocol):
-    """What the options of every method tell."""
+@dataclass(frozen=True)
+class Options(errors.Options):
+    """What the options of every method tell; a method that has none takes these."""
 
     @property
     def passes(self) -> float:
-        """What generation costs at most: forward-and-backward passes over the data."""
+        """What generation costs at most: forward-and-backward passes over the data. None, unless a method says so."""
+        return 0
 
 
 ROUNDINGS = ("once", "each_pass")
 """When delta is rounded to whole grey levels: at the end, or, as earlier versions did, after each pgd pass as well,
 which loses what a pass moves by less than half a level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgdOptions(Options):
+    """What the methods whose surrogate is trained by a recipe, and that take pgd passes, have in common.
+
+    Args:
+        surrogate: how the surrogate is trained.
+        steps: sign-gradient steps in a pgd pass.
+        step: their length, as a fraction of the pixel range.
+        pass_batch: images in a batch of the pgd pass.
+        rounding: one of `ROUNDINGS`.
+    """
+
+    surrogate: Recipe
+    steps: Count
+    step: Share
+    pass_batch: Count = 256
+    rounding: Annotated[str, ROUNDINGS] = "once"
+
+    def pgd_pass(self, task: Task, loss: Loss, order: torch.Generator, **how: Any) -> "PGDPass":
+        """The `PGDPass` that these options describe; `how` goes to it as well."""
+        own: dict[str, Any] = {"batch": self.pass_batch, "steps": self.steps, "rounding": self.rounding}
+        return PGDPass(task.images, loss, budget=task.budget, order=order, **own, **how)
 
 
 @dataclass(frozen=True)
@@ -194,9 +221,9 @@ class PGDPass:
         order: of the images, on the CPU.
         rounding: one of `ROUNDINGS`.
         ascend: raise the loss instead of lowering it.
-        begin: told the rows of `images` in each batch before its steps, for a loss that has to know them. With it, or
-            where the loss draws random numbers, `fixed` must be False.
-        fixed: whether the loss is the same function of images and labels throughout, so that a GPU may replay it.
+        begin: told the rows of `images` in each batch before its steps, for a loss that has to know them.
+        fixed: whether the loss is the same function of images and labels throughout and draws nothing, so that a GPU
+            may replay it; without `begin` only.
     """
 
     def __init__(
@@ -215,7 +242,7 @@ class PGDPass:
     ) -> None:
         self.images, self.batch, self.steps, self.order = images, batch, steps, order
         self.rounding, self.begin = rounding, begin
-        self.replayed = fixed and images.device.type != "cpu"
+        self.replayed = fixed and begin is None and images.device.type != "cpu"
 
         def move(x: Tensor, y: Tensor, start: Tensor, step: Tensor | float) -> Tensor:
             return pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)

@@ -6,7 +6,6 @@ image, negative levels lost. NTGA (Yuan & Wu, "Neural Tangent Generalization Att
 authors publish perturbed images, `read(file, images, kind="images", labels=label_file, epsilon=8 / 255)`.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from miue.poisons.arrays import LABELS, LAYOUTS, SCALES, Levels, channels_first,
 from miue.poisons.poison import Poison
 from miue.specs import parse_epsilon
 from miue.storage import memory
+from miue.storage.files import file_digest
 from miue.storage.provenance import collect as provenance
 
 KINDS = ("perturbation", "images")
@@ -93,7 +93,7 @@ def read(
         "seed": None,
         "data": images.record(),
         "seconds": 0.0,
-        "notes": {"file": path.name, "file_hash": _digest(path), "by_class": by_class, "order_known_from": order},
+        "notes": {"file": path.name, "file_hash": file_digest(path), "by_class": by_class, "order_known_from": order},
         **provenance("cpu"),
     }
     return Poison(delta, images.ids, images.fingerprints, record, str(path))
@@ -205,8 +205,3 @@ def _check_budget(largest: Tensor, images: Images, budget: Budget | None, kind: 
             f"epsilon: {budget.epsilon:g} ({budget.levels} levels); {path} goes further, up to "
             f"{int(largest.max())} levels, in {over} of {len(images)} images"
         )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,25 +1,14 @@
 """Somebody's own method: a function, made into what the methods of this package are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from miue.errors import InputError, Options
-from miue.poisons.base import Made, Method, Task
-
-
-@dataclass(frozen=True)
-class NoOptions(Options):
-    """The options of a method that has none."""
-
-    @property
-    def passes(self) -> float:
-        """Forward-and-backward passes over the data: none that are known of."""
-        return 0
+from miue.errors import InputError
+from miue.poisons.base import Made, Method, Options, Task
 
 
 def method_of(function: Callable[..., Any]) -> Method:
@@ -36,7 +25,7 @@ def method_of(function: Callable[..., Any]) -> Method:
         delta = torch.as_tensor(function(task.images, task.budget.levels, task.seed))
         return Made(_checked(delta, task, function), {})
 
-    return Method(make, {preset: NoOptions() for preset in ("quick", "laptop", "paper")})
+    return Method(make, {preset: Options() for preset in ("quick", "laptop", "paper")})
 
 
 def _checked(delta: Tensor, task: Task, function: Callable[..., Any]) -> Tensor:

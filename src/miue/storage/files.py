@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -108,6 +109,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             part.rename(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def file_digest(path: Path) -> str:
+    """Hex digest of the content of a file, which may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -35,7 +35,7 @@ class Recipe(Options):
 
     epochs: Count
     lr: Positive
-    schedule: str
+    schedule: Annotated[str, SCHEDULES]
     batch: Annotated[int, Range(2)] = 128
     momentum: Annotated[float, Range(0, 1, below=True)] = 0.9
     nesterov: bool = False
@@ -44,12 +44,10 @@ class Recipe(Options):
     crop: Whole = 0
     clip_norm: Positive | None = None
     batches_per_epoch: Count | None = None
-    precision: str = "auto"
+    precision: Annotated[str, PRECISIONS] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("schedule", self.schedule, SCHEDULES)
-        choose("precision", self.precision, PRECISIONS)
         if self.nesterov and not self.momentum:
             raise InputError("nesterov: True with momentum 0; it must be false, or momentum above 0")
 

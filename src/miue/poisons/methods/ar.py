@@ -21,8 +21,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from miue.errors import Count, InputError, Options, Positive, Range
-from miue.poisons.base import Made, Task
+from miue.errors import Count, InputError, Positive, Range
+from miue.poisons.base import Made, Options, Task
 from miue.poisons.patterns import from_patterns
 
 TRIALS = 3  # seeds on which a recursion has to prove stable
@@ -44,11 +44,6 @@ class AR(Options):
     crop: Annotated[int, Range(2, 1024)] = 4
     bound: Positive = 5.0
     attempts: Count = 1000
-
-    @property
-    def passes(self) -> float:
-        """Forward-and-backward passes over the data: none."""
-        return 0
 
 
 PRESETS = {name: AR() for name in ("quick", "laptop", "paper")}

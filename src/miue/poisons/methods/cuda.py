@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue.errors import InputError, Options, Positive, Range
-from miue.poisons.base import Made, Task, blank, put
+from miue.errors import InputError, Positive, Range
+from miue.poisons.base import Made, Options, Task, blank, put
 from miue.progress import track
 
 BATCH = 256
@@ -42,11 +42,6 @@ class CUDA(Options):
         super().__post_init__()
         if self.side % 2 == 0:
             raise InputError(f"side: {self.side}; it must be odd")
-
-    @property
-    def passes(self) -> float:
-        """Forward-and-backward passes over the data: none."""
-        return 0
 
 
 PRESETS = {name: CUDA() for name in ("quick", "laptop", "paper")}

@@ -21,53 +21,43 @@ quick takes 10 steps in a pass instead of 20.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import seeds
-from miue.data.images import Images
-from miue.errors import Count, InputError, NotNegative, Options, Share, choose
+from miue.errors import Count, InputError, NotNegative, Share
 from miue.models.frozen import Frozen
-from miue.pgd import Budget, sign_steps
-from miue.poisons.base import ROUNDINGS, Loss, Made, PGDPass, Task, balanced_batches, blank, put
+from miue.pgd import sign_steps
+from miue.poisons.base import Loss, Made, PgdOptions, Task, balanced_batches, blank, put
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class EM(Options):
-    """Options of EM.
+@dataclass(frozen=True, kw_only=True)
+class EM(PgdOptions):
+    """Options of EM: those of `PgdOptions`, the surrogate's epochs being the largest number of rounds, and
 
     Args:
-        surrogate: how the surrogate is trained; its epochs are the largest number of rounds.
         steps: sign-gradient steps of each round (with scope "class": one on each of its batches, as published).
-        step: their length, as a fraction of the pixel range.
-        pass_batch: images in a batch of the pgd pass.
         stop_accuracy: end when the surrogate's accuracy on the perturbed images exceeds it, in (0, 1].
         scope: "sample", a delta for each image, or "class", one for all images of a class.
         mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight
             the paper takes is not known to us; 0.1 is where to begin.
-        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: Recipe
     steps: Count = 20
     step: Share = 0.8 / 255
-    pass_batch: Count = 256
     stop_accuracy: Share = 0.99
-    scope: str = "sample"
+    scope: Annotated[str, ("sample", "class")] = "sample"
     mine: NotNegative = 0.0
-    rounding: str = "once"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("rounding", self.rounding, ROUNDINGS)
-        choose("scope", self.scope, ("sample", "class"))
         if self.mine and self.scope == "class":
             raise InputError(f"mine: {self.mine} with scope 'class'; it must be 0 for classes")
 
@@ -104,7 +94,7 @@ def em(task: Task) -> Made:
         mine.look(network, task.images)
 
     loss = mine.on_outputs(frozen, objective)
-    made = alternate(task, network, loss, renew, mine.begin, fixed=frozen.fixed and not options.mine)
+    made = alternate(task, network, loss, renew, begin=mine.begin if options.mine else None, fixed=frozen.fixed)
     return replace(made, notes=made.notes | mine.notes())
 
 
@@ -113,16 +103,15 @@ def alternate(
     network: nn.Module,
     loss: Loss,
     renew: Callable[[], object] = lambda: None,
-    begin: Callable[[Tensor], object] | None = None,
-    fixed: bool = False,
+    **how: Any,
 ) -> Made:
     """Train `network` on the perturbed images and take a pgd pass over them, in turns.
 
-    Before each pgd pass `renew` makes `loss` that of the network as it stands; `begin` and `fixed` are those of
-    `PGDPass`. The notes hold one row per round and why the rounds ended.
+    Before each pgd pass `renew` makes `loss` that of the network as it stands; `how` goes to `PGDPass`. The notes hold
+    one row per round and why the rounds ended.
     """
     options: EM = task.options
-    images, budget, keep = task.images, task.budget, task.keep
+    images, keep = task.images, task.keep
     delta = blank(images, torch.float16)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
@@ -134,17 +123,7 @@ def alternate(
     trained_on = min(1.0, loop.batches(len(images), surrogate) * surrogate.batch / len(images))
     each_round = trained_on + (options.passes / surrogate.epochs - 1)
 
-    pgd_pass = PGDPass(
-        images,
-        loss,
-        batch=options.pass_batch,
-        budget=budget,
-        steps=options.steps,
-        order=order,
-        rounding=options.rounding,
-        begin=begin,
-        fixed=fixed,
-    )
+    pgd_pass = options.pgd_pass(task, loss, order, **how)
     rounds: list[dict[str, Any]] = []
     keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
     streams = seeds.surrogate(task.seed)
@@ -152,7 +131,7 @@ def alternate(
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.surrogate.epochs):
         renew()
         if options.scope == "class":
-            of_class.copy_(_pass_classes(images, of_class.clone(), loss, options, budget, order))
+            of_class.copy_(_pass_classes(task, of_class.clone(), loss, order))
             levels = 255 * of_class
             if options.rounding == "each_pass":
                 levels = levels.round()
@@ -168,26 +147,19 @@ def alternate(
     return Made(delta, {"rounds": rounds, "stopped_by": stopped_by}, passes=len(rounds) * each_round)
 
 
-def _pass_classes(
-    images: Images, of_class: Tensor, loss: Loss, options: EM, budget: Budget, order: torch.Generator
-) -> Tensor:
+def _pass_classes(task: Task, of_class: Tensor, loss: Loss, order: torch.Generator) -> Tensor:
     """Move the deltas of all classes by one step on every batch.
 
     They are (classes, C, H, W) float and stay so between the rounds: a step is shorter than a grey level. A class steps
     along the sign of its gradient on the batch; the published code averages the signs of its images.
     """
-    limit = budget.levels / 255
-    for index in balanced_batches(images.y, options.pass_batch, order):
-        on_batch = _of_classes(loss, *images.batch(index))
-        of_class = sign_steps(on_batch, of_class, -limit, limit, step=options.step, steps=1)
+    limit = task.budget.levels / 255
+    for index in balanced_batches(task.images.y, task.options.pass_batch, order):
+        x, y = task.images.batch(index)
+        pixels = x.float() / 255
+
+        def on_batch(moving: Tensor, pixels: Tensor = pixels, y: Tensor = y) -> Tensor:
+            return loss((pixels + moving[y]).clamp(0, 1), y)
+
+        of_class = sign_steps(on_batch, of_class, -limit, limit, step=task.options.step, steps=1)
     return of_class
-
-
-def _of_classes(loss: Loss, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """The loss of one batch as a function of the deltas of all classes."""
-    pixels = x.float() / 255
-
-    def of_classes(moving: Tensor) -> Tensor:
-        return loss((pixels + moving[y]).clamp(0, 1), y)
-
-    return of_classes

@@ -27,11 +27,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from miue import seeds
-from miue.data.images import Images
-from miue.errors import Count, InputError, Options, Positive, Range, Width
+from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, forward
-from miue.pgd import Budget
-from miue.poisons.base import Made, Task, balanced_batches, blank, put
+from miue.poisons.base import Made, Options, Task, balanced_batches, blank, put
 from miue.progress import track
 
 
@@ -189,16 +187,17 @@ class _Game:
 
 
 @torch.no_grad()
-def _perturb(generator: UNet, images: Images, budget: Budget, batch: int, draws: torch.Generator) -> Tensor:
-    """Run the finished generator over all images: (N, C, H, W) int8 levels."""
-    order = balanced_batches(images.y, batch, draws)
+def _perturb(generator: UNet, task: Task) -> Tensor:
+    """Run the finished generator over all images: (N, C, H, W) levels."""
+    images = task.images
+    order = balanced_batches(images.y, task.options.batch, task.stream("generator order"))
     # The running averages of batch norm lag behind the weights, far behind after the few batches of a short run.
     update_bn((images.batch(index)[0].float() / 255 for index in order), generator)
     generator.eval()
     delta = blank(images, torch.float16)
     for index in order:
         x, _ = images.batch(index)
-        put(delta, index, budget.levels * generator(x.float() / 255))
+        put(delta, index, task.budget.levels * generator(x.float() / 255))
     return delta
 
 
@@ -225,5 +224,4 @@ def gue(task: Task) -> Made:
             raise FloatingPointError(f"GUE diverged in epoch {epoch} at learning rates {rates}: {means}")
         trace.append({"epoch": epoch} | means)
         keep.save(epoch)
-    draws = task.stream("generator order")
-    return Made(_perturb(game.generator, images, task.budget, options.batch, draws), {"epochs": trace})
+    return Made(_perturb(game.generator, task), {"epochs": trace})

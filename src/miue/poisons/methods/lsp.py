@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from miue.errors import Count, Options, Positive
-from miue.poisons.base import Made, Task
+from miue.errors import Count, Positive
+from miue.poisons.base import Made, Options, Task
 from miue.poisons.patterns import CIFAR, from_patterns
 
 CANDIDATES = 32  # corners drawn for each class, of which the one farthest from the other classes is kept
@@ -40,11 +40,6 @@ class LSP(Options):
     l2: Positive = 6 / 255 * math.sqrt(CIFAR)
     patch: Count = 8
     spread: Positive = 0.4
-
-    @property
-    def passes(self) -> float:
-        """Forward-and-backward passes over the data: none."""
-        return 0
 
 
 PRESETS = {name: LSP() for name in ("quick", "laptop", "paper")}

@@ -24,51 +24,41 @@ from torch import Tensor
 
 from miue import seeds
 from miue.data.images import Images
-from miue.errors import Count, InputError, NotNegative, Options, Positive, Share, Unit, Whole, choose
+from miue.errors import Count, InputError, NotNegative, Positive, Share, Unit, Whole
 from miue.losses import distance_term, mi_ue_loss, similarity_term
 from miue.models.frozen import Frozen
-from miue.poisons.base import ROUNDINGS, Made, PGDPass, Task, blank, on_outputs
+from miue.poisons.base import Made, PgdOptions, Task, blank, on_outputs
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class MIUE(Options):
-    """Options of MI-UE.
+@dataclass(frozen=True, kw_only=True)
+class MIUE(PgdOptions):
+    """Options of MI-UE: those of `PgdOptions`, of which a pass follows each epoch of the surrogate, and
 
     Args:
-        surrogate: how the surrogate is trained; one pgd pass follows each of its epochs.
-        steps: sign-gradient steps in a pgd pass.
-        step: their length in the first pgd pass, as a fraction of the pixel range.
+        step: length of the steps in the first pgd pass, as a fraction of the pixel range.
         last_step: their length in the last pgd pass; linear in between.
-        pass_batch: images that share a loss.
         temperature, zeta: of `miue.losses.mi_ue_loss`; zeta 0 leaves out the distance term.
         similarity: whether the loss has its similarity term.
         eot: flips and crops of the perturbed images over which each step averages the loss; 0 takes them as they are.
         surrogate_epsilon: radius, as a fraction of the pixel range, of the attack that the surrogate is trained
             under; 0 for ordinary training.
         surrogate_steps: steps of that attack.
-        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: Recipe
-    steps: Count
-    step: Share
     last_step: Share
-    pass_batch: Count
     temperature: Positive = 0.1
     zeta: NotNegative = 0.1
     similarity: bool = True
     eot: Whole = 0
     surrogate_epsilon: Unit = 0.0
     surrogate_steps: Count = 10
-    rounding: str = "once"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("rounding", self.rounding, ROUNDINGS)
         if not (self.similarity or self.zeta):
             raise InputError("zeta: 0, without the similarity term; one term of the loss must remain")
 
@@ -99,7 +89,7 @@ PRESETS = {
 def mi_ue(task: Task) -> Made:
     """Generate an MI-UE perturbation; the notes hold one row per surrogate epoch, measured after its pgd pass."""
     options: MIUE = task.options
-    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
+    images, keep = task.images, task.keep
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
     network = task.network()
@@ -113,27 +103,14 @@ def mi_ue(task: Task) -> Made:
 
     frozen = Frozen(network, options.surrogate.precision)
     loss = on_outputs(frozen, objective)
-    pgd_pass = PGDPass(
-        images,
-        expect(loss, options.eot, draws) if options.eot else loss,
-        batch=options.pass_batch,
-        budget=budget,
-        steps=options.steps,
-        order=order,
-        rounding=options.rounding,
-        fixed=frozen.fixed and not options.eot,
-    )
+    expected = expect(loss, options.eot, draws) if options.eot else loss
+    pgd_pass = options.pgd_pass(task, expected, order, fixed=frozen.fixed and not options.eot)
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, order_of_passes=order, draws=draws, trace=trace)
     attack = Attack(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
+    streams = seeds.surrogate(task.seed)
     trained = loop.epochs(
-        network,
-        poisoned,
-        options.surrogate,
-        seed=seeds.surrogate(seed),
-        device=images.device,
-        defense=attack,
-        keep=keep,
+        network, poisoned, options.surrogate, seed=streams, device=images.device, defense=attack, keep=keep
     )
     for done in track(trained, "MI-UE, surrogate epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)

@@ -18,6 +18,7 @@ measured.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ from miue.training import loop
 from miue.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PUE(EM):
     """Options of PUE: those of EM, and
 
@@ -45,7 +46,7 @@ class PUE(EM):
         noisy_surrogate: whether the surrogate, too, trains under this noise, one draw for each batch.
     """
 
-    scope: str = "class"
+    scope: Annotated[str, ("sample", "class")] = "class"
     sigma: Positive = 0.02
     draws: Count = 3
     noisy_surrogate: bool = True

@@ -1,11 +1,11 @@
 """Random noise: the control that must do nothing."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from miue.errors import Options, choose
-from miue.poisons.base import Made, Task, blank, put, uniform
+from miue.poisons.base import Made, Options, Task, blank, put, uniform
 
 
 @dataclass(frozen=True)
@@ -16,16 +16,7 @@ class Random(Options):
         kind: "uniform" over the whole levels of the budget, or "sign": plus or minus the whole budget.
     """
 
-    kind: str = "uniform"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("kind", self.kind, ("uniform", "sign"))
-
-    @property
-    def passes(self) -> float:
-        """Forward-and-backward passes over the data: none."""
-        return 0
+    kind: Annotated[str, ("uniform", "sign")] = "uniform"
 
 
 PRESETS = {name: Random() for name in ("quick", "laptop", "paper")}

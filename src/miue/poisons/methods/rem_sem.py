@@ -25,32 +25,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miue import seeds
-from miue.errors import Count, Options, Share, Whole, choose
+from miue.errors import Count, Share, Whole
 from miue.models.frozen import Frozen
-from miue.poisons.base import ROUNDINGS, Made, PGDPass, Task, blank, on_outputs
+from miue.poisons.base import Made, PgdOptions, Task, blank, on_outputs
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class Robust(Options):
-    """Options of REM and SEM.
+@dataclass(frozen=True, kw_only=True)
+class Robust(PgdOptions):
+    """Options of REM and SEM: those of `PgdOptions`, of which a pass follows each epoch of the surrogate, and
 
     Args:
-        surrogate: how the surrogate is trained; one pgd pass follows each of its epochs.
-        steps: sign-gradient steps in a pgd pass.
-        step: their length, as a fraction of the pixel range.
         eot: flips and crops over which each step averages.
         inner_steps: steps of the attack on each of them: with none it is a uniform draw, and REM is SEM.
         surrogate_epsilon: radius of both attacks, as a fraction of the pixel range.
         surrogate_steps: steps of the attack in the surrogate's training.
-        pass_batch: images in a batch of the pgd pass.
-        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: Recipe
     steps: Count = 10
     step: Share = 1.6 / 255
     eot: Count = 5
@@ -58,11 +52,6 @@ class Robust(Options):
     surrogate_epsilon: Share = 4 / 255
     surrogate_steps: Count = 10
     pass_batch: Count = 128
-    rounding: str = "once"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("rounding", self.rounding, ROUNDINGS)
 
     @property
     def passes(self) -> float:
@@ -94,7 +83,7 @@ SEM_PRESETS = {
 def robust(task: Task) -> Made:
     """Generate REM or SEM noise; the notes hold one row per surrogate epoch: loss and accuracy under attack."""
     options: Robust = task.options
-    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
+    images, keep = task.images, task.keep
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
     network = task.network()
@@ -106,26 +95,13 @@ def robust(task: Task) -> Made:
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)
 
+    frozen = Frozen(network, options.surrogate.precision)
+    pgd_pass = options.pgd_pass(task, expect(on_outputs(frozen, objective), options.eot, draws, inner), order)
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, order_of_passes=order, draws=draws, noise=noise, trace=trace)
+    streams = seeds.surrogate(task.seed)
     trained = loop.epochs(
-        network,
-        poisoned,
-        options.surrogate,
-        seed=seeds.surrogate(seed),
-        device=images.device,
-        defense=trainer,
-        keep=keep,
-    )
-    frozen = Frozen(network, options.surrogate.precision)
-    pgd_pass = PGDPass(
-        images,
-        expect(on_outputs(frozen, objective), options.eot, draws, inner),
-        batch=options.pass_batch,
-        budget=budget,
-        steps=options.steps,
-        order=order,
-        rounding=options.rounding,
+        network, poisoned, options.surrogate, seed=streams, device=images.device, defense=trainer, keep=keep
     )
     for done in track(trained, "Robust noise, surrogate epochs", options.surrogate.epochs):
         frozen.refresh()

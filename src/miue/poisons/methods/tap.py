@@ -23,11 +23,10 @@ from torch import Tensor
 
 from miue import seeds
 from miue.data.images import Images, pieces
-from miue.errors import Count, NotNegative, Options, Share, choose
+from miue.errors import Count, NotNegative
 from miue.models import Network
 from miue.models.frozen import Frozen
-from miue.pgd import Budget
-from miue.poisons.base import ROUNDINGS, Made, PGDPass, Task, blank, put, uniform, whole
+from miue.poisons.base import Made, PgdOptions, Task, blank, put, uniform, whole
 from miue.poisons.mine_term import Mine
 from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
@@ -36,34 +35,20 @@ from miue.training.augment import flip_crop
 from miue.training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class TAP(Options):
-    """Options of TAP.
+@dataclass(frozen=True, kw_only=True)
+class TAP(PgdOptions):
+    """Options of TAP: those of `PgdOptions`, the surrogate's flip and crop augmenting the steps as well, and
 
     Args:
-        surrogate: how the surrogate is trained, on clean images; its flip and crop augment the steps as well.
-        steps: sign-gradient steps of each restart.
-        step: their length, as a fraction of the pixel range.
         restarts: from random noise; each image keeps its best.
         targeted: lower the loss of the next class, or else raise that of the right one (published, and weaker).
-        pass_batch: images in a batch of the pgd pass.
         mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight
             the paper takes is not known to us; 0.1 is where to begin.
-        rounding: one of `miue.poisons.base.ROUNDINGS`.
     """
 
-    surrogate: Recipe
-    steps: Count
-    step: Share
     restarts: Count = 1
     targeted: bool = True
-    pass_batch: Count = 256
     mine: NotNegative = 0.0
-    rounding: str = "once"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("rounding", self.rounding, ROUNDINGS)
 
     @property
     def passes(self) -> float:
@@ -86,12 +71,12 @@ PRESETS = {
 def tap(task: Task) -> Made:
     """Generate targeted adversarial poisons; the notes hold one row per surrogate epoch and one per restart."""
     options: TAP = task.options
-    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
+    images, keep = task.images, task.keep
     network = task.network()
     curve: list[dict[str, float]] = []
     learned = keep.part("surrogate")
     learned.hold(curve=curve)
-    streams = seeds.surrogate(seed)
+    streams = seeds.surrogate(task.seed)
     trained = loop.epochs(network, images, options.surrogate, seed=streams, device=images.device, keep=learned)
     for done in track(trained, "TAP, surrogate epochs", options.surrogate.epochs):
         curve.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
@@ -103,8 +88,7 @@ def tap(task: Task) -> Made:
     keep.hold(best=best, lowest=lowest, order=order, draws=draws, critics=critics, rows=rows)
     for restart in track(range(keep.restore() + 1, options.restarts + 1), "TAP, restarts"):
         mine = Mine(options.mine, network, critics)
-        part = keep.part(f"restart-{restart}")
-        delta = whole(images, _attack(network, images, budget, options, mine, order, draws, part))
+        delta = whole(images, _attack(task, network, mine, order, draws, keep.part(f"restart-{restart}")))
         losses = _losses(network, images.plus(delta), options)
         better = losses < lowest
         for index in pieces(better.nonzero()[:, 0], images.shape):
@@ -118,40 +102,24 @@ def tap(task: Task) -> Made:
 
 
 def _attack(
-    network: Network,
-    images: Images,
-    budget: Budget,
-    options: TAP,
-    mine: Mine,
-    order: torch.Generator,
-    draws: torch.Generator,
-    keep: Checkpoint,
+    task: Task, network: Network, mine: Mine, order: torch.Generator, draws: torch.Generator, keep: Checkpoint
 ) -> Tensor:
     """One restart: move uniform noise down the loss of the augmented images."""
-    delta = uniform(images, budget, draws, torch.float16)
+    options: TAP = task.options
+    delta = uniform(task.images, task.budget, draws, torch.float16)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return loss_of_each(logits, labels, options.targeted).mean()
 
     keep.hold(mine=mine, draws=draws)
-    mine.look(network, images)
+    mine.look(network, task.images)
     on_images = mine.on_outputs(Frozen(network, options.surrogate.precision), objective)
 
     def augmented(x: Tensor, labels: Tensor) -> Tensor:
         recipe = options.surrogate
         return on_images(flip_crop(x, padding=recipe.crop, flip=recipe.flip, generator=draws), labels)
 
-    pgd_pass = PGDPass(
-        images,
-        augmented,
-        batch=options.pass_batch,
-        budget=budget,
-        steps=options.steps,
-        order=order,
-        rounding=options.rounding,
-        begin=mine.begin,
-    )
-    pgd_pass(delta, options.step, keep)
+    options.pgd_pass(task, augmented, order, begin=mine.begin)(delta, options.step, keep)
     return delta
 
 

@@ -28,11 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miue import seeds
-from miue.data.images import Images
-from miue.errors import Count, InputError, NotNegative, Options, Positive, Range, Share, Unit, Whole, choose
+from miue.errors import Count, InputError, NotNegative, Positive, Range, Share, Unit, Whole
 from miue.models.frozen import Frozen
-from miue.pgd import Budget, pgd
-from miue.poisons.base import ROUNDINGS, Loss, Made, Task, balanced_batches, on_outputs, put, uniform
+from miue.pgd import pgd
+from miue.poisons.base import ROUNDINGS, Loss, Made, Options, Task, balanced_batches, on_outputs, put, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
 from miue.progress import track
 
@@ -67,11 +66,10 @@ class TUE(Options):
     weight_decay: NotNegative = 1e-6
     crop: Whole = 4
     jitter: Unit = 0.4
-    rounding: str = "once"
+    rounding: Annotated[str, ROUNDINGS] = "once"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose("rounding", self.rounding, ROUNDINGS)
         if self.contrastive == self.separability == 0:
             raise InputError("contrastive: 0, separability: 0; at least one must be above 0")
 
@@ -156,7 +154,7 @@ def tue(task: Task) -> Made:
                 augmentation=learning[1],
             )
         frozen.refresh()
-        _pass(images, delta, contrasted, budget, options, order, draws)
+        _pass(task, delta, contrasted, order, draws)
         some = delta[probe.to(delta.device)].to(images.device)
         row["separability"] = float(class_separability(some.float(), images.y[probe]))
         trace.append(row)
@@ -164,21 +162,14 @@ def tue(task: Task) -> Made:
     return Made(delta, {"rounds": trace})
 
 
-def _pass(
-    images: Images,
-    delta: Tensor,
-    contrast: Loss,
-    budget: Budget,
-    options: TUE,
-    order: torch.Generator,
-    draws: torch.Generator,
-) -> None:
+def _pass(task: Task, delta: Tensor, contrast: Loss, order: torch.Generator, draws: torch.Generator) -> None:
     """Improve `delta` in place, once for every image, by descent on both losses.
 
     Not `miue.poisons.base.pgd pass`, because the CSD is a function of delta and not of the perturbed image.
     """
-    for index in balanced_batches(images.y, options.batch, order):
-        x, y = images.batch(index)
+    options: TUE = task.options
+    for index in balanced_batches(task.images.y, options.batch, order):
+        x, y = task.images.batch(index)
         clean = x.float() / 255
 
         def loss(perturbed: Tensor, labels: Tensor, clean: Tensor = clean) -> Tensor:
@@ -189,5 +180,5 @@ def _pass(
             return total
 
         start = delta[index.to(delta.device)].to(x.device)
-        moved = pgd(loss, x, y, start, budget=budget, step=options.step, steps=options.steps)
+        moved = pgd(loss, x, y, start, budget=task.budget, step=options.step, steps=options.steps)
         put(delta, index, moved.round() if options.rounding == "each_pass" else moved)

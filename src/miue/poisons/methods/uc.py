@@ -27,20 +27,17 @@ from torch import Tensor, nn
 
 from miue import seeds
 from miue.data.images import Images
-from miue.errors import Count, InputError, Options, Positive, Range, Width, choose
+from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, build
 from miue.models.frozen import Frozen
-from miue.models.handed import Spec
 from miue.pgd import Budget
-from miue.poisons.base import Loss, Made, Objective, Task, blank, on_outputs, put
+from miue.poisons.base import Loss, Made, Objective, Options, Task, blank, on_outputs, put
 from miue.precision import loss_scale, precision
 from miue.progress import track
-from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 from miue.training.augment import flip_crop
 from miue.training.recipes import Recipe
 
-PRETEXTS = ("rotation", "labels", "untrained")
 ROLES = ("perturbation", "generator weights", "generator order", "generator augmentation")
 
 
@@ -71,18 +68,13 @@ class UC(Options):
     """
 
     surrogate: Recipe
-    pretext: str = "rotation"
+    pretext: Annotated[str, ("rotation", "labels", "untrained")] = "rotation"
     clusters: Annotated[int, Range(2)] = 10
-    pool: str = "cluster"
+    pool: Annotated[str, ("cluster", "all")] = "cluster"
     epochs_of_generator: Count = 20
     batch_of_generator: Count = 32
     lr_of_generator: Positive = 0.01
     width: Width = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("pretext", self.pretext, PRETEXTS)
-        choose("pool", self.pool, ("cluster", "all"))
 
     @property
     def passes(self) -> float:
@@ -115,13 +107,13 @@ def uc(task: Task) -> Made:
         InputError: fewer images than clusters, or images that are not square where the pretext is rotation.
     """
     options: UC = task.options
-    images, model, budget, seed, keep = task.images, task.surrogate, task.budget, task.seed, task.keep
+    images, keep = task.images, task.keep
     if len(images) < options.clusters:
         raise InputError(f"clusters: {options.clusters}; there are only {len(images)} images")
     if options.pretext == "rotation" and images.shape[1] != images.shape[2]:
         shown = " x ".join(map(str, images.shape[1:]))
         raise InputError(f"pretext: rotation; images of {shown} px have no quarter turns, so they must be square")
-    network = _surrogate(images, model, options, seed, keep.part("surrogate"))
+    network = _surrogate(task)
     streams = Streams(*(task.stream(role) for role in ROLES))
     of_clusters = int(torch.randint(2**32, (), generator=streams.draws))
     cluster_of, centres = find_clusters(loop.features(network, images).cpu(), options.clusters, of_clusters)
@@ -133,7 +125,7 @@ def uc(task: Task) -> Made:
         members = (cluster_of == cluster).nonzero()[:, 0]
         pool = members if options.pool == "cluster" else torch.arange(len(images))
         target = (cluster + 1) % options.clusters
-        of_cluster[cluster], losses = _generate(images.subset(pool), target, loss, budget, options, streams)
+        of_cluster[cluster], losses = _generate(images.subset(pool), target, loss, task.budget, options, streams)
         rows.append({"cluster": cluster, "target": target, "images": len(members), "losses": losses})
         keep.save(cluster + 1)
     delta = blank(images)
@@ -146,12 +138,13 @@ def uc(task: Task) -> Made:
     return Made(delta, {"clusters": rows})
 
 
-def _surrogate(images: Images, model: Spec, options: UC, seed: int, keep: Checkpoint) -> Network:
+def _surrogate(task: Task) -> Network:
     """Build the surrogate and train it on the clean images, as far as `options.pretext` wants that."""
+    images, options = task.images, task.options
     channels, *size = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
-    streams = seeds.surrogate(seed)
-    network = build(model, outputs, channels=channels, size=size, seed=streams.weights).to(images.device)
+    streams, keep = seeds.surrogate(task.seed), task.keep.part("surrogate")
+    network = build(task.surrogate, outputs, channels=channels, size=size, seed=streams.weights).to(images.device)
     if options.pretext != "untrained":
         turned = Turned() if options.pretext == "rotation" else None
         trained = loop.epochs(

@@ -19,7 +19,7 @@ from sphinx_codeautolink.extension.block import BUILTIN_BLOCKS, CodeBlockAnalyse
 from miue.data.arrays import Array
 
 ARRAY = stringify_annotation(Array, "smart")
-RANGED = re.compile(r"~typing\.Annotated\[(\w+), ~miue\.errors\.Range\(.*?\)\]")
+RANGED = re.compile(r"~typing\.Annotated\[(\w+), (?:~miue\.errors\.Range)?\(.*?\)\]")
 
 
 def add_homes(app: Sphinx, env: BuildEnvironment) -> None:
@@ -44,7 +44,7 @@ def keep_formulas(app: Sphinx, what: str, name: str, thing: Any, options: Any, l
 def shorten(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """Write `Array` in signatures for what that stands for, and a number without its range, which the text tells."""
+    """Write `Array` in signatures for what that stands for, and types without ranges and words, which texts tell."""
     short = (signature or "").replace(ARRAY, "~miue.data.arrays.Array")
     return RANGED.sub(r"\1", short) or signature, returned
 
