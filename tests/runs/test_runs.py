@@ -44,7 +44,7 @@ def test_a_good_run_is_recorded_published_and_not_done_again(template, tmp_path,
     assert (papermill["input_path"], papermill["output_path"]) == ("book/experiments/small.md", "small.ipynb")
     assert text.count("json.dump(") == 1
 
-    page = publication.publish(run.folder, "cifar10-small", tmp_path)
+    (page,) = publication.publish([run.folder], "cifar10-small", tmp_path)
     record = json.loads(page.with_suffix(".json").read_text())
     assert page.read_bytes() == run.notebook.read_bytes()
     assert record["metrics"]["n"] == 5 and record["state"] == "done"
@@ -77,7 +77,7 @@ def test_a_run_that_breaks_is_failed_and_never_published(template, tmp_path, cod
     assert found["cells"] == {"done": 2, "total": 4}
     assert (failure.value.folder / "small.ipynb").is_file()
     with pytest.raises(InputError, match="its state is 'failed'"):
-        publication.publish(failure.value.folder, "cifar10-small", tmp_path)
+        publication.publish([failure.value.folder], "cifar10-small", tmp_path)
     assert not (tmp_path / "book" / "results").exists()
 
 

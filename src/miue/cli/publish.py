@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from miue.errors import InputError
-
 
 def publish(
     folder: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
@@ -19,11 +17,5 @@ def publish(
 
     from miue.publishing import publication
 
-    if name is not None and len(folder) > 1:
-        raise InputError(f"--name: {name!r} for {len(folder)} runs; a name is for one run")
-    if name is not None or len(folder) == 1:
-        pages = [publication.publish(folder[0], name, book)]
-    else:
-        pages = publication.publish_all(folder, book)
-    for page in pages:
+    for page in publication.publish(folder, name, book):
         typer.echo(f"page: {page}")

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from miue import progress, runs
-from miue.errors import InputError
 from miue.publishing import publication
 from miue.publishing.page_check import check
 from miue.runs.execution import waiting
@@ -18,9 +17,6 @@ from miue.runs.watch import passed_on
 from miue.storage import cache, code
 
 __all__ = ["BookError", "build", "check"]
-
-DEFAULT = "default"
-"""Name of the results page that each build makes anew: small data, no download, never committed."""
 
 BUILD = Path("_build")
 HTML = BUILD / "html"
@@ -50,9 +46,7 @@ def build(root: str | Path = ".") -> Path:
         runs.RunFailed: the default experiment failed.
         BookError: a chapter failed, Sphinx warned, or the check found something.
     """
-    root = Path(root).resolve()
-    if not (root / "_config.yml").is_file():
-        raise InputError(f"book: {root} holds no _config.yml; give the folder of the repository")
+    root = publication.repository(root)
     _default_result(root)
     _render(root)
     if problems := check(root / HTML):
@@ -64,10 +58,10 @@ def _default_result(root: Path) -> None:
     """Make `book/results/default` from the run of today's code."""
     template = root / "book" / "experiments" / "cifar10.md"
     run = runs.run(template, {"data": "digits_m"}, out=root / "runs", timeout=2 * 3600)
-    page = root / "book" / "results" / f"{DEFAULT}.ipynb"
+    page = root / publication.RESULTS / f"{publication.DEFAULT}.ipynb"
     made = run.status["notebook_sha256"]
     if read_object(page.with_suffix(".json")).get("notebook_sha256") != made or notebook_problems(page, made):
-        publication.publish(run.folder, DEFAULT, root)
+        publication.publish([run.folder], publication.DEFAULT, root)
 
 
 def _render(root: Path) -> None:
