@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.options import CellLimit, Table, at_least
+from miue.cli.options import CellLimit, RunLimit, Table
 from miue.errors import InputError
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
@@ -29,9 +29,7 @@ def run(
         bool, typer.Option("--dry-run", help="Tell what would be made and how long it would take; make nothing.")
     ] = False,
     cell_limit: CellLimit = CELL,
-    limit: Annotated[
-        float, typer.Option(help="Seconds that the whole run may take.", callback=at_least("--limit", 0, above=True))
-    ] = RUN,
+    limit: RunLimit = RUN,
 ) -> None:
     """Execute an experiment template with checked parameters."""
     from miue import runs

@@ -53,6 +53,9 @@ Table = Annotated[Path | None, typer.Option(help="File for the table (.csv).", c
 CellLimit = Annotated[
     float, typer.Option(help="Seconds that one cell may take.", callback=at_least("--cell-limit", 0, above=True))
 ]
+RunLimit = Annotated[
+    float, typer.Option(help="Seconds that one run may take.", callback=at_least("--limit", 0, above=True))
+]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Override one field, as NAME=VALUE; repeatable.")]
 DefenseName = Annotated[
     str | None, typer.Option(help=f"Defense, with options as in iss:kind=jpeg: {', '.join(defenses.DEFENSES)}.")

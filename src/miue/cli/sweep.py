@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import pandas as pd
 import typer
 
-from miue.cli.options import CellLimit, at_least
+from miue.cli.options import CellLimit, RunLimit, at_least
 from miue.experiments.plan import Plan, between, together
 from miue.experiments.text import aligned
 from miue.progress import duration
@@ -42,9 +42,7 @@ def sweep(
         ),
     ] = 1,
     cell_limit: CellLimit = CELL,
-    limit: Annotated[
-        float, typer.Option(help="Seconds that one run may take.", callback=at_least("--limit", 0, above=True))
-    ] = RUN,
+    limit: RunLimit = RUN,
 ) -> None:
     """Run a template for every combination of parameters that a file describes; what is done is skipped."""
     from miue import sweeps
