@@ -58,10 +58,6 @@ class Records:
         wanted = asdict(trial)
         return next((row for row in self.rows if wanted.items() <= row.items()), None)
 
-    def refuse_other(self, train: Images) -> None:
-        """Check that the rows were measured on these images; see `refuse_other`."""
-        refuse_other(self.rows, self.path, train)
-
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, unless another process has kept one of the same trial meanwhile: that stays the only one."""
         with self._alone():
