@@ -46,12 +46,10 @@ def _copy(root: Path) -> Finding | None:
     from miue.data import archives
     from miue.data.loading import CIFAR10_CLASSES
 
-    for name in COPIES:
-        place = archives.at(root / name)
-        if place is not None and place.is_file():
-            return Finding("cifar10", f"JPEG copy, {_archive(place)}", facts={"path": str(place)})
-        if place is not None and (place / "train" / CIFAR10_CLASSES[0]).is_dir():
-            return Finding("cifar10", f"JPEG copy, the folder {place}", facts={"path": str(place)})
+    for place in filter(None, (archives.at(root / name) for name in COPIES)):
+        if place.is_file() or (place / "train" / CIFAR10_CLASSES[0]).is_dir():
+            told = _archive(place) if place.is_file() else f"the folder {place}"
+            return Finding("cifar10", f"JPEG copy, {told}", facts={"path": str(place)})
     return None
 
 
@@ -104,29 +102,25 @@ def _folders(root: Path) -> Iterator[Finding]:
 
 def _folder(place: Path) -> Finding:
     """A folder of images, counted by the first of its classes: there may be a million of them."""
-    from miue.data.folders import parts
+    from miue.data.folders import hidden, parts
 
     about, facts = f"folder:{place.name}", {"path": str(place)}
     try:
-        train, test, _ = parts(place)
-        classes, count = _about(train)
-        count += _about(test)[1] if test else 0
+        held = [
+            [entry for entry in part.iterdir() if entry.is_dir() and not hidden(entry.name)]
+            for part in parts(place)[:2]
+            if part
+        ]
+        count = sum(len(classes) * len(list(classes[0].iterdir())) for classes in held if classes)
     except (InputError, OSError) as error:
         return Finding(about, f"not read as images ({error})", "see data/README.md for the layout", facts)
+    classes = len(held[0])
     if classes < 2:
         return Finding(about, "no class folders, so no data set", facts=facts)
     size = count * DECODED
     told = f"{classes} classes, about {count:,} images; decoded at 224 px they take {decimal(size)} of the cache"
     advice = "more than the disk has free: give a smaller size" if size > _disk().free else ""
     return Finding(about, told, advice, facts | {"classes": classes, "images": count})
-
-
-def _about(part: Path) -> tuple[int, int]:
-    """Number of class folders, and about how many images they hold."""
-    from miue.data.folders import hidden
-
-    classes = [entry for entry in part.iterdir() if entry.is_dir() and not hidden(entry.name)]
-    return len(classes), len(classes) * len(list(classes[0].iterdir())) if classes else 0
 
 
 def _archive(place: Path) -> str:
