@@ -1,4 +1,4 @@
-"""Commands that run experiments, look at runs, measure speed and build the book."""
+"""Commands that run experiments, look at runs and publish them, measure speed and build the book."""
 
 import json
 from pathlib import Path
@@ -81,6 +81,20 @@ def diff(
     typer.echo("no difference" if found.empty else aligned(found.assign(relative=relative)))
 
 
+def publish(
+    folder: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the page, for one run (default: from template, data and scale).")
+    ] = None,
+    book: Annotated[Path, typer.Option(help="The repository that holds the book.")] = Path("."),
+) -> None:
+    """Copy the executed pages of runs that ended well into book/results/: all of them, or none."""
+    from miue.publishing import publication
+
+    for page in publication.publish(folder, name, book):
+        typer.echo(f"page: {page}")
+
+
 def bench(
     model: Annotated[
         list[str] | None,
@@ -116,9 +130,7 @@ def bench(
         typer.echo(f"table: {out}")
 
 
-def book(
-    root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path("."),
-) -> None:
+def book(root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path(".")) -> None:
     """Run the default experiment and every chapter, render the book, check its pages."""
 
     typer.echo(f"book: {builder.build(root)}")

@@ -52,15 +52,7 @@ def sweep(
         with sweeps.as_worker(config, slots):
             _list(read, sweeps.plans(read, out))
         return
-    outcome = sweeps.run(
-        read,
-        out=out,
-        config=config,
-        slots=slots,
-        retries=retries,
-        timeout=cell_limit,
-        limit=limit,
-    )
+    outcome = sweeps.run(read, out=out, config=config, slots=slots, retries=retries, timeout=cell_limit, limit=limit)
     _table(read, outcome)
     if outcome.failed:
         count = f"{len(outcome.failed)} of {len(outcome.runs)} runs"
