@@ -11,7 +11,7 @@ from sphinx.errors import ExtensionError
 
 from miue.publishing import leaderboard
 from miue.publishing.extension import pages, records
-from miue.runs import notebook, parameters, template
+from miue.runs import notebook
 from miue.storage import code, files
 
 ROOT = Path(__file__).parents[2]
@@ -105,14 +105,6 @@ def test_sources_are_notebooks_without_outputs(sources):
             if cell.cell_type == "code":
                 assert book.metadata["kernelspec"]["name"] == "python3", path
                 assert not cell.outputs and cell.execution_count is None, path
-
-
-def test_templates_declare_typed_and_explained_parameters():
-    for path in sorted((ROOT / template.EXPERIMENTS).glob("*.md")):
-        if path.stem != "index":
-            found = template.read(path).parameters
-            parameters.check({}, found, path.stem)
-            assert found and not [name for name, p in found.items() if not p.help], path
 
 
 def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book):
