@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.options import CellLimit, RunLimit, Table
+from miue.cli.options import CellLimit, RunLimit, Table, report_table
 from miue.errors import InputError
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
@@ -15,7 +15,6 @@ from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.publishing import build as builder
 from miue.runs.execution import CELL, RUN
-from miue.storage.files import atomic
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -124,10 +123,7 @@ def bench(
         again=again,
     )
     typer.echo(aligned(table.round({"training": 1, "attack": 1, "testing": 1})))
-    if out is not None:
-        with atomic(out) as part:
-            table.to_csv(part, index=False)
-        typer.echo(f"table: {out}")
+    report_table(out, table, index=False)
 
 
 def book(root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path(".")) -> None:

@@ -14,7 +14,6 @@ from miue.errors import InputError
 from miue.mi import ESTIMATORS, acceptance, conditional_mi, with_controls
 from miue.mi.sliced import check_estimator
 from miue.specs import load
-from miue.storage.files import atomic
 from miue.storage.provenance import collect as provenance
 from miue.training import loop
 
@@ -79,7 +78,4 @@ def check(
     table = acceptance.check(chosen, n=n, repeats=repeats, n_slices=n_slices, seed=seed)
     typer.echo(f"{estimator}: {n} samples, mean of {repeats} repeats, nats")
     typer.echo(table.drop(columns="within").round(4).assign(within=table["within"]).to_string(na_rep="-"))
-    if out is not None:
-        with atomic(out) as part:
-            table.to_csv(part)
-        typer.echo(f"table: {out}")
+    options.report_table(out, table, index=True)

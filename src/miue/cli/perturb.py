@@ -69,14 +69,7 @@ def adopt(
     trust_order: Annotated[bool, typer.Option(help="Vouch for the order where nothing in FILE proves it.")] = False,
 ) -> None:
     """Turn a perturbation made elsewhere into a file that `miue train --poison` takes, its order checked."""
-    given: dict[str, Any] = {
-        "kind": kind,
-        "labels": labels,
-        "scale": scale,
-        "layout": layout,
-        "rows": rows,
-        "epsilon": epsilon,
-    }
+    given: dict[str, Any] = dict(kind=kind, labels=labels, scale=scale, layout=layout, rows=rows, epsilon=epsilon)
     foreign.check(file, **given)
     images, _ = options.load(data, root, n_train, None, size)
     made = foreign.read(file, images, key=key, trust_order=trust_order, **given)

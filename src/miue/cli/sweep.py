@@ -60,16 +60,11 @@ def sweep(
 
 
 def _list(spec: "sweeps.Spec", plans: dict[int, Plan | None]) -> None:
-    rows = [
-        {
-            "run": run.number,
-            "state": "to do" if run.number in plans else "done",
-            "estimate": between(*plan.seconds) if (plan := plans.get(run.number)) else "",
-            "of": run.label,
-        }
-        for run in spec.runs
-    ]
-    typer.echo(aligned(pd.DataFrame(rows)))
+    rows = []
+    for run in spec.runs:
+        estimate = between(*plan.seconds) if (plan := plans.get(run.number)) else ""
+        rows.append((run.number, "to do" if run.number in plans else "done", estimate, run.label))
+    typer.echo(aligned(pd.DataFrame(rows, columns=["run", "state", "estimate", "of"])))
     typer.echo(f"{len(rows)} runs of {spec.template.name}: {len(rows) - len(plans)} done, {len(plans)} to do")
     if told := [plan for plan in plans.values() if plan]:
         typer.echo(f"estimate: {between(*together(told))} of work on {device_name()}; what runs share counts once")

@@ -74,12 +74,7 @@ class Plan:
     def table(self) -> pd.DataFrame:
         """One row for each step."""
         rows = [
-            {
-                "make": step.kind,
-                "of": step.name,
-                "state": "cached" if step.cached else "to make",
-                "estimate": "" if step.cached else between(step.low, step.high),
-            }
+            (step.kind, step.name, *(("cached", "") if step.cached else ("to make", between(step.low, step.high))))
             for step in self.steps
         ]
         return pd.DataFrame(rows, columns=["make", "of", "state", "estimate"])
