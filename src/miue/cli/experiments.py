@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from miue import specs
 from miue.cli.options import CellLimit, RunLimit, Table, report_table
-from miue.errors import InputError
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
 from miue.models import MODELS
@@ -33,7 +33,7 @@ def run(
     """Execute an experiment template with checked parameters."""
     from miue import runs
 
-    given = _pairs(parameter, "-p")
+    given = specs.pairs(parameter or [], "-p", as_text=True)
     if dry_run:
         planned, least = runs.dry_run(template, given, out=out), min(cell_limit, limit)
         for line in planned.lines():
@@ -57,7 +57,7 @@ def list_runs(
     """List runs: state, data, parameters, accuracies, times."""
     from miue.runs import listing
 
-    table = listing.listed(folder, _pairs(where, "--where"), sort)
+    table = listing.listed(folder, specs.pairs(where or [], "--where", as_text=True), sort)
     if json_:
         typer.echo(table.to_json(orient="records", indent=2, force_ascii=False))
     else:
@@ -130,16 +130,3 @@ def book(root: Annotated[Path, typer.Argument(help="The repository that holds th
     """Run the default experiment and every chapter, render the book, check its pages."""
 
     typer.echo(f"book: {builder.build(root)}")
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """Read NAME=VALUE texts, values as they stand."""
-    given: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"{option}: {text!r}; write it as NAME=VALUE")
-        if name in given:
-            raise InputError(f"{option}: {name} is given twice, {given[name]} and {value}; give it once")
-        given[name] = value
-    return given

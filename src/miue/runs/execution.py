@@ -159,8 +159,7 @@ class _Execution:
         self.headings = notebook.headings(self.template.notebook)
         self.total = len(notebook.code_cells(self.template.notebook))
         if self.changed:  # papermill adds one cell, with the changed parameters, behind the cell of the defaults
-            tags = [cell.metadata.get("tags", []) for cell in self.template.notebook.cells]
-            place = next(place for place, of_cell in enumerate(tags) if "parameters" in of_cell)
+            (place,) = notebook.tagged(self.template.notebook, "parameters")
             self.headings.insert(place, self.headings[place])
             self.total += 1
         self.status: dict[str, Any] = {
