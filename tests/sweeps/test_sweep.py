@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from samples import wait
 
 from miue import runs, sweeps
 from miue.errors import InputError
@@ -191,14 +191,6 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def wait(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert found
-    return found
 
 
 def test_plans_look_for_what_runs_of_a_slot_would_find(monkeypatch):
