@@ -157,8 +157,9 @@ class Leaderboard(OfRecords):
         made = table([*COLUMNS, "Pages"], rows, kind="miue-leaderboard")
         for cell in list(made.findall(nodes.paragraph)):  # the library shows what a cell holds in its menus, tags too
             cell.replace_self(cell.children)
-        for head, (_, write) in zip(made.findall(nodes.entry), COLUMNS.values(), strict=False):
-            head["classes"] += ["miue-list" if write in (title, str) else "miue-value"]
+        kinds = ["miue-list" if write in (title, str) else "miue-value" for _, write in COLUMNS.values()]
+        for head, kind in zip(made.findall(nodes.entry), [*kinds, "miue-value"], strict=False):
+            head["classes"] += [kind]
         return [nodes.container("", made, classes=["miue-frame"])]
 
 
