@@ -55,7 +55,7 @@ CellLimit = Annotated[
     float, typer.Option(help="Seconds that one cell may take.", callback=at_least("--cell-limit", 0, above=True))
 ]
 RunLimit = Annotated[
-    float, typer.Option(help="Seconds that one run may take.", callback=at_least("--limit", 0, above=True))
+    float, typer.Option(help="Seconds that a whole run may take.", callback=at_least("--limit", 0, above=True))
 ]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Override one field, as NAME=VALUE; repeatable.")]
 DefenseName = Annotated[
