@@ -1,4 +1,6 @@
-"""Images small enough to train on in a blink, and what every notebook in MyST Markdown begins with."""
+"""Images small enough to train on in a blink, and what every notebook in MyST Markdown begins with; and patience."""
+
+import time
 
 import torch
 
@@ -28,3 +30,12 @@ def some_images(n=48, classes=4, channels=3, size=8, seed=0):
 def fitted(images, model, recipe, test=None, **how):
     """A network trained on `images`, which the cache neither knows nor keeps."""
     return train_victim(images, test, model=model, recipe=recipe, cache=False, **how).model
+
+
+def wait(condition, seconds=120):
+    """What `condition` returns, as soon as that is something."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert found
+    return found

@@ -17,7 +17,7 @@ def test_a_name_and_its_options_are_read_from_one_word():
     [
         ("em:scope", {}, "em:scope: 'scope'; write it as NAME=VALUE"),
         ("em:scope=", {}, "em:scope=: 'scope='; write it as NAME=VALUE"),
-        ("em:steps=1:steps=2", {}, "em:steps=1:steps=2: steps is given twice"),
+        ("em:steps=1:steps=2", {}, "em:steps=1:steps=2: steps is given twice, 1 and 2; give it once"),
         ("em:steps=1", {"steps": 2}, "em:steps=1: steps is given a second time, as 2"),
     ],
 )

@@ -1,6 +1,7 @@
 """Tables of trials: what is compared with what, and that metrics are plain JSON."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,11 @@ from miue.experiments.trials import Setting, Trial
 FACTS = {"levels": 8, "bounded": True, "passes": 3, "perturbation_seconds": 7200.0, "victim_seconds": 1800.0}
 DATA = {"data": "Digits-M", "content_hash": "0a", "n_train": 300, "n_test": 100, "n_classes": 10, "size": 32}
 CONTROLS = {"null": 0.0, "within_class": 0.1, "stderr": 0.01, "disagreement": 0.2, "commit": None, "device": "own"}
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(tables, "rank_correlation", partial(tables.rank_correlation, draws=100))
 
 
 def row(method, accuracy, *, mi=0.5, ceiling=1.0, **trial):

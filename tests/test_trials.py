@@ -4,7 +4,6 @@ import errno
 import json
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -160,17 +159,18 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
 
 
 WRITER = """
-import sys, time
+import sys
 from dataclasses import asdict
 from miue.experiments.trials import Trial
 from miue.experiments.trials import Setting
 from miue.experiments.records import Records
 
-path, method, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
+path, method = sys.argv[1:]
 setting = Setting(preset="quick", recipe="quick:epochs=1", n_slices=4)
 records = Records(path, setting)
-time.sleep(max(0.0, start - time.time()))
-for seed in range(60):
+print("ready", flush=True)
+sys.stdin.readline()
+for seed in range(30):
     Records(path, setting)  # as one that is opened while the other appends
     records.add(asdict(Trial(method, "linear", seed=seed)) | {"long": "x" * 20_000})
 records.add(asdict(Trial("clean", "linear")))
@@ -178,16 +178,17 @@ records.add(asdict(Trial("clean", "linear")))
 
 
 def test_two_processes_that_append_at_the_same_time_lose_nothing(file):
-    start = str(time.time() + 15)
-    both = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(file), method, start], stderr=subprocess.PIPE, text=True)
-        for method in ("em", "lsp")
-    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), method], **pipes) for method in ("em", "lsp")]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
     told = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     _, table = read(file)
     seeds = {method: sorted(rows["seed"]) for method, rows in table.groupby("method")}
-    assert seeds == {"em": [*range(60)], "lsp": [*range(60)], "clean": [0]}
+    assert seeds == {"em": [*range(30)], "lsp": [*range(30)], "clean": [0]}
 
 
 def test_what_another_process_measured_meanwhile_is_found_and_stays_the_only_row(file):

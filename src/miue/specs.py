@@ -44,8 +44,8 @@ def value(text: str) -> Any:
     return text
 
 
-def pairs(texts: Iterable[str], what: str) -> dict[str, Any]:
-    """Read NAME=VALUE texts.
+def pairs(texts: Iterable[str], what: str, *, as_text: bool = False) -> dict[str, Any]:
+    """Read NAME=VALUE texts; `as_text` leaves values as they stand, which may then be empty.
 
     Raises:
         InputError: a text is not so written, or a name stands twice; `what` says where it stood.
@@ -53,11 +53,11 @@ def pairs(texts: Iterable[str], what: str) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for text in texts:
         name, equals, written = text.partition("=")
-        if not (name and equals and written):
+        if not (name and equals and (written or as_text)):
             raise InputError(f"{what}: {text!r}; write it as NAME=VALUE")
         if name in read:
-            raise InputError(f"{what}: {name} is given twice")
-        read[name] = value(written)
+            raise InputError(f"{what}: {name} is given twice, {read[name]} and {written}; give it once")
+        read[name] = written if as_text else value(written)
     return read
 
 

@@ -45,11 +45,13 @@ def test_everything_is_looked_at_and_nothing_is_fetched(miue, root, monkeypatch)
     assert list(root.iterdir()) == [] and not cache_dir().exists()
 
 
-@pytest.mark.parametrize(("mark", "code"), [(OK, 0), (NOTE, 0), (PROBLEM, 1)])
-def test_only_a_problem_is_an_exit_code(miue, monkeypatch, mark, code):
-    monkeypatch.setattr(doctor, "PARTS", (lambda: iter([Finding("tea", "cold", mark, "make it anew")]),))
+@pytest.mark.parametrize(
+    ("mark", "advice", "code"), [(OK, "", 0), (NOTE, "make it anew", 0), (PROBLEM, "make it anew", 1)]
+)
+def test_only_a_problem_is_an_exit_code(miue, monkeypatch, mark, advice, code):
+    monkeypatch.setattr(doctor, "PARTS", (lambda: iter([Finding("tea", "cold", advice, mark=mark)]),))
     found, out, _ = miue("doctor")
-    assert found == code and f"{mark:8} tea  cold; make it anew\n" in out
+    assert found == code and f"{mark:8} tea  cold{advice and '; '}{advice}\n" in out
 
 
 def test_what_does_not_load_is_a_problem_and_not_a_traceback(monkeypatch):

@@ -13,6 +13,9 @@ NAMES = {claim.judge: claim for claim in reversed(claims.CLAIMS)}
 PAPER = {"data": "CIFAR-10", "n": 50_000, "n_test": 10_000, "preset": "paper", "recipe": "paper"}
 
 
+EXPECTED = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
+
+
 def verdict(judge, *records):
     found = leaderboard.trials({f"page-{number}": one for number, one in enumerate(records)})
     return claims.judge(NAMES[judge], found)
@@ -108,50 +111,36 @@ def _victims(accuracies, clean=0.9):
     ],
 )
 def test_claims_about_victims(judge, accuracies, holds):
-    found = verdict(judge, of_resnet(*_victims(accuracies)))
-    expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
-    assert found.verdict == expected[holds]
+    assert verdict(judge, of_resnet(*_victims(accuracies))).verdict == EXPECTED[holds]
+
+
+def behind(defense, accuracy):
+    return trial("clean", 0.8, defense=defense), trial("mi_ue", accuracy, defense=defense)
 
 
 @pytest.mark.parametrize(
-    ("judge", "defense", "accuracy", "holds"),
+    ("text", "rows", "holds"),
     [
-        ("MI-UE resists adversarial training at 4/255.", "adversarial_training:epsilon=4/255", 0.2, True),
-        ("MI-UE resists adversarial training at 4/255.", "adversarial_training:epsilon=4/255", 0.7, False),
-        ("MI-UE resists adversarial training at 4/255.", "adversarial_training", 0.2, None),
-        ("Adversarial training at 8/255 brings most of the accuracy back.", "adversarial_training", 0.7, True),
-        ("Purification (JPEG, grey, fewer bits) brings every method back.", "iss:kind=jpeg", 0.7, True),
-        ("Purification (JPEG, grey, fewer bits) brings every method back.", "iss:kind=jpeg", 0.2, False),
-        ("Purification (JPEG, grey, fewer bits) brings every method back.", "cutmix", 0.7, None),
+        ("MI-UE resists adversarial training", behind("adversarial_training:epsilon=4/255", 0.2), True),
+        ("MI-UE resists adversarial training", behind("adversarial_training:epsilon=4/255", 0.7), False),
+        ("MI-UE resists adversarial training", behind("adversarial_training", 0.2), None),
+        ("Adversarial training at 8/255", behind("adversarial_training", 0.7), True),
+        ("Purification", behind("iss:kind=jpeg", 0.7), True),
+        ("Purification", behind("iss:kind=jpeg", 0.2), False),
+        ("Purification", behind("cutmix", 0.7), None),
+        ("Without its similarity term", [trial("mi_ue:similarity=false", 0.8)], True),
+        ("Without its similarity term", [trial("mi_ue:similarity=false", 0.2)], False),
+        ("The weight of its distance term", [trial("mi_ue:zeta=0.01", 0.13)], True),
+        ("The weight of its distance term", [trial("mi_ue:zeta=0.01", 0.2)], False),
+        ("The weight of its distance term", [trial("mi_ue:zeta=10", 0.2)], None),
+        ("A weight of 10", [trial("mi_ue:zeta=10", 0.8)], True),
+        ("A weight of 10", [trial("mi_ue:zeta=10:steps=5", 0.8)], None),
     ],
 )
-def test_claims_about_defenses(judge, defense, accuracy, holds):
-    claim = next(claim for claim in claims.CLAIMS if claim.text == judge)
-    rows = [trial("clean", 0.9), trial("mi_ue", 0.1)]
-    rows += [trial("clean", 0.8, defense=defense), trial("mi_ue", accuracy, defense=defense)]
-    found = claims.judge(claim, leaderboard.trials({"a": of_resnet(*rows)}))
-    expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
-    assert found.verdict == expected[holds]
-
-
-@pytest.mark.parametrize(
-    ("text", "variant", "accuracy", "holds"),
-    [
-        ("Without its similarity term", "mi_ue:similarity=false", 0.8, True),
-        ("Without its similarity term", "mi_ue:similarity=false", 0.2, False),
-        ("The weight of its distance term", "mi_ue:zeta=0.01", 0.13, True),
-        ("The weight of its distance term", "mi_ue:zeta=0.01", 0.2, False),
-        ("The weight of its distance term", "mi_ue:zeta=10", 0.2, None),
-        ("A weight of 10", "mi_ue:zeta=10", 0.8, True),
-        ("A weight of 10", "mi_ue:zeta=10:steps=5", 0.8, None),
-    ],
-)
-def test_claims_about_the_terms_of_the_loss(text, variant, accuracy, holds):
+def test_claims_about_defenses_and_the_terms_of_the_loss(text, rows, holds):
     claim = next(claim for claim in claims.CLAIMS if claim.text.startswith(text))
-    rows = [trial("clean", 0.9), trial("mi_ue", 0.1), trial(variant, accuracy)]
-    found = claims.judge(claim, leaderboard.trials({"a": of_resnet(*rows)}))
-    expected = {True: "holds at our scale", False: "not confirmed at our scale", None: claims.UNTESTED}
-    assert found.verdict == expected[holds]
+    found = leaderboard.trials({"a": of_resnet(trial("clean", 0.9), trial("mi_ue", 0.1), *rows)})
+    assert claims.judge(claim, found).verdict == EXPECTED[holds]
 
 
 def test_a_claim_names_no_more_pages_than_show_its_trials():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nbformat import v4
 
-from miue import cli, progress, runs
+from miue import progress, runs
 from miue.errors import InputError
 from miue.runs import execution, kernel, listing, notebook, run_folder, watch
 from miue.storage import files
@@ -29,21 +29,6 @@ def work(source: Path, target: Path, parameters, *, on_cell, **limits):
 def small(template, monkeypatch):
     template()
     monkeypatch.setattr(kernel, "execute", work)
-
-
-@pytest.fixture
-def miue(monkeypatch, capsys):
-    """Call the command line; return exit code, output and errors."""
-
-    def call(*words):
-        monkeypatch.setattr("sys.argv", ["miue", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return (stop.code or 0, *capsys.readouterr())
-        return (0, *capsys.readouterr())
-
-    return call
 
 
 def only(folder: Path = Path("runs")) -> Path:
@@ -240,8 +225,7 @@ def test_what_was_said_at_one_place_is_not_shown_at_the_next(tmp_path, monkeypat
     ("width", "text"), [(80, "a run · cell 1/2 Work · epochs 3/9"), (20, "epochs 3/9"), (6, "epochs")]
 )
 def test_a_narrow_terminal_shows_what_moves(width, text):
-    line = watch._Line("a run", "cell 1/2 Work")
-    assert line.text(["epochs 2/9", "epochs 3/9"], width) == text == line.text([], width)
+    assert watch._fitting("a run · cell 1/2 Work · ", "epochs 3/9", width) == text
 
 
 def test_elsewhere_places_and_lines_are_lines(tmp_path, capsys):

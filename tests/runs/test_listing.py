@@ -124,16 +124,11 @@ def test_rows_that_no_name_tells_apart_are_matched_by_place(tmp_path):
         assert found[["name", "one", "other"]].values.tolist() == [[f"rows[{name}].mi", 0.1, 0.3]]
 
 
-def test_the_command_line_prints_tables_csv_and_json(folder, capsys, monkeypatch):
-    from miue import cli
-
+def test_the_command_line_prints_tables_csv_and_json(folder, miue):
     def call(*words):
-        monkeypatch.setattr("sys.argv", ["miue", *map(str, words)])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            assert not stop.code, capsys.readouterr().err
-        return capsys.readouterr().out
+        code, out, err = miue(*words)
+        assert not code, err
+        return out
 
     assert "10–20 %" in call("runs", folder)
     only = json.loads(call("runs", folder, "--where", "state=lost", "--json"))

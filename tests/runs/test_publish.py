@@ -83,10 +83,10 @@ BREAK = {
 
 
 def test_a_good_run_is_copied_and_replaces_the_one_before(folder, tmp_path):
-    page = publication.publish(folder, "cifar10-a.b", tmp_path)
+    (page,) = publication.publish([folder], "cifar10-a.b", tmp_path)
     assert page == tmp_path / "book" / "results" / "cifar10-a.b.ipynb"
     assert files.read_json(page.with_suffix(".json"))["metrics"] == METRICS
-    assert publication.publish(folder, "cifar10-a.b", tmp_path) == page
+    assert publication.publish([folder], "cifar10-a.b", tmp_path) == [page]
     assert published(tmp_path) == ["cifar10-a.b.ipynb", "cifar10-a.b.json"]
 
 
@@ -94,19 +94,19 @@ def test_a_good_run_is_copied_and_replaces_the_one_before(folder, tmp_path):
 def test_a_run_that_did_not_end_well_is_refused(folder, tmp_path, reason):
     BREAK[reason](folder)
     with pytest.raises(InputError, match=reason):
-        publication.publish(folder, "cifar10-a", tmp_path)
+        publication.publish([folder], "cifar10-a", tmp_path)
     assert not (tmp_path / "book").exists()
 
 
 @pytest.mark.parametrize("name", ["", "../x-y", "a/b-c", ".hidden-x", "a b-c", "index", "leaderboard"])
 def test_names_that_are_no_page_are_refused(folder, tmp_path, name):
     with pytest.raises(InputError, match="name: "):
-        publication.publish(folder, name, tmp_path)
+        publication.publish([folder], name, tmp_path)
 
 
 def test_a_folder_without_a_book_is_refused(folder, tmp_path):
     with pytest.raises(InputError, match=r"holds no _config\.yml"):
-        publication.publish(folder, "x-y", tmp_path / "runs")
+        publication.publish([folder], "x-y", tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
@@ -125,39 +125,39 @@ def test_a_page_is_named_by_template_data_and_scale(tmp_path, template, data, pa
 
 def test_a_run_that_does_not_say_its_data_needs_a_name(tmp_path, folder):
     with pytest.raises(InputError, match="give a name with --name"):
-        publication.publish(make(tmp_path, "other", {"two": 2}), None, tmp_path)
+        publication.publish([make(tmp_path, "other", {"two": 2})], None, tmp_path)
 
 
 def test_a_name_that_was_made_replaces_no_page_of_another_experiment(tmp_path, folder):
-    page = publication.publish(folder, None, tmp_path)
-    assert publication.publish(folder, None, tmp_path) == page
+    (page,) = publication.publish([folder], None, tmp_path)
+    assert publication.publish([folder], None, tmp_path) == [page]
     other = make(tmp_path, "other", parameters={"seeds": [7]})
     with pytest.raises(InputError, match=rf"{page.stem} is the page of another experiment \(seeds\)"):
-        publication.publish(other, None, tmp_path)
-    publication.publish(other, page.stem, tmp_path)
+        publication.publish([other], None, tmp_path)
+    publication.publish([other], page.stem, tmp_path)
     assert files.read_json(page.with_suffix(".json"))["parameters"] == {"seeds": [7]}
 
 
 def test_the_same_experiment_is_known_again_although_its_paths_are_shortened(tmp_path, folder):
     runs_with_a_path = make(tmp_path, "path", parameters={"records": str(tmp_path / "records.jsonl")})
-    page = publication.publish(runs_with_a_path, None, tmp_path)
+    (page,) = publication.publish([runs_with_a_path], None, tmp_path)
     assert files.read_json(page.with_suffix(".json"))["parameters"] == {"records": "./records.jsonl"}
-    publication.publish(runs_with_a_path, None, tmp_path)
+    publication.publish([runs_with_a_path], None, tmp_path)
 
 
 def test_several_runs_are_published_together_or_not_at_all(tmp_path, folder, monkeypatch):
     other = make(tmp_path, "other", {"data": {"data": "Digits-M", "n": 10}})
     bad = make(tmp_path, "bad", state="failed")
     with pytest.raises(InputError, match="bad cannot be published"):
-        publication.publish_all([folder, other, bad], tmp_path)
+        publication.publish([folder, other, bad], root=tmp_path)
     with pytest.raises(InputError, match="would both be small-cifar10-jpeg75-4000"):
-        publication.publish_all([folder, make(tmp_path, "twin")], tmp_path)
+        publication.publish([folder, make(tmp_path, "twin")], root=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", full_disk_after(1))
         with pytest.raises(OSError, match="the disk of .* is full"):
-            publication.publish_all([folder, other], tmp_path)
+            publication.publish([folder, other], root=tmp_path)
     assert published(tmp_path) == []
-    assert [page.stem for page in publication.publish_all([folder, other], tmp_path)] == [
+    assert [page.stem for page in publication.publish([folder, other], root=tmp_path)] == [
         "small-cifar10-jpeg75-4000",
         "small-digits-m-10",
     ]
@@ -192,5 +192,5 @@ def test_paths_are_shortened_in_texts_but_not_in_images(tmp_path):
 def test_a_place_on_this_machine_is_not_published(tmp_path, folder, parameters):
     run = make(tmp_path, "elsewhere", parameters=parameters)
     with pytest.raises(InputError, match=f"{next(iter(parameters))}: /.* is a place on this machine"):
-        publication.publish(run, "small-3-quick", tmp_path)
+        publication.publish([run], "small-3-quick", tmp_path)
     assert not (tmp_path / "book" / "results" / "small-3-quick.json").exists()

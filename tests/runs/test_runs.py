@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import wait
 
 from miue import runs
 from miue.errors import InputError
@@ -44,7 +44,7 @@ def test_a_good_run_is_recorded_published_and_not_done_again(template, tmp_path,
     assert (papermill["input_path"], papermill["output_path"]) == ("book/experiments/small.md", "small.ipynb")
     assert text.count("json.dump(") == 1
 
-    page = publication.publish(run.folder, "cifar10-small", tmp_path)
+    (page,) = publication.publish([run.folder], "cifar10-small", tmp_path)
     record = json.loads(page.with_suffix(".json").read_text())
     assert page.read_bytes() == run.notebook.read_bytes()
     assert record["metrics"]["n"] == 5 and record["state"] == "done"
@@ -77,7 +77,7 @@ def test_a_run_that_breaks_is_failed_and_never_published(template, tmp_path, cod
     assert found["cells"] == {"done": 2, "total": 4}
     assert (failure.value.folder / "small.ipynb").is_file()
     with pytest.raises(InputError, match="its state is 'failed'"):
-        publication.publish(failure.value.folder, "cifar10-small", tmp_path)
+        publication.publish([failure.value.folder], "cifar10-small", tmp_path)
     assert not (tmp_path / "book" / "results").exists()
 
 
@@ -153,19 +153,11 @@ def test_an_interrupted_run_says_so_and_leaves_no_kernel(template, tmp_path):
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = f"{heed}; from miue import runs; runs.run('small')"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
-    pid = _wait(lambda: next(iter(tmp_path.glob("runs/*/pid")), None), 120)
+    pid = wait(lambda: next(iter(tmp_path.glob("runs/*/pid")), None), 120)
     parent.send_signal(signal.SIGINT)
     assert parent.wait(30) != 0
     assert status(pid.parent)["state"] == "interrupted"
-    assert _wait(lambda: not Path(f"/proc/{pid.read_text()}").exists() or not os.path.isdir("/proc"), 15)
-
-
-def _wait(condition, seconds):
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert found
-    return found
+    assert wait(lambda: not Path(f"/proc/{pid.read_text()}").exists() or not os.path.isdir("/proc"), 15)
 
 
 @pytest.mark.parametrize("longest", [100, 0])

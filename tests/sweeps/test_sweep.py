@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from samples import wait
 
-from miue import cli, runs, sweeps
+from miue import runs, sweeps
 from miue.errors import InputError
 from miue.experiments import bench, plan
 from miue.sweeps import execution
@@ -67,30 +67,22 @@ def test_runs_go_on_where_one_fails_and_all_is_recorded(sweep, stand_in, tmp_pat
 
 
 def test_the_command_tells_of_failures_with_code_1_and_skips_what_is_done(
-    sweep, stand_in, found_by_name, tmp_path, capsys, monkeypatch
+    sweep, stand_in, found_by_name, tmp_path, miue
 ):
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["miue", "sweep", str(path), *words])
-        try:
-            cli.main()
-        except SystemExit as stop:
-            return stop.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
     path = sweep("template: small\ngrid: {do: [good, fails], n: [4, 5]}\n")
-    code, out, _ = command("--dry-run")
+    code, out, _ = miue("sweep", path, "--dry-run")
     assert code == 0 and "4 runs of small: 0 done, 4 to do" in out and not (tmp_path / "runs").exists()
 
-    code, out, err = command("--slots", "2")
+    code, out, err = miue("sweep", path, "--slots", "2")
     assert code == 1 and "2 of 4 runs failed; the same command tries them again" in err
     assert "run 3 failed: five is no good\n    a line\n    another\n" in out
     assert [line.split()[1] for line in out.splitlines()[:4]] == ["done", "done", "failed", "failed"]
 
-    code, out, _ = command("--dry-run")
+    code, out, _ = miue("sweep", path, "--dry-run")
     rows = [line.split() for line in out.splitlines()[1:5]]
     assert rows[0] == ["1", "done", "do=good", "n=4"] and rows[2] == ["3", "to", "do", "do=fails", "n=4"]
     assert "2 done, 2 to do" in out
-    code, out, err = command("--slots", "2")
+    code, out, err = miue("sweep", path, "--slots", "2")
     assert "4 runs, 2 done before" in err and out.count("done before") == 2
     tries = [len((tmp_path / "runs" / f"tries-{word}").read_text().split()) for word in ("good-4", "fails-4")]
     assert tries == [1, 2]
@@ -199,14 +191,6 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def wait(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.2)
-    assert found
-    return found
 
 
 def test_plans_look_for_what_runs_of_a_slot_would_find(monkeypatch):

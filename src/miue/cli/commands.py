@@ -17,7 +17,7 @@ COMMANDS = {
     "sweep": "sweep:sweep",
     "runs": "experiments:list_runs",
     "diff": "experiments:diff",
-    "publish": "publish:publish",
+    "publish": "experiments:publish",
     "book": "experiments:book",
     "bench": "experiments:bench",
     "doctor": "doctor:doctor",

@@ -48,8 +48,7 @@ def look() -> list[Finding]:
         try:
             found += part()
         except (ImportError, OSError, RuntimeError) as error:
-            advice = (
-                "pip install -e . in the checkout of miue" if isinstance(error, ImportError) else "mend what it names"
-            )
-            found.append(Finding(part.__name__, f"cannot be looked at ({error})", PROBLEM, advice))
+            broken = isinstance(error, ImportError)
+            advice = "pip install -e . in the checkout of miue" if broken else "mend what it names"
+            found.append(Finding(part.__name__, f"cannot be looked at ({error})", advice, mark=PROBLEM))
     return found

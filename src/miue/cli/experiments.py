@@ -1,4 +1,4 @@
-"""Commands that run experiments, look at runs, measure speed and build the book."""
+"""Commands that run experiments, look at runs and publish them, measure speed and build the book."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from miue.cli.options import CellLimit, Table, at_least
-from miue.errors import InputError
+from miue import specs
+from miue.cli.options import CellLimit, RunLimit, Table, report_table
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
 from miue.models import MODELS
@@ -15,7 +15,6 @@ from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.publishing import build as builder
 from miue.runs.execution import CELL, RUN
-from miue.storage.files import atomic
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -29,14 +28,12 @@ def run(
         bool, typer.Option("--dry-run", help="Tell what would be made and how long it would take; make nothing.")
     ] = False,
     cell_limit: CellLimit = CELL,
-    limit: Annotated[
-        float, typer.Option(help="Seconds that the whole run may take.", callback=at_least("--limit", 0, above=True))
-    ] = RUN,
+    limit: RunLimit = RUN,
 ) -> None:
     """Execute an experiment template with checked parameters."""
     from miue import runs
 
-    given = _pairs(parameter, "-p")
+    given = specs.pairs(parameter or [], "-p", as_text=True)
     if dry_run:
         planned, least = runs.dry_run(template, given, out=out), min(cell_limit, limit)
         for line in planned.lines():
@@ -60,7 +57,7 @@ def list_runs(
     """List runs: state, data, parameters, accuracies, times."""
     from miue.runs import listing
 
-    table = listing.listed(folder, _pairs(where, "--where"), sort)
+    table = listing.listed(folder, specs.pairs(where or [], "--where", as_text=True), sort)
     if json_:
         typer.echo(table.to_json(orient="records", indent=2, force_ascii=False))
     else:
@@ -81,6 +78,20 @@ def diff(
         return
     relative = [f"{value:+.1%}" if isinstance(value, float) else "" for value in found["relative"]]
     typer.echo("no difference" if found.empty else aligned(found.assign(relative=relative)))
+
+
+def publish(
+    folder: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the page, for one run (default: from template, data and scale).")
+    ] = None,
+    book: Annotated[Path, typer.Option(help="The repository that holds the book.")] = Path("."),
+) -> None:
+    """Copy the executed pages of runs that ended well into book/results/: all of them, or none."""
+    from miue.publishing import publication
+
+    for page in publication.publish(folder, name, book):
+        typer.echo(f"page: {page}")
 
 
 def bench(
@@ -112,28 +123,10 @@ def bench(
         again=again,
     )
     typer.echo(aligned(table.round({"training": 1, "attack": 1, "testing": 1})))
-    if out is not None:
-        with atomic(out) as part:
-            table.to_csv(part, index=False)
-        typer.echo(f"table: {out}")
+    report_table(out, table, index=False)
 
 
-def book(
-    root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path("."),
-) -> None:
+def book(root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path(".")) -> None:
     """Run the default experiment and every chapter, render the book, check its pages."""
 
     typer.echo(f"book: {builder.build(root)}")
-
-
-def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
-    """Read NAME=VALUE texts, values as they stand."""
-    given: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"{option}: {text!r}; write it as NAME=VALUE")
-        if name in given:
-            raise InputError(f"{option}: {name} is given twice, {given[name]} and {value}; give it once")
-        given[name] = value
-    return given

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from miue.cli.machine import NOTE, OK, PROBLEM, Finding
+from miue.cli.machine import NOTE, PROBLEM, Finding
 from miue.errors import InputError
 from miue.storage import keeping
 from miue.storage.files import cache_dir, check_writable
@@ -28,9 +28,10 @@ def data() -> Iterator[Finding]:
     if root.is_dir():
         yield Finding("data", f"{root.resolve()}", facts={"root": str(root.resolve())})
     elif "MIUE_DATA" in os.environ:
-        yield Finding("data", f"MIUE_DATA is {root}, which is no folder", PROBLEM, "make it, or set MIUE_DATA anew")
+        advice = "make it, or set MIUE_DATA anew"
+        yield Finding("data", f"MIUE_DATA is {root}, which is no folder", advice, mark=PROBLEM)
     else:
-        yield Finding("data", f"{root.resolve()} is not there", NOTE, "set MIUE_DATA to the folder of your data sets")
+        yield Finding("data", f"{root.resolve()} is not there", "set MIUE_DATA to the folder of your data sets")
     for name in DATASETS:
         if name == "digits_m":
             yield Finding(name, "made from what ships inside scikit-learn")
@@ -45,12 +46,10 @@ def _copy(root: Path) -> Finding | None:
     from miue.data import archives
     from miue.data.loading import CIFAR10_CLASSES
 
-    for name in COPIES:
-        place = archives.at(root / name)
-        if place is not None and place.is_file():
-            return Finding("cifar10", f"JPEG copy, {_archive(place)}", facts={"path": str(place)})
-        if place is not None and (place / "train" / CIFAR10_CLASSES[0]).is_dir():
-            return Finding("cifar10", f"JPEG copy, the folder {place}", facts={"path": str(place)})
+    for place in filter(None, (archives.at(root / name) for name in COPIES)):
+        if place.is_file() or (place / "train" / CIFAR10_CLASSES[0]).is_dir():
+            told = _archive(place) if place.is_file() else f"the folder {place}"
+            return Finding("cifar10", f"JPEG copy, {told}", facts={"path": str(place)})
     return None
 
 
@@ -64,13 +63,13 @@ def _downloaded(name: str, root: Path) -> Finding:
     facts = {"root": str(root), "missing": missing, "damaged": wrong}
     if wrong or 0 < len(missing) < len(files):
         told = ", ".join([*(f"{file} is missing" for file in missing), *(f"{file} is damaged" for file in wrong)])
-        return Finding(name, told, PROBLEM, "delete what is damaged; the next use downloads what is missing", facts)
+        return Finding(name, told, "delete what is damaged; the next use downloads what is missing", facts, PROBLEM)
     if not missing:
         return Finding(name, f"{', '.join(files)}: all as downloaded", facts=facts)
     if packed and (root / packed).is_file():
         return Finding(name, f"{packed}, not unpacked, which its first use does", facts=facts)
     advice = f"its first use downloads it; without a network, put {packed or ' and '.join(files)} into {root}"
-    return Finding(name, "not there", NOTE, advice, facts)
+    return Finding(name, "not there", advice, facts)
 
 
 def _torchvision(name: str) -> tuple[str, dict[str, str]]:
@@ -103,30 +102,25 @@ def _folders(root: Path) -> Iterator[Finding]:
 
 def _folder(place: Path) -> Finding:
     """A folder of images, counted by the first of its classes: there may be a million of them."""
-    from miue.data.folders import parts
+    from miue.data.folders import hidden, parts
 
     about, facts = f"folder:{place.name}", {"path": str(place)}
     try:
-        train, test, _ = parts(place)
-        classes, count = _about(train)
-        count += _about(test)[1] if test else 0
+        held = [
+            [entry for entry in part.iterdir() if entry.is_dir() and not hidden(entry.name)]
+            for part in parts(place)[:2]
+            if part
+        ]
+        count = sum(len(classes) * len(list(classes[0].iterdir())) for classes in held if classes)
     except (InputError, OSError) as error:
-        return Finding(about, f"not read as images ({error})", NOTE, "see data/README.md for the layout", facts)
+        return Finding(about, f"not read as images ({error})", "see data/README.md for the layout", facts)
+    classes = len(held[0])
     if classes < 2:
         return Finding(about, "no class folders, so no data set", facts=facts)
     size = count * DECODED
     told = f"{classes} classes, about {count:,} images; decoded at 224 px they take {decimal(size)} of the cache"
-    much = size > _disk().free
-    advice = "more than the disk has free: give a smaller size" if much else ""
-    return Finding(about, told, NOTE if much else OK, advice, facts | {"classes": classes, "images": count})
-
-
-def _about(part: Path) -> tuple[int, int]:
-    """Number of class folders, and about how many images they hold."""
-    from miue.data.folders import hidden
-
-    classes = [entry for entry in part.iterdir() if entry.is_dir() and not hidden(entry.name)]
-    return len(classes), len(classes) * len(list(classes[0].iterdir())) if classes else 0
+    advice = "more than the disk has free: give a smaller size" if size > _disk().free else ""
+    return Finding(about, told, advice, facts | {"classes": classes, "images": count})
 
 
 def _archive(place: Path) -> str:
@@ -143,25 +137,24 @@ def cache() -> Iterator[Finding]:
         check_writable(folder / "results")
         yield Finding("cache", f"{folder}", facts={"folder": str(folder)})
     except InputError as error:
-        yield Finding(
-            "cache", str(error).removeprefix("out: "), PROBLEM, "set MIUE_CACHE to a folder that can be written"
-        )
+        advice = "set MIUE_CACHE to a folder that can be written"
+        yield Finding("cache", str(error).removeprefix("out: "), advice, mark=PROBLEM)
     idle = [one for one in keeping.entries() if one.kind not in keeping.ENDINGS.values() or not keeping.busy(one)]
     for total in keeping.totals(idle):
         told = f"{decimal(total.size)}, {total.files:,} file{'s' * (total.files != 1)}: {keeping.KINDS[total.kind]}"
         facts = {"files": total.files, "bytes": total.size, "oldest": total.oldest, "newest": total.newest}
         may_go = total.kind in (*keeping.ENDINGS.values(), "outdated")
         advice = f"if not wanted: miue cache clear --kind {total.kind}" if may_go else ""
-        yield Finding(total.kind, told, NOTE if may_go else OK, advice, facts)
+        yield Finding(total.kind, told, advice, facts)
 
 
 def disk() -> Iterator[Finding]:
     """Room for the cache."""
     found = _disk()
-    mark = PROBLEM if found.free < TOO_LITTLE else NOTE if found.free < LITTLE else OK
-    advice = "" if mark == OK else "miue cache clear, or set MIUE_CACHE to a folder on another disk"
+    advice = "miue cache clear, or set MIUE_CACHE to a folder on another disk" if found.free < LITTLE else ""
     told = f"{decimal(found.free)} free of {decimal(found.total)} for the cache; {BIG}"
-    yield Finding("disk", told, mark, advice, {"free": found.free, "total": found.total})
+    mark = PROBLEM if found.free < TOO_LITTLE else NOTE
+    yield Finding("disk", told, advice, {"free": found.free, "total": found.total}, mark)
 
 
 def _disk() -> "shutil._ntuple_diskusage":

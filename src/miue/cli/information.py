@@ -9,27 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from miue.cli.options import (
-    Changes,
-    Data,
-    Model,
-    NTest,
-    NTrain,
-    PoisonFile,
-    RecipeName,
-    Record,
-    Root,
-    Seed,
-    Size,
-    Table,
-    report,
-    trained,
-)
+from miue.cli import options
 from miue.errors import InputError
 from miue.mi import ESTIMATORS, acceptance, conditional_mi, with_controls
 from miue.mi.sliced import check_estimator
 from miue.specs import load
-from miue.storage.files import atomic
 from miue.storage.provenance import collect as provenance
 from miue.training import loop
 
@@ -39,25 +23,27 @@ app = typer.Typer(invoke_without_command=True, add_completion=False, help=__doc_
 @app.callback()
 def mi(
     context: typer.Context,
-    data: Data = "digits_m",
-    root: Root = None,
-    n_train: NTrain = None,
-    n_test: NTest = None,
-    size: Size = None,
-    poison: PoisonFile = None,
-    model: Model = "small_resnet",
-    recipe: RecipeName = "laptop",
-    seed: Seed = 0,
-    set_: Changes = None,
+    data: options.Data = "digits_m",
+    root: options.Root = None,
+    n_train: options.NTrain = None,
+    n_test: options.NTest = None,
+    size: options.Size = None,
+    poison: options.PoisonFile = None,
+    model: options.Model = "small_resnet",
+    recipe: options.RecipeName = "laptop",
+    seed: options.Seed = 0,
+    set_: options.Changes = None,
     estimator: Annotated[str, typer.Option(help=f"Estimator: {', '.join(ESTIMATORS)}.")] = "ksg",
     n_slices: Annotated[int, typer.Option(help="Random directions.", min=1)] = 512,
-    out: Record = None,
+    out: options.Record = None,
 ) -> None:
     """Train the victim and measure, unless a command of the group is called."""
     if context.invoked_subcommand:
         return
     check_estimator(estimator)
-    victim, images, shown, _, record = trained(data, root, n_train, n_test, size, poison, model, recipe, seed, set_)
+    victim, images, shown, _, record = options.trained(
+        data, root, n_train, n_test, size, poison, model, recipe, seed, set_
+    )
     clean, perturbed = loop.features(victim.model, images), loop.features(victim.model, shown)
     settings: dict[str, Any] = {"n_slices": n_slices, "seed": seed}
     measured = vars(with_controls(clean, perturbed, images.y, estimator=estimator, **settings))
@@ -72,7 +58,7 @@ def mi(
     for name, reason in left_out.items():
         typer.echo(f"{name:13s} left out: {reason}")
     records = {name: estimate.record() for name, estimate in measured.items()}
-    report(out, record | {"mutual_information": records, "left_out": left_out, **provenance()})
+    options.report(out, record | {"mutual_information": records, "left_out": left_out, **provenance()})
 
 
 @app.command()
@@ -84,15 +70,12 @@ def check(
     n: Annotated[int, typer.Option(help="Samples of each repeat.")] = 5000,
     repeats: Annotated[int, typer.Option(help="Independent draws.")] = 8,
     n_slices: Annotated[int, typer.Option(help="Pairs of directions where the truth is sliced.", min=2)] = 512,
-    seed: Seed = 0,
-    out: Table = None,
+    seed: options.Seed = 0,
+    out: options.Table = None,
 ) -> None:
     """Hold an estimator, of this package or your own, against distributions whose truth is known."""
     chosen = load("estimator", estimator) if ":" in estimator else estimator
     table = acceptance.check(chosen, n=n, repeats=repeats, n_slices=n_slices, seed=seed)
     typer.echo(f"{estimator}: {n} samples, mean of {repeats} repeats, nats")
     typer.echo(table.drop(columns="within").round(4).assign(within=table["within"]).to_string(na_rep="-"))
-    if out is not None:
-        with atomic(out) as part:
-            table.to_csv(part)
-        typer.echo(f"table: {out}")
+    options.report_table(out, table, index=True)

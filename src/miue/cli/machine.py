@@ -16,12 +16,8 @@ import miue
 from miue.errors import InputError
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
-OPTIONAL = {
-    "jupyter-book": ("book", "miue book"),
-    "papermill": ("book", "miue run and miue sweep"),
-    "parsl": ("book", "miue sweep"),
-}
-"""Packages that not everything needs: the extra that installs each, and what it is for."""
+OPTIONAL = {"jupyter-book": "miue book", "papermill": "miue run and miue sweep", "parsl": "miue sweep"}
+"""Packages of the extra `book`, which not everything needs, and what each is for."""
 VARIABLES = re.compile(r"(MIUE|OMP|MKL)_.+|CUDA_VISIBLE_DEVICES")
 LITTLE = 2 * 10**9
 """Bytes of memory below which a training may not find room."""
@@ -34,16 +30,21 @@ class Finding:
     Args:
         about: what it is: "torch", "threads", "cifar10".
         found: how it is, in words.
-        mark: "ok"; "note" where something could be better; "problem" where something will not work.
         advice: what to do about it; empty where nothing is to be done.
         facts: the same as numbers and names; JSON.
+        mark: "ok" without advice; with one "note", where something could be better, unless it is said to be a
+            "problem", where something will not work.
     """
 
     about: str
     found: str
-    mark: str = OK
     advice: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    mark: str = NOTE
+
+    def __post_init__(self) -> None:
+        if not self.advice:
+            object.__setattr__(self, "mark", OK)
 
 
 def versions() -> Iterator[Finding]:
@@ -53,20 +54,19 @@ def versions() -> Iterator[Finding]:
         missing = [name for name in needs if _version(name) is None]
         found = f"{miue.__version__}, imported from {home}" + "".join(f", {name} is missing" for name in missing)
         advice = "install it again with what it needs: pip install -e . in its checkout" if missing else ""
-        yield Finding("miue", found, PROBLEM if missing else OK, advice, facts | {"home": home, "missing": missing})
+        yield Finding("miue", found, advice, facts | {"home": home, "missing": missing}, PROBLEM)
     else:
-        yield Finding("miue", f"not installed, imported from {home}", NOTE, "pip install -e . in its checkout", facts)
+        yield Finding("miue", f"not installed, imported from {home}", "pip install -e . in its checkout", facts)
     python = platform.python_version()
     yield Finding("python", f"{python}, {sys.executable}", facts={"version": python})
-    for name, (extra, purpose) in OPTIONAL.items():
-        found_version = _version(name)
-        if found_version is None:
-            yield Finding(name, "not installed", NOTE, f"for {purpose}: pip install 'miue[{extra}]'")
-        elif name == "jupyter-book" and not found_version.startswith("1."):
-            advice = "it reads only books of another kind: pip install 'jupyter-book<2'"
-            yield Finding(name, found_version, PROBLEM, advice, {"version": found_version})
+    for name, purpose in OPTIONAL.items():
+        there = _version(name)
+        if there is None:
+            yield Finding(name, "not installed", f"for {purpose}: pip install 'miue[book]'")
         else:
-            yield Finding(name, found_version, facts={"version": found_version})
+            other = name == "jupyter-book" and not there.startswith("1.")
+            advice = "it reads only books of another kind: pip install 'jupyter-book<2'" if other else ""
+            yield Finding(name, there, advice, {"version": there}, PROBLEM)
 
 
 def device() -> Iterator[Finding]:
@@ -76,30 +76,27 @@ def device() -> Iterator[Finding]:
     from miue.precision import precision
     from miue.storage.provenance import device_name
 
-    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
-    yield Finding(
-        "torch", f"{torch.__version__}, built for {built}", facts={"version": torch.__version__, "for": built}
-    )
-    driver = _driver()
+    cuda, driver = torch.version.cuda, _driver()
+    built = f"CUDA {cuda}" if cuda else "CPU"
+    facts: dict[str, Any] = {"version": torch.__version__, "for": built}
+    yield Finding("torch", f"{torch.__version__}, built for {built}", facts=facts)
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
-        facts = {"name": about.name, "memory": about.total_memory, "driver": driver, "cuda": torch.version.cuda}
+        facts = {"name": about.name, "memory": about.total_memory, "driver": driver, "cuda": cuda}
         told = f"{about.name}, {decimal(about.total_memory)}, driver {driver or 'unknown'}"
         yield Finding(f"GPU {number}", told, facts=facts)
-    if not torch.cuda.is_available():
-        name = device_name("cpu")
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if driver is None:
-            yield Finding("GPU", f"none; {name}", NOTE, "take the presets quick or laptop; paper is meant for a GPU")
-        elif hidden is not None:
-            yield Finding(
-                "GPU", f"hidden; {name}", NOTE, f"CUDA_VISIBLE_DEVICES is {hidden!r}; unset it to use the GPU"
-            )
-        else:
-            advice = f"install a PyTorch whose CUDA driver {driver} supports: https://pytorch.org/get-started"
-            yield Finding("GPU", f"not seen by PyTorch for {built}, though driver {driver} is there", PROBLEM, advice)
-    here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    auto = precision("auto", here)
+    there, hidden = torch.cuda.is_available(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not there and driver is None:
+        advice = "take the presets quick or laptop; paper is meant for a GPU"
+        yield Finding("GPU", f"none; {device_name('cpu')}", advice)
+    elif not there and hidden is not None:
+        advice = f"CUDA_VISIBLE_DEVICES is {hidden!r}; unset it to use the GPU"
+        yield Finding("GPU", f"hidden; {device_name('cpu')}", advice)
+    elif not there:
+        told = f"not seen by PyTorch for {built}, though driver {driver} is there"
+        advice = f"install a PyTorch whose CUDA driver {driver} supports: https://pytorch.org/get-started"
+        yield Finding("GPU", told, advice, mark=PROBLEM)
+    auto = precision("auto", torch.device("cuda" if there else "cpu"))
     speed = "native" if auto == "bfloat16" else "not native, so slower than float32"
     yield Finding("bfloat16", f"{speed}; the precision auto takes {auto}", facts={"native": auto == "bfloat16"})
 
@@ -112,23 +109,18 @@ def threads() -> Iterator[Finding]:
 
     there, taken = os.cpu_count() or 1, torch.get_num_threads()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
-    facts = {"cores": there, "usable": usable, "torch": taken}
-    told = f"PyTorch takes {taken}; this process may use {usable} of {there} cores"
+    advice = "its affinity is set, by taskset or a queue: ask for more if you want" if usable < there else ""
     if taken > usable:
-        yield Finding("threads", told, NOTE, f"set OMP_NUM_THREADS={usable}: more threads than cores wait", facts)
-    elif usable < there:
-        yield Finding(
-            "threads", told, NOTE, "its affinity is set, by taskset or a queue: ask for more if you want", facts
-        )
-    else:
-        yield Finding("threads", told, facts=facts)
+        advice = f"set OMP_NUM_THREADS={usable}: more threads than cores wait"
+    told = f"PyTorch takes {taken}; this process may use {usable} of {there} cores"
+    yield Finding("threads", told, advice, {"cores": there, "usable": usable, "torch": taken})
     named = {name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)}
-    told = ", ".join(f"{name}={value}" for name, value in named.items()) or "none is set"
+    told, advice = ", ".join(f"{name}={value}" for name, value in named.items()) or "none is set", ""
     try:
         any_threads()
-        yield Finding("variables", told, facts=named)
     except InputError as error:
-        yield Finding("variables", told, PROBLEM, str(error), named)
+        advice = str(error)
+    yield Finding("variables", told, advice, named, PROBLEM)
 
 
 def memory() -> Iterator[Finding]:
@@ -145,23 +137,19 @@ def memory() -> Iterator[Finding]:
     found = (
         f"{decimal(free)} free of {decimal(total)}; images up to {whole} stay in it whole, others are read from disk"
     )
-    little = free < LITTLE
-    advice = "end other programs, or take fewer images (n_train) or smaller batches" if little else ""
-    yield Finding("memory", found, NOTE if little else OK, advice, {"free": free, "total": total})
+    advice = "end other programs, or take fewer images (n_train) or smaller batches" if free < LITTLE else ""
+    yield Finding("memory", found, advice, {"free": free, "total": total})
 
 
 def checkout() -> Iterator[Finding]:
     """The commit that records name."""
     from miue.storage.provenance import collect
 
-    made_by = collect()
-    commit, facts = made_by["commit"], {"commit": made_by["commit"], "code": made_by["code"]}
-    if commit is None:
-        yield Finding("commit", "none, for the package is no checkout; records name its version", facts=facts)
-    elif commit.endswith("+"):
-        yield Finding("commit", f"{commit[:-1]}, with changes", NOTE, "commit before a run to be published", facts)
-    else:
-        yield Finding("commit", commit, facts=facts)
+    facts = {name: collect()[name] for name in ("commit", "code")}
+    commit = facts["commit"] or "none, for the package is no checkout; records name its version"
+    changed = commit.endswith("+")
+    told, advice = (f"{commit[:-1]}, with changes", "commit before a run to be published") if changed else (commit, "")
+    yield Finding("commit", told, advice, facts)
 
 
 def _needs() -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from miue import defenses, seeds, specs
@@ -12,7 +13,7 @@ from miue.data.images import Images
 from miue.errors import InputError
 from miue.models import MODELS, check
 from miue.poisons import Poison
-from miue.storage.files import check_writable, write_json
+from miue.storage.files import atomic, check_writable, write_json
 from miue.training import recipes
 from miue.victim import Victim, train_victim
 
@@ -53,6 +54,9 @@ Table = Annotated[Path | None, typer.Option(help="File for the table (.csv).", c
 CellLimit = Annotated[
     float, typer.Option(help="Seconds that one cell may take.", callback=at_least("--cell-limit", 0, above=True))
 ]
+RunLimit = Annotated[
+    float, typer.Option(help="Seconds that a whole run may take.", callback=at_least("--limit", 0, above=True))
+]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Override one field, as NAME=VALUE; repeatable.")]
 DefenseName = Annotated[
     str | None, typer.Option(help=f"Defense, with options as in iss:kind=jpeg: {', '.join(defenses.DEFENSES)}.")
@@ -85,6 +89,14 @@ def report(out: Path | None, record: dict[str, Any]) -> None:
     if out is not None:
         write_json(out, record)
         typer.echo(f"record: {out}")
+
+
+def report_table(out: Path | None, table: pd.DataFrame, *, index: bool) -> None:
+    """Write a table, where a file for it is named."""
+    if out is not None:
+        with atomic(out) as part:
+            table.to_csv(part, index=index)
+        typer.echo(f"table: {out}")
 
 
 def trained(

@@ -6,30 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from miue import poisons, specs
-from miue.cli.options import (
-    Changes,
-    Data,
-    DefenseName,
-    Model,
-    NTest,
-    NTrain,
-    PoisonFile,
-    RecipeName,
-    Record,
-    Root,
-    Seed,
-    Size,
-    load,
-    report,
-    trained,
-    writable,
-)
+from miue.cli import options
 from miue.errors import InputError
 from miue.models import check
 from miue.pgd import in_levels
 from miue.poisons import METHODS, arrays, foreign, perturb
 
-OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=writable)]
+OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=options.writable)]
 
 
 def poison(
@@ -37,15 +20,15 @@ def poison(
     method: Annotated[
         str, typer.Option(help=f"Method, with options as in em:scope=class: {', '.join(METHODS)}.")
     ] = "mi_ue",
-    data: Data = "digits_m",
-    root: Root = None,
-    n_train: NTrain = None,
-    size: Size = None,
-    surrogate: Model = "small_resnet",
+    data: options.Data = "digits_m",
+    root: options.Root = None,
+    n_train: options.NTrain = None,
+    size: options.Size = None,
+    surrogate: options.Model = "small_resnet",
     epsilon: Annotated[str, typer.Option(help="Budget, a fraction of the pixel range; 8/255 is 8 levels.")] = "8/255",
     preset: Annotated[str, typer.Option(help="Preset: quick, laptop, paper.")] = "laptop",
-    seed: Seed = 0,
-    set_: Changes = None,
+    seed: options.Seed = 0,
+    set_: options.Changes = None,
 ) -> None:
     """Perturb training images and write the perturbation to a file."""
     budget = in_levels(epsilon)
@@ -56,7 +39,7 @@ def poison(
         typer.echo(f"budget: epsilon {budget}")
     else:
         typer.echo(f"budget: {method} keeps none; epsilon is not used")
-    images, _ = load(data, root, n_train, None, size)
+    images, _ = options.load(data, root, n_train, None, size)
     made = perturb(images, method, surrogate=surrogate, epsilon=epsilon, seed=seed, preset=preset, **changes)
     made.save(out)
     typer.echo(f"largest change: {made.record['levels']} of 255 grey levels")
@@ -67,10 +50,10 @@ def poison(
 def adopt(
     file: Annotated[Path, typer.Argument(help="File of another program: .npy, .pt, .pth or .safetensors.")],
     out: OutFile,
-    data: Data = "cifar10",
-    root: Root = None,
-    n_train: NTrain = None,
-    size: Size = None,
+    data: options.Data = "cifar10",
+    root: options.Root = None,
+    n_train: options.NTrain = None,
+    size: options.Size = None,
     kind: Annotated[str, typer.Option(help="What the file holds: perturbation, or images that are perturbed.")] = (
         "perturbation"
     ),
@@ -86,16 +69,9 @@ def adopt(
     trust_order: Annotated[bool, typer.Option(help="Vouch for the order where nothing in FILE proves it.")] = False,
 ) -> None:
     """Turn a perturbation made elsewhere into a file that `miue train --poison` takes, its order checked."""
-    given: dict[str, Any] = {
-        "kind": kind,
-        "labels": labels,
-        "scale": scale,
-        "layout": layout,
-        "rows": rows,
-        "epsilon": epsilon,
-    }
+    given: dict[str, Any] = dict(kind=kind, labels=labels, scale=scale, layout=layout, rows=rows, epsilon=epsilon)
     foreign.check(file, **given)
-    images, _ = load(data, root, n_train, None, size)
+    images, _ = options.load(data, root, n_train, None, size)
     made = foreign.read(file, images, key=key, trust_order=trust_order, **given)
     made.save(out)
     if epsilon is not None:
@@ -105,20 +81,20 @@ def adopt(
 
 
 def train(
-    data: Data = "digits_m",
-    root: Root = None,
-    n_train: NTrain = None,
-    n_test: NTest = None,
-    size: Size = None,
-    poison: PoisonFile = None,
-    model: Model = "small_resnet",
-    recipe: RecipeName = "laptop",
-    seed: Seed = 0,
-    defense: DefenseName = None,
+    data: options.Data = "digits_m",
+    root: options.Root = None,
+    n_train: options.NTrain = None,
+    n_test: options.NTest = None,
+    size: options.Size = None,
+    poison: options.PoisonFile = None,
+    model: options.Model = "small_resnet",
+    recipe: options.RecipeName = "laptop",
+    seed: options.Seed = 0,
+    defense: options.DefenseName = None,
     ratio: Annotated[float, typer.Option(help="Share of the images that are perturbed, 0 to 1.")] = 1.0,
     only: Annotated[list[str] | None, typer.Option(help="Perturb this class only; repeatable.")] = None,
-    set_: Changes = None,
-    out: Record = None,
+    set_: options.Changes = None,
+    out: options.Record = None,
 ) -> None:
     """Train a victim on (perturbed) images and measure it on clean test images."""
     if not 0 <= ratio <= 1:
@@ -126,7 +102,7 @@ def train(
     if poison is None and (only or ratio != 1):
         given = "--only" if only else "--ratio"
         raise InputError(f"{given}: a part of what? Name the perturbation with --poison, or leave {given} out")
-    victim, _, _, _, record = trained(
+    victim, _, _, _, record = options.trained(
         data, root, n_train, n_test, size, poison, model, recipe, seed, set_, defense, ratio, only
     )
     for epoch in victim.history:
@@ -135,4 +111,4 @@ def train(
             f"clean test {epoch.test_accuracy:.1%}"
         )
     typer.echo(f"clean test accuracy: last {victim.accuracy:.2%}, best epoch {victim.best:.2%}")
-    report(out, record)
+    options.report(out, record)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import pandas as pd
 import typer
 
-from miue.cli.options import CellLimit, at_least
+from miue.cli.options import CellLimit, RunLimit, at_least
 from miue.experiments.plan import Plan, between, together
 from miue.experiments.text import aligned
 from miue.progress import duration
@@ -42,9 +42,7 @@ def sweep(
         ),
     ] = 1,
     cell_limit: CellLimit = CELL,
-    limit: Annotated[
-        float, typer.Option(help="Seconds that one run may take.", callback=at_least("--limit", 0, above=True))
-    ] = RUN,
+    limit: RunLimit = RUN,
 ) -> None:
     """Run a template for every combination of parameters that a file describes; what is done is skipped."""
     from miue import sweeps
@@ -54,15 +52,7 @@ def sweep(
         with sweeps.as_worker(config, slots):
             _list(read, sweeps.plans(read, out))
         return
-    outcome = sweeps.run(
-        read,
-        out=out,
-        config=config,
-        slots=slots,
-        retries=retries,
-        timeout=cell_limit,
-        limit=limit,
-    )
+    outcome = sweeps.run(read, out=out, config=config, slots=slots, retries=retries, timeout=cell_limit, limit=limit)
     _table(read, outcome)
     if outcome.failed:
         count = f"{len(outcome.failed)} of {len(outcome.runs)} runs"
@@ -70,16 +60,11 @@ def sweep(
 
 
 def _list(spec: "sweeps.Spec", plans: dict[int, Plan | None]) -> None:
-    rows = [
-        {
-            "run": run.number,
-            "state": "to do" if run.number in plans else "done",
-            "estimate": between(*plan.seconds) if (plan := plans.get(run.number)) else "",
-            "of": run.label,
-        }
-        for run in spec.runs
-    ]
-    typer.echo(aligned(pd.DataFrame(rows)))
+    rows = []
+    for run in spec.runs:
+        estimate = between(*plan.seconds) if (plan := plans.get(run.number)) else ""
+        rows.append((run.number, "to do" if run.number in plans else "done", estimate, run.label))
+    typer.echo(aligned(pd.DataFrame(rows, columns=["run", "state", "estimate", "of"])))
     typer.echo(f"{len(rows)} runs of {spec.template.name}: {len(rows) - len(plans)} done, {len(plans)} to do")
     if told := [plan for plan in plans.values() if plan]:
         typer.echo(f"estimate: {between(*together(told))} of work on {device_name()}; what runs share counts once")

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -78,11 +78,21 @@ def measure(
     if batch < 2:
         raise InputError(f"batch: {batch}; it must be 2 or above, for batch norm trains on no single image")
     device = default_device()
-    number = resolve(precision, device)
-    path = _place(model, size, channels, n_classes, number, batch, device)
+    number, name = resolve(precision, device), provenance.device_name(device)
+    key = cache.key(
+        model=model,
+        shape=[channels, size, n_classes],
+        precision=number,
+        batch=batch,
+        device=name,
+        torch=torch.__version__,
+        code=[code.code_hash(f"miue.{module}") for module in ("experiments.bench", "models")],
+    )
+    path = cache_dir() / "bench" / f"{key}.json"
     foreign = code.foreign_code(builder(model))
-    if not (again or foreign) and (kept := _kept(path)):
-        return kept
+    if not (again or foreign):
+        with suppress(InputError, TypeError):  # nothing was measured before, or the file is damaged
+            return Speed(**files.read_json(path))
     passes = _Passes(model, size, channels, n_classes, number, device)
     fitting = _fitting_batch(passes.training, batch)
     say(f"bench: measuring {model}, {channels}x{size}x{size}, {n_classes} classes, {number}, batches of {fitting}")
@@ -92,7 +102,7 @@ def measure(
         testing=_rate(passes.testing, fitting),
         batch=fitting,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=provenance.device_name(device),
+        device=name,
     )
     if not foreign:
         files.write_json(path, asdict(found))
@@ -104,30 +114,6 @@ def table(models: Sequence[str], sizes: Sequence[int], **what: Any) -> pd.DataFr
     pairs = [(model, size) for model in models for size in sizes]
     rows = [{"model": model, "size": size, **asdict(measure(model, size=size, **what))} for model, size in pairs]
     return pd.DataFrame(rows)
-
-
-def _kept(path: Path) -> Speed | None:
-    """What was measured before; None where nothing was, or the file is damaged."""
-    try:
-        return Speed(**files.read_json(path))
-    except (InputError, TypeError):
-        return None
-
-
-def _place(
-    model: str, size: int, channels: int, n_classes: int, precision: str, batch: int, device: torch.device
-) -> Path:
-    """Where the result lies: named by all that determines it."""
-    key = cache.key(
-        model=model,
-        shape=[channels, size, n_classes],
-        precision=precision,
-        batch=batch,
-        device=provenance.device_name(device),
-        torch=torch.__version__,
-        code=[code.code_hash(f"miue.{module}") for module in ("experiments.bench", "models")],
-    )
-    return cache_dir() / "bench" / f"{key}.json"
 
 
 class _Passes:

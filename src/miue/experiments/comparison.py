@@ -10,7 +10,7 @@ import pandas as pd
 from miue.data import loading
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.experiments.records import Records, read
+from miue.experiments.records import Records, read, refuse_other
 from miue.experiments.trials import CLEAN, NONE, WITHHELD, Setting, Trial
 from miue.mi import with_controls
 from miue.mi.statistics import prediction_disagreement
@@ -82,7 +82,7 @@ def compare(wanted: Sequence[Trial], setting: Setting, records: Records) -> pd.D
     for trial in wanted:
         trial.check(setting)
     train, test = loading.load(setting.data, None, setting.n_train, setting.n_test, setting.size)
-    records.refuse_other(train)
+    refuse_other(records.rows, records.path, train)
     missing = [trial for trial in dict.fromkeys(wanted) if records.find(trial) is None]
     start = time.monotonic()
     for done, trial in enumerate(missing):

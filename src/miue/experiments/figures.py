@@ -16,13 +16,8 @@ from miue.data.images import Images
 from miue.experiments.labels import title
 from miue.training.loop import Epoch
 
-COLOURS = dict(
-    zip(
-        ("clean", "withheld", "random", "em", "mi_ue"),
-        ("0.25", "0.55", *sns.color_palette("colorblind", 3)),
-        strict=True,
-    )
-)
+COLOURS: dict[str, object] = {"clean": "0.25", "withheld": "0.55"}
+COLOURS |= zip(("random", "em", "mi_ue"), sns.color_palette("colorblind", 3), strict=True)
 OTHERS = [sns.color_palette("colorblind")[place] for place in (4, 9, 5, 3, 6, 8)]  # furthest from these first
 CONTROLS = {
     "mi": "I(Z; Z')",
@@ -34,16 +29,14 @@ CONTROLS = {
 
 def setup() -> None:
     """Use the look of the book in this notebook."""
-    sns.set_theme(style="ticks", palette="colorblind", font_scale=0.9)
-    plt.rcParams.update(
-        {
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 120,
-            "legend.frameon": False,
-        }
-    )
+    look = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 120,
+        "legend.frameon": False,
+    }
+    sns.set_theme(style="ticks", palette="colorblind", font_scale=0.9, rc=look)
 
 
 def _colours(methods: Iterable[str]) -> dict[str, object]:
@@ -69,9 +62,8 @@ def image_grid(images: Images, perturbed: Mapping[str, Images], rows: Tensor, am
         difference = x.to(torch.int16) - clean.to(torch.int16)
         lines[title(method)] = x
         lines[f"{title(method)}: delta x {amplify}"] = (128 + amplify * difference).clamp(0, 255).to(torch.uint8)
-    figure, axes = plt.subplots(
-        len(lines), len(rows), figsize=(0.9 * len(rows) + 1.6, 0.92 * len(lines)), squeeze=False
-    )
+    size = 0.9 * len(rows) + 1.6, 0.92 * len(lines)
+    figure, axes = plt.subplots(len(lines), len(rows), figsize=size, squeeze=False)
     for line, (label, x) in zip(axes, lines.items(), strict=True):
         for axis, image in zip(line, x, strict=True):
             axis.imshow(image.permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=255)
@@ -230,15 +222,20 @@ def trends(
             axis.plot(at, own[column], "o", color=colours[method], mec="white", ms=5)
         if reference and column in reference:
             axis.axhline(reference[column], ls="--", color="0.25", lw=1)
-        if column == "test_accuracy" and chance is not None:
-            axis.axhline(chance, ls=":", color="0.6", lw=1)
-            axis.set_ylim(0, 1.02)
+        _guessing(axis, column, chance)
         names = [title(word) for word in words] or [f"{place:g}" for place in places]
         look = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if words else {}
         axis.set_xticks(places, names, fontsize=8, **look)
         axis.set(ylabel=textwrap.fill(name, 28), xlabel=label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
+
+
+def _guessing(axis: Axes, measure: str, chance: float | None) -> None:
+    """Where accuracy is drawn, show all that it can be, and that of guessing."""
+    if measure == "test_accuracy" and chance is not None:
+        axis.axhline(chance, ls=":", color="0.6", lw=1)
+        axis.set_ylim(0, 1.02)
 
 
 def variations(table: pd.DataFrame, panels: Mapping[str, str], chance: float) -> Figure:
@@ -251,13 +248,8 @@ def variations(table: pd.DataFrame, panels: Mapping[str, str], chance: float) ->
         chance: accuracy of guessing, drawn dotted where `test_accuracy` is.
     """
     options = list(dict.fromkeys(table["option"]))
-    figure, axes = plt.subplots(
-        len(panels),
-        len(options),
-        figsize=(1.75 * len(options) + 1, 2.2 * len(panels) + 0.4),
-        squeeze=False,
-        sharey="row",
-    )
+    size = 1.75 * len(options) + 1, 2.2 * len(panels) + 0.4
+    figure, axes = plt.subplots(len(panels), len(options), figsize=size, squeeze=False, sharey="row")
     for column, option in enumerate(options):
         own = table[table["option"] == option]
         values = list(dict.fromkeys(own["value"]))
@@ -269,9 +261,7 @@ def variations(table: pd.DataFrame, panels: Mapping[str, str], chance: float) ->
                 axis.plot(marks["value"].map(values.index), marks[measure], ls="", mec="white", **look)
             axis.set_xticks(range(len(values)), values, fontsize=8)
             axis.margins(x=0.25)
-            if measure == "test_accuracy":
-                axis.axhline(chance, ls=":", color="0.6", lw=1)
-                axis.set_ylim(0, 1.02)
+            _guessing(axis, measure, chance)
             if column == 0:
                 axis.set_ylabel(name)
         axes[0, column].set_title(option.replace("_", " "), fontsize=9)

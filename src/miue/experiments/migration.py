@@ -10,12 +10,7 @@ from typing import Any
 from miue import poisons, specs
 
 VERSION = 4
-NEW_NAMES = {
-    "source": "surrogate",
-    "sources": "surrogates",
-    "source_epochs": "surrogate_epochs",
-    "entries": "trials",
-}
+NEW_NAMES = {"source": "surrogate", "sources": "surrogates", "source_epochs": "surrogate_epochs", "entries": "trials"}
 
 
 def renamed(fields: Mapping[str, Any]) -> dict[str, Any]:

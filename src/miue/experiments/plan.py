@@ -74,12 +74,7 @@ class Plan:
     def table(self) -> pd.DataFrame:
         """One row for each step."""
         rows = [
-            {
-                "make": step.kind,
-                "of": step.name,
-                "state": "cached" if step.cached else "to make",
-                "estimate": "" if step.cached else between(step.low, step.high),
-            }
+            (step.kind, step.name, *(("cached", "") if step.cached else ("to make", between(step.low, step.high))))
             for step in self.steps
         ]
         return pd.DataFrame(rows, columns=["make", "of", "state", "estimate"])
@@ -165,11 +160,15 @@ def make(
         on = _images(trial)
         if on not in shown:
             shown[on] = None if trial.perturbs and kept[name] is None else trial.images(train, kept.get(name))
+        images = shown[on]
         name = _victim(trial)
         if name not in made:
-            found, low, high = _training(trial, setting, train, test, shown[on])
+            count = len(train if images is None else images)
+            told = trial.training(setting, len(train))
+            found = images is not None and find_victim(images, test, **told) is not None
+            seconds = (0.0, 0.0) if found else training(trial, setting, count, train, test)
             known |= {"test": test.content_hash, "recipe": setting.recipe}
-            made[name] = Step("victim", name, found, low, high, cache.key(name=name, **known))
+            made[name] = Step("victim", name, found, *seconds, cache.key(name=name, **known))
     in_order = sorted(made.values(), key=lambda step: step.kind)
     return Plan(train.name, len(unique), len(unique) - len(missing), in_order)
 
@@ -221,16 +220,6 @@ def _defending(defense: Defense | None) -> tuple[float, float]:
             return 0, defense.draws * defense.first_phase
         case _:
             return 0, 0
-
-
-def _training(
-    trial: Trial, setting: Setting, train: Images, test: Images, images: Images | None
-) -> tuple[bool, float, float]:
-    """Whether the victim lies in the cache, and the seconds from and to."""
-    if images is not None and find_victim(images, test, **trial.training(setting, len(train))) is not None:
-        return True, 0.0, 0.0
-    count = len(train if images is None else images)
-    return False, *training(trial, setting, count, train, test)
 
 
 def _options(trial: Trial, setting: Setting) -> Any:

@@ -58,16 +58,12 @@ class Records:
         wanted = asdict(trial)
         return next((row for row in self.rows if wanted.items() <= row.items()), None)
 
-    def refuse_other(self, train: Images) -> None:
-        """Check that the rows were measured on these images; see `refuse_other`."""
-        refuse_other(self.rows, self.path, train)
-
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, unless another process has kept one of the same trial meanwhile: that stays the only one."""
         with self._alone():
             self._refresh()
-            names = [f.name for f in fields(Trial)]
-            if any(all(name in row and row[name] == other.get(name) for name in names) for other in self.rows):
+            own = {field.name: row.get(field.name) for field in fields(Trial)}
+            if any(own.items() <= other.items() for other in self.rows):
                 return
             self._cut()
             self._append(row)
@@ -161,11 +157,9 @@ def _parsed(path: Path, versions: Sequence[int]) -> tuple[Setting, list[dict[str
         whole = path.read_text(encoding="utf-8")
         head, *rows = [json.loads(line) for line in whole[: whole.rfind("\n") + 1].splitlines()]
         version, setting = head.get("version", 1), head["setting"]
+        if version in versions:
+            before = {} if version in PRESENT else {"passes": "own"}
+            return Setting(**before | setting), [settled(row) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"records: {path} is damaged or no file of trials ({error})") from None
-    if version not in versions:
-        raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")
-    try:
-        return Setting(**({} if version in PRESENT else {"passes": "own"}) | setting), [settled(row) for row in rows]
-    except TypeError as error:
-        raise InputError(f"records: {path} is damaged or no file of trials ({error})") from None
+    raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")

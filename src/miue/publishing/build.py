@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from miue import progress, runs
-from miue.errors import InputError
 from miue.publishing import chapters, publication
 from miue.publishing.page_check import check
 from miue.runs.execution import waiting
@@ -19,11 +18,8 @@ from miue.storage import cache, code
 
 __all__ = ["BookError", "build", "check"]
 
-DEFAULT = "default"
-"""Name of the results page that each build makes anew: small data, no download, never committed."""
-
 TEMPLATE, GIVEN = Path("book/experiments/cifar10.md"), {"data": "digits_m"}
-"""Its template and parameters."""
+"""The default run, which the page `publication.DEFAULT` shows."""
 
 BUILD = Path("_build")
 HTML = BUILD / "html"
@@ -53,16 +49,15 @@ def build(root: str | Path = ".") -> Path:
         runs.RunFailed: the default experiment failed.
         BookError: a chapter failed, Sphinx warned, or the check found something.
     """
-    root = Path(root).resolve()
-    if not (root / "_config.yml").is_file():
-        raise InputError(f"book: {root} holds no _config.yml; give the folder of the repository")
-    with passed_on(root / BUILD / "progress.log") as log:
-        # The kernels of chapters show their progress here, not in pages, and are those of this Python.
-        environment = {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
-        if failed := chapters.execute(root, _default_run(root), environment):
-            raise BookError("\n".join(["what the book is made of did not run to its end:", *failed]))
-        _default_result(root)
-        _render(root, environment)
+    root = publication.repository(root)
+    if not _unchanged(root):
+        with passed_on(root / BUILD / "progress.log") as log:
+            # The kernels of chapters show their progress here, not in pages, and are those of this Python.
+            environment = {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
+            if failed := chapters.execute(root, _default_run(root), environment):
+                raise BookError("\n".join(["what the book is made of did not run to its end:", *failed]))
+            _default_result(root)
+            _render(root, environment)
     if problems := check(root / HTML):
         raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
     return root / HTML / "index.html"
@@ -77,20 +72,17 @@ def _default_run(root: Path) -> list[str]:
 def _default_result(root: Path) -> None:
     """Make `book/results/default` from the run of today's code, which is there."""
     run = runs.run(root / TEMPLATE, GIVEN, out=root / "runs")
-    page = root / "book" / "results" / f"{DEFAULT}.ipynb"
+    page = root / publication.RESULTS / f"{publication.DEFAULT}.ipynb"
     made = run.status["notebook_sha256"]
     if read_object(page.with_suffix(".json")).get("notebook_sha256") != made or notebook_problems(page, made):
-        publication.publish(run.folder, DEFAULT, root)
+        publication.publish([run.folder], publication.DEFAULT, root)
 
 
 def _render(root: Path, environment: dict[str, str]) -> None:
     """Call Jupyter Book with warnings as errors; after a failure nothing is left that could be read."""
-    whole, sources = root / WHOLE, _sources(root)
+    whole = root / WHOLE
     if not whole.exists():
         _forget(root)
-    elif whole.read_text() == sources and (root / HTML / "index.html").exists():
-        progress.say("pages: nothing has changed since they were rendered")
-        return
     whole.unlink(missing_ok=True)
     start = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
     command = [sys.executable, "-c", start, "build", str(root), "--warningiserror", "--nitpick", "--keep-going"]
@@ -102,7 +94,16 @@ def _render(root: Path, environment: dict[str, str]) -> None:
     if done.returncode:
         _forget(root)
         raise BookError(f"jupyter-book ended with {done.returncode}; the reason stands above")
-    whole.write_text(sources)
+    whole.write_text(_sources(root))
+
+
+def _unchanged(root: Path) -> bool:
+    """Whether the pages are there, and what they are made of is what it was."""
+    whole = root / WHOLE
+    if not whole.exists() or not (root / HTML / "index.html").exists() or whole.read_text() != _sources(root):
+        return False
+    progress.say("pages: nothing has changed since they were rendered")
+    return True
 
 
 def _sources(root: Path) -> str:

@@ -4,7 +4,7 @@ Accuracies of different victims and defenses are compared as shares of the possi
 (clean - chance): 0 where nothing is lost, 1 where the victim guesses. At least half of it counts as harm.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from miue import defenses, specs
 from miue.defenses.adversarial import AdversarialTraining
-from miue.experiments import labels
+from miue.experiments.labels import title
 from miue.experiments.trials import CLEAN, NONE
 from miue.mi import statistics
 from miue.publishing.leaderboard import UNBOUNDED, percent
@@ -62,7 +62,7 @@ def lowest(table: pd.DataFrame, victim: str) -> Finding | None:
         return None
     others = seeds.drop(columns=OURS)
     ahead = others.min(axis=1) - seeds[OURS]
-    text = "; ".join(f"{_name(method)} {percent(seeds[method])}" for method in [OURS, *others])
+    text = "; ".join(f"{title(method)} {percent(seeds[method])}" for method in [OURS, *others])
     return Finding(bool((ahead > 0).all()), f"{text}; MI-UE is the lowest in {_share(ahead > 0)}", used, ahead.min())
 
 
@@ -74,7 +74,7 @@ def information_order(table: pd.DataFrame, victim: str) -> Finding | None:
     if set(order) - set(seeds) or seeds.empty:
         return None
     fall = -seeds[order].diff(axis=1).iloc[:, 1:].max(axis=1)
-    values = ", ".join(f"{_name(m)} {seeds[m].mean():.3f}" for m in order)
+    values = ", ".join(f"{title(m)} {seeds[m].mean():.3f}" for m in order)
     return Finding(bool((fall > 0).all()), f"{values} nats; in this order in {_share(fall > 0)}", used, fall.min())
 
 
@@ -98,8 +98,8 @@ def linear_unharmed(table: pd.DataFrame, victim: str) -> Finding | None:
     harmful = [m for m in deep.index[deep >= HARM] if m in flat]
     if not harmful:
         return None
-    kept = used[used["method"].isin(harmful)].groupby("method")["test_accuracy"].mean()
-    text = f"linear victims keep {percent(kept)} under {_names(harmful)}, and have "
+    kept = _means(used[used["method"].isin(harmful)])
+    text = f"linear victims keep {percent(kept)} under {'; '.join(map(title, harmful))}, and have "
     text += f"{percent(used.loc[used['method'] == CLEAN, 'test_accuracy'])} after clean training"
     return Finding(bool((flat[harmful] < HARM).all()), text, used)
 
@@ -115,7 +115,7 @@ def depth(table: pd.DataFrame, victim: str) -> Finding | None:
         return None
     gaps = {value: gap[places] for value, gap in means.items()}
     rho = {value: pd.Series(gap.to_numpy()).corr(pd.Series(range(len(gap))), "spearman") for value, gap in gaps.items()}
-    points = ", ".join(f"{_name(v)} {100 * gaps['test_accuracy'][v]:.1f}" for v in places)
+    points = ", ".join(f"{title(v)} {100 * gaps['test_accuracy'][v]:.1f}" for v in places)
     text = f"points lost: {points}; Spearman with depth {rho['test_accuracy']:.2f}, of the gap in information "
     return Finding(min(rho.values()) >= RANKED, f"{text}{rho['mi']:.2f}", used, min(rho.values()) - RANKED)
 
@@ -129,7 +129,7 @@ def transfer(table: pd.DataFrame, victim: str) -> Finding | None:
     shares = {victim: share for victim, share in shares.items() if np.isfinite(share)}
     if not shares:
         return None
-    text = "; ".join(f"{_name(victim)} {share:.2f}" for victim, share in shares.items())
+    text = "; ".join(f"{title(victim)} {share:.2f}" for victim, share in shares.items())
     return Finding(min(shares.values()) >= HARM, f"share of the possible fall: {text}", used)
 
 
@@ -155,12 +155,12 @@ def ablated(option: str, low: float, high: float, harmful: bool) -> Judge:
     def judge(table: pd.DataFrame, victim: str) -> Finding | None:
         variants = sorted(filter(varied, set(table["method"])))
         used = _select(table, (CLEAN, OURS, *variants), victim)
-        shares, means = harm(used), used.groupby("method")["test_accuracy"].mean()
+        shares, means = harm(used), _means(used)
         found = [spec for spec in variants if spec in shares]
         if not found or OURS not in shares:
             return None
         holds = all((shares[spec] >= HARM) == harmful for spec in found) and shares[OURS] >= HARM
-        return Finding(bool(holds), "; ".join(f"{_name(m)} {100 * means[m]:.1f} %" for m in [OURS, *found]), used)
+        return Finding(bool(holds), "; ".join(f"{title(m)} {100 * means[m]:.1f} %" for m in [OURS, *found]), used)
 
     return judge
 
@@ -172,7 +172,7 @@ def weightless(most: float) -> Judge:
     def judge(table: pd.DataFrame, victim: str) -> Finding | None:
         if (found := harms(table, victim)) is None:
             return None
-        means = found.used[found.used["method"] != CLEAN].groupby("method")["test_accuracy"].mean()
+        means = _means(found.used).drop(CLEAN)
         return replace(found, holds=found.holds and bool(np.ptp(means) <= ALIKE))
 
     return judge
@@ -184,10 +184,10 @@ def adversarial(levels: int, harmful: bool) -> Judge:
     def judge(table: pd.DataFrame, victim: str) -> Finding | None:
         trainings = [name for name in sorted(set(table["defense"])) if _radius(name) == levels]
         used = _select(table, (CLEAN, OURS), victim, trainings[:1])
-        share, means = harm(used), used.groupby("method")["test_accuracy"].mean()
+        share, means = harm(used), _means(used)
         if OURS not in share:
             return None
-        text = f"MI-UE {100 * means[OURS]:.1f} %, clean images {100 * means[CLEAN]:.1f} %, by {_name(trainings[0])}"
+        text = f"MI-UE {100 * means[OURS]:.1f} %, clean images {100 * means[CLEAN]:.1f} %, by {title(trainings[0])}"
         return Finding(bool((share[OURS] >= HARM) == harmful), text, used)
 
     return judge
@@ -203,7 +203,7 @@ def purification(table: pd.DataFrame, victim: str) -> Finding | None:
     if left.empty:
         return None
     best = left.min(axis=1)
-    text = "; ".join(f"{_name(m)} {before[m]:.2f} to {best[m]:.2f}" for m in best.index)
+    text = "; ".join(f"{title(m)} {before[m]:.2f} to {best[m]:.2f}" for m in best.index)
     return Finding(bool((best < HARM).all()), f"share of the possible fall: {text}", used)
 
 
@@ -211,11 +211,11 @@ def mine_helps(table: pd.DataFrame, victim: str) -> Finding | None:
     """The MINE term lowers the accuracy under EM and under TAP."""
     used = _select(table, None, victim)
     used = used[used["method"].isin(["em", "tap"]) | used["method"].str.fullmatch(r"(em|tap):mine=[^:]+")]
-    means = used.groupby("method")["test_accuracy"].mean()
+    means = _means(used)
     pairs = [(plain, m) for plain in ("em", "tap") for m in means.index if m.startswith(f"{plain}:") and plain in means]
     if {plain for plain, _ in pairs} != {"em", "tap"}:
         return None
-    text = "; ".join(f"{_name(m)} {100 * means[m]:.1f} % (without {100 * means[plain]:.1f} %)" for plain, m in pairs)
+    text = "; ".join(f"{title(m)} {100 * means[m]:.1f} % (without {100 * means[plain]:.1f} %)" for plain, m in pairs)
     gain = min(means[plain] - means[m] for plain, m in pairs)
     return Finding(bool(gain > 0), text, used, gain)
 
@@ -236,10 +236,15 @@ def harm(table: pd.DataFrame) -> pd.Series:
 
     Empty where clean training is missing.
     """
-    means = table.groupby("method")["test_accuracy"].mean()
+    means = _means(table)
     if CLEAN not in means:
         return pd.Series(dtype=float)
     return (means[CLEAN] - means.drop(CLEAN)) / (means[CLEAN] - 1 / table["n_classes"].min())
+
+
+def _means(table: pd.DataFrame) -> pd.Series:
+    """The mean accuracy under each method."""
+    return table.groupby("method")["test_accuracy"].mean()
 
 
 def _select(
@@ -295,11 +300,3 @@ def _radius(defense: str) -> int | None:
 
 def _share(won: pd.Series) -> str:
     return f"{int(won.sum())} of {len(won)} seed{'s' if len(won) > 1 else ''}"
-
-
-def _name(spec: str) -> str:
-    return labels.title(spec)
-
-
-def _names(methods: Iterable[str]) -> str:
-    return "; ".join(map(labels.title, methods))

@@ -44,12 +44,7 @@ def check(html: str | Path) -> list[str]:
     found = []
     for path, page in pages.items():
         name = path.relative_to(html).as_posix()
-        for problem in (
-            *_errors(page),
-            *_images(page, path),
-            *_links(page, path, html, anchors),
-            *_network(page),
-        ):
+        for problem in (*_errors(page), *_images(page, path), *_links(page, path, html, anchors), *_network(page)):
             found.append(f"{name}: {problem}")
     for sheet in sorted(html.rglob("*.css")):
         for url in CSS_URL.findall(sheet.read_text(encoding="utf-8", errors="replace")):

@@ -17,45 +17,36 @@ DEFAULT = "default"
 """The one page whose name says neither data nor scale: each build of the book makes it anew."""
 
 
-def publish(folder: str | Path, name: str | None = None, root: str | Path = ".") -> Path:
-    """Copy a run into the book in `root` as `book/results/NAME.ipynb`, with its record `NAME.json` beside it.
+def publish(folders: Sequence[str | Path], name: str | None = None, root: str | Path = ".") -> list[Path]:
+    """Copy runs into the book in `root`, each as `book/results/NAME.ipynb` with its record `NAME.json`: all, or none.
 
     The record holds the run's status (parameters, cells, times, provenance, the notebook's SHA-256) and its
     metrics. The book shows the page only while notebook and record fit each other; index, leaderboard and claims
     are made from the records when it is built. A page of that name is replaced.
 
     Args:
-        folder: of the run.
-        name: letters, digits and . _ - with at least one hyphen; None: see `page_name`.
+        folders: of the runs.
+        name: for one run: letters, digits and . _ - with at least one hyphen; None: see `page_name`.
         root: the repository that holds the book.
 
     Returns:
-        The path of the page.
+        The paths of the pages.
 
     Raises:
-        InputError: the run did not end well (the message says why), its cells wrote to standard error, `name` is no
-            such name, none can be made, the one that was made is that of another experiment's page, a parameter is a
-            path outside of the repository, or `root` holds no book.
+        InputError: a run did not end well (the message says why), its cells wrote to standard error, `name` is no
+            such name, none can be made, the one that was made is that of another experiment's page, two runs would
+            have the same, a parameter is a path outside of the repository, or `root` holds no book.
     """
-    book = _book(root)
-    run = _good(folder, book)
-    return _copy({name_of(run, book) if name is None else _checked(name): run}, book)[0]
-
-
-def publish_all(folders: Sequence[str | Path], root: str | Path = ".") -> list[Path]:
-    """Publish several runs, each under the name that is made for it; all of them, or none.
-
-    Raises:
-        InputError: see `publish`; or two of the runs would have the same name.
-    """
-    book = _book(root)
+    if name is not None and len(folders) > 1:
+        raise InputError(f"name: {name!r} for {len(folders)} runs; a name is for one run")
+    book = repository(root)
     named: dict[str, Run] = {}
     for run in [_good(folder, book) for folder in folders]:
-        name = name_of(run, book)
-        if name in named:
-            both = f"{named[name].folder.name} and {run.folder.name}"
-            raise InputError(f"name: {both} would both be {name}; publish them one by one, with --name")
-        named[name] = run
+        own = name_of(run, book) if name is None else _checked(name)
+        if own in named:
+            both = f"{named[own].folder.name} and {run.folder.name}"
+            raise InputError(f"name: {both} would both be {own}; publish them one by one, with --name")
+        named[own] = run
     return _copy(named, book)
 
 
@@ -110,7 +101,12 @@ def _checked(name: str) -> str:
     return name
 
 
-def _book(root: str | Path) -> Path:
+def repository(root: str | Path) -> Path:
+    """Return the absolute path of the folder of the repository, which holds the book.
+
+    Raises:
+        InputError: it holds none.
+    """
     root = Path(root).resolve()
     if not (root / "_config.yml").is_file():
         raise InputError(f"book: {root} holds no _config.yml; give the folder of the repository")
@@ -141,14 +137,10 @@ def _copy(named: Mapping[str, Run], root: Path) -> list[Path]:
             # Put in place last to first, the page before its record: should we be stopped in between, the old record
             # does not fit the new page, and the book refuses it.
             record = stack.enter_context(files.atomic(page.with_suffix(".json")))
-            files.write_json(record, _record(run, page, root))
+            files.write_json(record, _shortened(run.status | {"notebook": page.name, "metrics": run.metrics}, root))
             shutil.copyfile(run.notebook, stack.enter_context(files.atomic(page)))
             pages.append(page)
     return pages
-
-
-def _record(run: Run, page: Path, root: Path) -> dict[str, Any]:
-    return _shortened(run.status | {"notebook": page.name, "metrics": run.metrics}, root)
 
 
 def _shortened(value: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The paper's reported numbers, and which of our trials one of them may stand beside."""
 
-import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from miue import defenses, specs
 from miue.defenses import DEFENSES
@@ -52,10 +52,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 @cache
 def accuracies() -> dict[tuple[str | None, ...], float]:
     """All accuracies that the paper reports, in [0, 1], by data set, victim, training and method."""
-    with open(FOLDER / "paper_accuracy.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    key = itemgetter("dataset", "victim", "training", "method")
-    return {key(row): float(row["test_accuracy_percent"]) / 100 for row in rows}
+    table = pd.read_csv(FOLDER / "paper_accuracy.csv")
+    return (table.set_index(["dataset", "victim", "training", "method"])["test_accuracy_percent"] / 100).to_dict()
 
 
 def family(trial: Mapping[str, Any]) -> str | None:

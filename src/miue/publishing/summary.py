@@ -118,10 +118,10 @@ def command(record: Mapping[str, Any], page: Path) -> str:
 def _defaults(page: Path) -> dict[str, Any]:
     """The defaults that a notebook declares; none, where it declares them in a way that is no longer read."""
     try:
-        cells = notebook.load(page).cells
-        source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+        made = notebook.load(page)
+        source = made.cells[notebook.tagged(made, "parameters")[0]].source
         return renamed({name: one.default for name, one in parameters.read(source).items()})
-    except (InputError, StopIteration):
+    except (InputError, IndexError):
         return {}
 
 

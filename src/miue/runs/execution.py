@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from miue.data import loading
 from miue.errors import InputError
 from miue.experiments import plan
 from miue.experiments.plan import Plan
-from miue.runs import figures, notebook, template
-from miue.runs.run_folder import METRICS, PROGRESS, STATUS, Run, RunFailed, alone, clear, finished, load, read_object
+from miue.runs import figures, notebook, run_folder, template
+from miue.runs.run_folder import METRICS, PROGRESS, STATUS, Run, RunFailed, finished, load, read_object
 from miue.runs.template import Template
 from miue.runs.watch import SECONDS, shown
 from miue.storage import code, files, provenance
@@ -76,7 +75,7 @@ def run(
     env = {"MIUE_DATA": str(chosen.data_root), "MIUE_CACHE": str(cache_dir().resolve()), **waiting()}
     if not force and (before := _finished(folder)):
         return before
-    with alone(folder):
+    with run_folder.alone(folder):
         if not force and (before := _finished(folder)):  # by the process that we waited for
             return before
         _Execution(chosen, values, folder).go(env, timeout, limit)
@@ -160,8 +159,7 @@ class _Execution:
         self.headings = notebook.headings(self.template.notebook)
         self.total = len(notebook.code_cells(self.template.notebook))
         if self.changed:  # papermill adds one cell, with the changed parameters, behind the cell of the defaults
-            tags = [cell.metadata.get("tags", []) for cell in self.template.notebook.cells]
-            place = next(place for place, of_cell in enumerate(tags) if "parameters" in of_cell)
+            (place,) = notebook.tagged(self.template.notebook, "parameters")
             self.headings.insert(place, self.headings[place])
             self.total += 1
         self.status: dict[str, Any] = {
@@ -170,7 +168,7 @@ class _Execution:
             "parameters": notebook.shorten(self.values, {self.template.root: "."}),
             "cells": {"done": 0, "total": self.total},
             "error": None,
-            "started": _now(),
+            "started": run_folder.now(),
             "ended": None,
             "wall_seconds": None,
             "notebook": self.target.name,
@@ -183,7 +181,7 @@ class _Execution:
         """Execute, and record how it ended; raise RunFailed or KeyboardInterrupt if it ended badly."""
         from miue.runs import kernel
 
-        clear(self.folder)
+        run_folder.clear(self.folder)
         (self.folder / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
         self.write()
         log = self.folder / PROGRESS
@@ -243,7 +241,7 @@ class _Execution:
         self.status |= {
             "cells": {"done": done, "total": self.total},
             "error": error or None,
-            "ended": _now(),
+            "ended": run_folder.now(),
             "wall_seconds": round(time.monotonic() - self.clock, 1),
             "notebook_sha256": notebook.sha256(self.target) if self.target.is_file() else None,
         }
@@ -265,7 +263,3 @@ class _Execution:
     def write(self) -> None:
         """Write the record, atomically."""
         files.write_json(self.folder / STATUS, self.status)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

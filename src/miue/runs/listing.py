@@ -79,11 +79,16 @@ def differences(one: Run, other: Run) -> pd.DataFrame:
         matched by what they are of (method, victim, seed and so on) where that tells them apart, other lists by
         place.
     """
+    made_by = [run.status.get("provenance", {}) for run in (one, other)]
     parts = {
         "state": [{"state": state(run), "template": run.status.get("template")} for run in (one, other)],
         "parameters": [run.parameters for run in (one, other)],
-        "provenance": [run.status.get("provenance", {}) for run in (one, other)],
-        "metrics": [_own_metrics(run) for run in (one, other)],
+        "provenance": made_by,
+        # Metrics repeat what the provenance says.
+        "metrics": [
+            {name: value for name, value in run.metrics.items() if name not in own}
+            for run, own in zip((one, other), made_by, strict=True)
+        ],
     }
     rows = []
     for part, (first, second) in parts.items():
@@ -98,8 +103,11 @@ def differences(one: Run, other: Run) -> pd.DataFrame:
 def accuracies(run: Run) -> dict[str, tuple[float, float]]:
     """The lowest and highest clean test accuracy of undefended victims, by method, in [0, 1]; empty without any."""
     found: dict[str, list[float]] = {}
-    for row in _measurements(run.metrics):
-        if row.get("defense", NONE) == NONE and isinstance(row.get("test_accuracy"), float | int):
+    rows = run.metrics.get("trials") or run.metrics.get("runs")
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, dict) or row.get("defense", NONE) != NONE:
+            continue
+        if isinstance(row.get("test_accuracy"), float | int):
             found.setdefault(str(row.get("method")), []).append(float(row["test_accuracy"]))
     return {method: (min(values), max(values)) for method, values in found.items()}
 
@@ -129,16 +137,6 @@ def _runs(folder: Path) -> Iterator[Run]:
             yield load(path.parent)
         except InputError:  # no record of a run, or a damaged one
             continue
-
-
-def _measurements(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = metrics.get("trials") or metrics.get("runs") or []
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-
-def _own_metrics(run: Run) -> dict[str, Any]:
-    """The metrics without what they repeat of the provenance."""
-    return {name: value for name, value in run.metrics.items() if name not in run.status.get("provenance", {})}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

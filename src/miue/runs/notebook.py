@@ -18,6 +18,11 @@ def code_cells(notebook: Any) -> list[tuple[int, Any]]:
     ]
 
 
+def tagged(notebook: Any, tag: str) -> list[int]:
+    """Return the places, from 0, of the cells that have this tag."""
+    return [place for place, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
+
+
 def flaws(notebook: Any) -> list[str]:
     """Return why an executed notebook is no good result, one line each: unexecuted cells and errors.
 

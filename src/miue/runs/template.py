@@ -13,6 +13,7 @@ from miue import specs
 from miue.data import loading
 from miue.errors import InputError
 from miue.runs import parameters
+from miue.runs.notebook import tagged
 
 EXPERIMENTS = Path("book") / "experiments"
 
@@ -30,8 +31,7 @@ class Template:
     @property
     def plan(self) -> str | None:
         """Source of the cell tagged `plan`, which sets from the parameters what will be measured; None without one."""
-        tagged = (cell.source for cell in self.notebook.cells if "plan" in cell.metadata.get("tags", []))
-        return next(tagged, None)
+        return next((self.notebook.cells[place].source for place in tagged(self.notebook, "plan")), None)
 
     @property
     def data_root(self) -> Path:
@@ -96,10 +96,10 @@ def read(template: str | Path) -> Template:
 
 def _parameters_cell(notebook: Any, path: Path) -> int:
     """The place of the one cell tagged `parameters`."""
-    tagged = [place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise InputError(f"template {path.name}: {len(tagged)} cells are tagged `parameters`; it must be one")
-    return tagged[0]
+    places = tagged(notebook, "parameters")
+    if len(places) != 1:
+        raise InputError(f"template {path.name}: {len(places)} cells are tagged `parameters`; it must be one")
+    return places[0]
 
 
 def _continuation(base: Path, extending: Path) -> list[Any]:

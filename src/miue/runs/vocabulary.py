@@ -41,23 +41,19 @@ def check(values: Mapping[str, Any]) -> None:
     Raises:
         InputError: one would; or a list has a value twice, or none where it needs one.
     """
-    setting = Setting(**{field.name: values[field.name] for field in fields(Setting) if field.name in values})
+    setting = Setting(**{own.name: values[own.name] for own in fields(Setting) if own.name in values})
     known = [name for name in values if name in BECOMES]
     for name in sorted(known, key=lambda name: BECOMES[name][0] is Trial):  # trials stand in a setting that holds
-        value = values[name]
+        (kind, field, before), value = BECOMES[name], values[name]
         several = value if isinstance(value, list) else [value]
         if len(set(several)) < len(several) or not (several or name in MAY_BE_EMPTY):
             raise InputError(f"{name}: {value}; give at least one, and none of them twice")
         try:
             for one in several:
-                _check_one(setting, *BECOMES[name], one)
+                becomes = f"{before}{one}" if before or field == "epsilon" else one
+                if kind is Trial:
+                    Trial.check_field(field, becomes, setting)
+                else:
+                    Setting.check_field(field, becomes)
         except InputError as error:
             raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
-
-
-def _check_one(setting: Setting, kind: type[Setting] | type[Trial], field: str, before: str, value: Any) -> None:
-    becomes = f"{before}{value}" if before or field == "epsilon" else value
-    if kind is Trial:
-        Trial.check_field(field, becomes, setting)
-    else:
-        Setting.check_field(field, becomes)

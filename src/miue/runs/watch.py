@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
@@ -46,34 +45,26 @@ def shown(log: Path, title: str) -> Iterator[Callable[[str], None]]:
         with passed_on(log):
             yield lambda place: progress.say(f"{title}: {place}")
         return
-    line = _Line(title)
+    place, last, since = "starting", "", time.monotonic()
 
     def show(lines: list[str]) -> None:
-        bar.set_description_str(line.text(lines, shutil.get_terminal_size().columns - 1))
+        nonlocal last
+        last = lines[-1].strip() if lines else last
+        said = last or progress.duration(time.monotonic() - since)
+        bar.set_description_str(_fitting(f"{title} · {place} · ", said, shutil.get_terminal_size().columns - 1))
 
-    def move(place: str) -> None:
+    def move(to: str) -> None:
+        nonlocal place, last, since
         look()  # what came until now is of the place before
-        line.place, line.last, line.since = place, "", time.monotonic()
+        place, last, since = to, "", time.monotonic()
 
     with tqdm(bar_format="{desc}", leave=False) as bar, _followed(log, show) as look:
         yield move
 
 
-@dataclass
-class _Line:
-    """The one line: title, place, and what was said there last, or how long it has been there."""
-
-    title: str
-    place: str = "starting"
-    last: str = ""
-    since: float = field(default_factory=time.monotonic)
-
-    def text(self, lines: list[str], width: int) -> str:
-        """What there is to show after `lines` have come, in at most `width` characters."""
-        self.last = lines[-1].strip() if lines else self.last
-        said = self.last or progress.duration(time.monotonic() - self.since)
-        whole = f"{self.title} · {self.place} · {said}"
-        return (whole if len(whole) <= width else said)[:width]
+def _fitting(where: str, said: str, width: int) -> str:
+    """The one line, in at most `width` characters: without its title and place where there is no room for them."""
+    return (where + said if len(where + said) <= width else said)[:width]
 
 
 @contextmanager

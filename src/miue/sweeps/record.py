@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from miue import progress
 from miue.runs import Run
+from miue.runs.run_folder import now
 from miue.storage import files
 from miue.sweeps.order import Report, tail
 from miue.sweeps.spec import Spec
@@ -53,7 +53,7 @@ class Record:
             "template": spec.template.name,
             **about,
             "process": os.getpid(),
-            "started": _now(),
+            "started": now(),
             "ended": None,
             "runs": list(self.runs.values()),
         }
@@ -110,7 +110,7 @@ class Record:
         stopped, failed = self._in(WAITING, RUNNING), self._in(FAILED)
         for number in self._in(RUNNING):
             self.runs[number]["state"] = INTERRUPTED
-        self.status |= {"state": INTERRUPTED if stopped else FAILED if failed else DONE, "ended": _now()}
+        self.status |= {"state": INTERRUPTED if stopped else FAILED if failed else DONE, "ended": now()}
         self.write()
 
     def write(self) -> None:
@@ -149,7 +149,3 @@ def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         with files.atomic(path) as part:
             pd.DataFrame(rows).to_csv(part, index=False)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -65,7 +65,10 @@ def read(path: str | Path) -> Spec:
     written = _load(path)
     for section in written:
         choose(f"{path.name}: section", str(section), SECTIONS)
-    chosen = _template(path, written.get("template"))
+    name = written.get("template")
+    if not isinstance(name, str):
+        raise _wrong(path, "template", name, "the name of a template")
+    chosen = template.read(path.parent / name if name.endswith(".md") else name)
     fixed = _names(path, "parameters", written.get("parameters", {}))
     grid = _grid(path, written.get("grid", {}))
     items = _items(path, written.get("list", [{}]))
@@ -107,15 +110,13 @@ def _load(path: Path) -> dict[Any, Any]:
     return written
 
 
-def _template(path: Path, name: Any) -> Template:
-    if not isinstance(name, str):
-        raise InputError(f"{path.name}: template: {name!r}; it must be the name of a template")
-    return template.read(path.parent / name if name.endswith(".md") else name)
+def _wrong(path: Path, section: str, value: Any, wanted: str) -> InputError:
+    return InputError(f"{path.name}: {section}: {value!r}; it must be {wanted}")
 
 
 def _names(path: Path, section: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise InputError(f"{path.name}: {section}: {value!r}; it must be names of parameters with their values")
+        raise _wrong(path, section, value, "names of parameters with their values")
     return value
 
 
@@ -123,13 +124,13 @@ def _grid(path: Path, value: Any) -> dict[str, list[Any]]:
     grid = _names(path, "grid", value)
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise InputError(f"{path.name}: grid: {name}: {values!r}; it must be a list of values")
+            raise _wrong(path, f"grid: {name}", values, "a list of values")
     return grid
 
 
 def _items(path: Path, value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        raise InputError(f"{path.name}: list: {value!r}; it must be a list of parameters with their values")
+        raise _wrong(path, "list", value, "a list of parameters with their values")
     return [_names(path, f"list, item {number}", item) for number, item in enumerate(value, 1)]
 
 

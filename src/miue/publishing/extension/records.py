@@ -6,7 +6,7 @@
 - `{miue-claims}`: what the paper claims and what the trials say about it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,46 +27,51 @@ TABLES = "datatables-3.1.5"
 
 COPY_BUTTON = {"clipboard.min.js", "copybutton.js", "copybutton_funcs.js"}
 
-COLUMNS = {
-    "Rank": "rank",
-    "of": "of",
-    "Method": "method",
-    "Victim": "victim",
-    "Defense": "defense",
-    "Accuracy %": "mean",
-    "Lowest": "low",
-    "Highest": "high",
-    "Passes": "passes",
-    "Seconds": "seconds",
-    "Seeds": "seeds",
-    "Victims": "victims",
-    "Scale": "scale",
-    "Data": "data",
-    "Images": "n_train",
-    "Size": "size",
-    "Budget": "budget",
-    "Paper %": "reported",
-    "Difference": "difference",
-    "MI, nats": "mi",
-    "Shuffled": "null",
-    "Estimator": "estimator",
-    "Recipe": "recipe",
-    "Surrogate": "surrogate",
-    "Twin": "twin",
-    "Protocol": "protocol",
-    "Passes allowed": "allowed",
-    "Perturbed": "ratio",
-    "Cannot be judged": "mark",
-    "Pages": "pages",
+
+def _number(value: Any) -> str:
+    """Write a number, or nothing for one that is missing."""
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _to(form: str, factor: float = 1) -> Callable[[Any], str]:
+    """Make the function that writes a multiple of a number in that form, or nothing for one that is missing."""
+    return lambda value: "" if pd.isna(value) else format(factor * value, form)
+
+
+PERCENT, NATS, COST = _to(".2f", 100), _to(".3f"), _to(".0f")
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "Rank": ("rank", _number),
+    "of": ("of", _number),
+    "Method": ("method", title),
+    "Victim": ("victim", title),
+    "Defense": ("defense", title),
+    "Accuracy %": ("mean", PERCENT),
+    "Lowest": ("low", PERCENT),
+    "Highest": ("high", PERCENT),
+    "Passes": ("passes", COST),
+    "Seconds": ("seconds", COST),
+    "Seeds": ("seeds", _number),
+    "Victims": ("victims", _number),
+    "Scale": ("scale", str),
+    "Data": ("data", str),
+    "Images": ("n_train", _number),
+    "Size": ("size", _number),
+    "Budget": ("budget", str),
+    "Paper %": ("reported", PERCENT),
+    "Difference": ("difference", _to("+.2f", 100)),
+    "MI, nats": ("mi", NATS),
+    "Shuffled": ("null", NATS),
+    "Estimator": ("estimator", str),
+    "Recipe": ("recipe", str),
+    "Surrogate": ("surrogate", title),
+    "Twin": ("twin", str),
+    "Protocol": ("protocol", str),
+    "Passes allowed": ("allowed", str),
+    "Perturbed": ("ratio", _number),
+    "Cannot be judged": ("mark", str),
 }
-"""Columns of the leaderboard, by the fields of `leaderboard.rows`."""
-
-LISTS = {"method", "victim", "defense", "data", "budget", "surrogate", "scale", "recipe", "estimator"}
-LISTS |= {"twin", "protocol", "allowed", "mark"}
-"""Those that are filtered by choosing from a list."""
-
-SHARES, NATS = {"mean", "low", "high", "reported", "difference"}, {"mi", "null"}
-COSTS = {"passes", "seconds"}
+"""Columns of the leaderboard but the pages, its last: the fields of `leaderboard.rows`, and how each is written. Words
+(`title`, `str`) are filtered by choosing from a list."""
 
 
 def results(env: BuildEnvironment) -> list[str]:
@@ -134,9 +139,7 @@ class ResultTable(OfRecords):
             shown = nodes.inline("", "", link(name), *outdated(record, nodes.inline, " "))
             rows.append([shown, *(nodes.Text("" if text is None else str(text)) for text in texts)])
         heads = ["Page", "Images", "Scale", "Seeds", "Victims", "Hardware", "Making it all", "This run", "Commit"]
-        made = table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9])
-        made["classes"] += ["miue-results"]
-        return [made]
+        return [table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9], "miue-results")]
 
 
 class Leaderboard(OfRecords):
@@ -144,32 +147,20 @@ class Leaderboard(OfRecords):
 
     def run(self) -> list[nodes.Node]:
         """Return the table, whole and readable without any script."""
-        rows = [[self._cell(name, row[name]) for name in COLUMNS.values()] for row in self._rows()]
-        made = table(list(COLUMNS), rows)
-        made["classes"] += ["miue-leaderboard"]
+        rows = [
+            [
+                *(nodes.Text(write(row[name])) for name, write in COLUMNS.values()),
+                links(RESULTS + page for page in row["pages"]),
+            ]
+            for row in leaderboard.rows(self.trials()).to_dict("records")
+        ]
+        made = table([*COLUMNS, "Pages"], rows, kind="miue-leaderboard")
         for cell in list(made.findall(nodes.paragraph)):  # the library shows what a cell holds in its menus, tags too
             cell.replace_self(cell.children)
-        for head, name in zip(made.findall(nodes.entry), COLUMNS.values(), strict=False):
-            head["classes"] += ["miue-list" if name in LISTS else "miue-value"]
+        kinds = ["miue-list" if write in (title, str) else "miue-value" for _, write in COLUMNS.values()]
+        for head, kind in zip(made.findall(nodes.entry), [*kinds, "miue-value"], strict=False):
+            head["classes"] += [kind]
         return [nodes.container("", made, classes=["miue-frame"])]
-
-    def _rows(self) -> Iterable[Mapping[str, Any]]:
-        return leaderboard.rows(self.trials()).to_dict("records")
-
-    def _cell(self, name: str, value: Any) -> nodes.Node:
-        if name == "pages":
-            return links(RESULTS + page for page in value)
-        if name in SHARES | NATS | COSTS | {"rank", "of"} and pd.isna(value):
-            return nodes.Text("")
-        if name in SHARES:
-            return nodes.Text(f"{100 * value:{'+' if name == 'difference' else ''}.2f}")
-        if name in NATS:
-            return nodes.Text(f"{value:.3f}")
-        if name in COSTS:
-            return nodes.Text(f"{value:.0f}")
-        if name in ("method", "victim", "defense", "surrogate"):
-            return nodes.Text(title(value))
-        return nodes.Text(f"{value:g}" if isinstance(value, float) else str(value))
 
 
 class ClaimTable(OfRecords):
@@ -185,9 +176,8 @@ class ClaimTable(OfRecords):
             numbers = nodes.Text(found.numbers + against)
             texts = nodes.Text(found.reported), nodes.strong("", found.verdict), numbers
             rows.append([claim, *texts, links(f"book/{page}" for page in found.pages)])
-        made = table(["The paper's claim", "It reports", "Here", "Numbers", "Pages"], rows, [30, 17, 12, 26, 15])
-        made["classes"] += ["miue-claims"]
-        return [made]
+        heads = ["The paper's claim", "It reports", "Here", "Numbers", "Pages"]
+        return [table(heads, rows, [30, 17, 12, 26, 15], "miue-claims")]
 
 
 def outdated(
@@ -212,8 +202,10 @@ def links(names: Iterable[str]) -> nodes.Node:
     return nodes.inline("", "", *parts[1:])
 
 
-def table(heads: list[str], rows: list[list[nodes.Node]], widths: list[int] | None = None) -> nodes.table:
-    """Return a table of cells, each a node; `widths` are relative."""
+def table(
+    heads: list[str], rows: list[list[nodes.Node]], widths: list[int] | None = None, kind: str | None = None
+) -> nodes.table:
+    """Return a table of cells, each a node; `widths` are relative, `kind` is a class of its style."""
 
     def row(cells: list[nodes.Node]) -> nodes.row:
         return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
@@ -222,7 +214,7 @@ def table(heads: list[str], rows: list[list[nodes.Node]], widths: list[int] | No
     group = nodes.tgroup("", *columns, cols=len(heads))
     group += nodes.thead("", row([nodes.Text(head) for head in heads]))
     group += nodes.tbody("", *(row(cells) for cells in rows))
-    return nodes.table("", group, classes=["colwidths-given"] if widths else [])
+    return nodes.table("", group, classes=[*(["colwidths-given"] if widths else []), *([kind] if kind else [])])
 
 
 def add_static(app: Sphinx, config: Any) -> None:
@@ -250,10 +242,7 @@ def connect(app: Sphinx) -> None:
     app.connect("config-inited", add_static)
     app.connect("html-page-context", add_library)
     app.add_css_file("miue.css", priority=900)
-    for name, directive in {
-        "header": Header,
-        "results": ResultTable,
-        "leaderboard": Leaderboard,
-        "claims": ClaimTable,
-    }.items():
-        app.add_directive(f"miue-{name}", directive)
+    app.add_directive("miue-header", Header)
+    app.add_directive("miue-results", ResultTable)
+    app.add_directive("miue-leaderboard", Leaderboard)
+    app.add_directive("miue-claims", ClaimTable)
