@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+from miue import seeds
 from miue.errors import InputError
 from miue.mi.statistics import (
     class_covariances,
@@ -153,6 +155,12 @@ def test_rank_correlation_is_spearmans_and_its_interval_covers():
     x = rng.normal(size=40)
     assert rank_correlation(x, np.exp(x)).rho == pytest.approx(1.0)
     assert rank_correlation(x, -x).rho == pytest.approx(-1.0)
+    few = np.random.default_rng(1).integers(0, 3, (2, 6))
+    drawn = torch.randint(6, (50, 6), generator=seeds.stream(0, "subsamples")).numpy()
+    varied = [few[:, rows] for rows in drawn if (np.ptp(few[:, rows], axis=1) > 0).all()]
+    found = rank_correlation(*few, draws=50)
+    expected = np.percentile([stats.spearmanr(*one).statistic for one in varied], [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx(tuple(expected)) and len(varied) < 50
     truth, covered = 6 / np.pi * np.arcsin(0.6 / 2), 0  # Spearman's of a normal pair of correlation 0.6
     for seed in range(20):
         pair = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=40)

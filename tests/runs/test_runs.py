@@ -169,7 +169,7 @@ def test_a_run_needs_no_short_folder_for_temporary_files(template, tmp_path, mon
     monkeypatch.setenv("TMPDIR", str(long))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(kernel, "LONGEST", longest)  # with 0, no folder is short enough
-    with kernel._sockets() as sockets:
+    with kernel.private_sockets() as sockets:
         assert (sockets is None) == (longest == 0)
         if sockets:
             assert len(str(sockets)) < 90 and sockets.stat().st_mode & 0o777 == 0o700

@@ -287,9 +287,9 @@ def rank_correlation(x: Array, y: Array, *, draws: int = 2000, seed: int = 0) ->
     if not (np.ptp(first) > 0 and np.ptp(second) > 0):
         raise InputError("x, y: all values of one of them are the same; there is no order to compare")
     size = whole("draws", draws, 1), len(first)
-    drawn = []
-    for rows in torch.randint(len(first), size, generator=seeds.stream(seed, "subsamples")).numpy():
-        if np.ptp(first[rows]) > 0 and np.ptp(second[rows]) > 0:
-            drawn.append(stats.spearmanr(first[rows], second[rows]).statistic)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    rows = torch.randint(len(first), size, generator=seeds.stream(seed, "subsamples")).numpy()
+    ranks = (stats.rankdata(values[rows], axis=1) for values in (first, second))
+    a, b = (rank - rank.mean(1, keepdims=True) for rank in ranks)
+    spread = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    low, high = np.percentile((a * b).sum(1)[spread > 0] / spread[spread > 0], [2.5, 97.5])
     return RankCorrelation(float(stats.spearmanr(first, second).statistic), float(low), float(high), len(first))
