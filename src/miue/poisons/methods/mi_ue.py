@@ -69,7 +69,7 @@ class MIUE(PgdOptions):
         return self.surrogate.epochs * (trained + self.steps * max(self.eot, 1))
 
 
-# float32 throughout; see `miue.poisons.base.on_outputs` for what little is known of bfloat16.
+# float32, which means the same on every processor; see `miue.poisons.base.on_outputs` for what bfloat16 costs.
 _SURROGATE = Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4, precision="float32")
 _QUICK = MIUE(surrogate=_SURROGATE, steps=5, step=0.8 / 255, last_step=0.8 / 255, pass_batch=256)
 
@@ -77,7 +77,7 @@ PRESETS = {
     "quick": _QUICK,
     "laptop": replace(_QUICK, surrogate=replace(_SURROGATE, epochs=15), steps=10),
     "paper": MIUE(
-        surrogate=replace(_SURROGATE, epochs=100, flip=True),
+        surrogate=replace(_SURROGATE, epochs=100, flip=True, precision="auto"),
         steps=10,
         step=0.2 / 255,
         last_step=0.4 / 255,
