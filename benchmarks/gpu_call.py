@@ -16,6 +16,7 @@ import time
 
 BEGAN = time.monotonic()  # before the imports below, which take seconds
 
+import gc
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from typing import Annotated, Any
 
 import gpu_stages
 import pandas as pd
+import torch
 import typer
 from gpu_stages import SCALES, STAGES, Scale
 
@@ -196,6 +198,9 @@ def go_through(call: Call, stages: list[gpu_stages.Stage]) -> None:
                 result, state = {"error": traceback.format_exc().splitlines()[-TAIL:]}, {"state": "failed"}
             call.end(**told, **state, seconds=round(time.monotonic() - began, 2), result=result)
         call.collect()
+        if not call.cpu:
+            gc.collect()  # graphs that were recorded hold memory
+            torch.cuda.empty_cache()
 
 
 def planned(scale: Scale, limit: float) -> pd.DataFrame:
@@ -328,7 +333,7 @@ def drawn_by(place: Path, setting: Setting, rows: list[dict[str, Any]]) -> str:
         return json.dumps(list(dict.fromkeys(row[name] for row in rows)))
 
     given = {name: value for name, value in asdict(setting).items() if value is not None}
-    given |= {"methods": several("method"), "victims": several("victim"), "seeds": several("seed"), "defenses": "[]"}
+    given |= {"methods": several("method"), "victims": several("victim"), "seeds": several("seed")}
     given |= {"surrogate": rows[0]["surrogate"], "records": place, "measure": "false"}
     return shlex.join(["miue", "run", "comparison", *(w for n, v in given.items() for w in ("-p", f"{n}={v}"))])
 

@@ -53,8 +53,10 @@ def peaks(call: "Call") -> dict[str, Any]:
                 x = torch.rand(batch, channels, pixels, pixels, **kind).to(memory_format=torch.channels_last)
                 x.requires_grad_(True)
 
-                def both(layer: nn.Module = layer, x: Tensor = x) -> None:
-                    torch.autograd.grad(layer(x).sum(), x)
+                ones = torch.ones_like(layer(x))
+
+                def both(layer: nn.Module = layer, x: Tensor = x, ones: Tensor = ones) -> None:
+                    torch.autograd.grad(layer(x), x, ones)
 
                 work = 4 * batch * 9 * channels * wide * pixels**2
                 shape = f"convolution {channels} to {wide}, {pixels} px, forward and backward to the images"

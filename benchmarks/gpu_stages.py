@@ -43,7 +43,7 @@ class Scale:
         count, tested: images that these are, for estimates.
         network: surrogate and victim.
         recipe: of the victims.
-        mi_ue, em: changes to the presets of these methods.
+        changes: to the presets of MI-UE and EM.
         n_slices: of the information.
         batch, steps, rated: of the pgd passes whose speed is measured, and the images that they go over.
         backend: that networks are compiled with.
@@ -59,8 +59,7 @@ class Scale:
     tested: int
     network: str
     recipe: str
-    mi_ue: str
-    em: str
+    changes: str
     n_slices: int
     batch: int
     steps: int
@@ -80,8 +79,7 @@ SCALES = {
         tested=10_000,
         network="resnet18",
         recipe="standard:epochs=30",
-        mi_ue=":pass_batch=512",
-        em=":pass_batch=512",
+        changes="",
         n_slices=64,
         batch=500,
         steps=10,
@@ -115,8 +113,7 @@ SCALES = {
         tested=100,
         network="small_resnet:width=0.25",
         recipe="quick:epochs=1:batch=32:precision=float32",
-        mi_ue=":epochs=1:steps=1:pass_batch=64",
-        em=":epochs=1:steps=1:pass_batch=64",
+        changes=":epochs=1:steps=1",
         n_slices=4,
         batch=60,
         steps=1,
@@ -208,7 +205,7 @@ def tests(call: "Call") -> dict[str, Any]:
         )
     command = [sys.executable, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", "-ra", *call.scale.tests]
     if importlib.util.find_spec("xdist") and not call.cpu:
-        command += ["-n", "4"]
+        command += ["-n", "8"]
     own = {"MIUE_TEST_DEVICE": "cpu"} if call.cpu else {}
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     log = call.out / "tests.log"
@@ -252,8 +249,8 @@ def setting(call: "Call", preset: str) -> Setting:
 
 def trial(call: "Call", method: str) -> Trial:
     """The trial of a method, with the changes of the scale and the precision that was chosen."""
-    changes = {"mi_ue": call.scale.mi_ue, "em": call.scale.em}.get(method)
-    spec = method if changes is None else f"{method}{changes}:precision={call.precision}"
+    number = "" if call.precision == "float32" else f":precision={call.precision}"  # which the presets have
+    spec = f"{method}{call.scale.changes}{number}" if method in ("mi_ue", "em") else method
     return Trial(spec, call.scale.network, surrogate=call.scale.network)
 
 
