@@ -99,7 +99,7 @@ SCALES = {
             "images": 5,
             "peaks": 15,
             "signs": 10,
-            "rates": 20,
+            "rates": 25,
             "information": 40,  # 256 estimates of 1.7 s each on one core, over twelve
             "compiled": 60,
             "table": 1,
