@@ -234,6 +234,8 @@ class _Trainer:
             fused=True if on_gpu else None,
         )
         self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=number == "float16")
+        if on_gpu:
+            self.scaler.scale(torch.zeros((), device=device))  # makes its own tensors, so that `_changes` tells them
         # What comes from elsewhere may draw random numbers, or look at what it computes.
         self._step = Replay(self._update, self._changes) if type(model) is Network else self._update
 
@@ -261,7 +263,8 @@ class _Trainer:
 
     def _changes(self) -> list[Tensor]:
         momentum = [state["momentum_buffer"] for state in self.optimizer.state.values()]
-        return [*self.model.parameters(), *self.model.buffers(), *momentum]
+        scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
+        return [*self.model.parameters(), *self.model.buffers(), *scale, *momentum]
 
 
 class Trained(Protocol):
