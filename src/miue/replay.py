@@ -42,6 +42,14 @@ class Replay:
         return self._outputs
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
+        cudnn: Any = torch.backends.cudnn
+        chosen, cudnn.benchmark = cudnn.benchmark, True  # the fastest algorithm for these shapes, once for all calls
+        try:
+            self._capture(inputs)
+        finally:
+            cudnn.benchmark = chosen
+
+    def _capture(self, inputs: Sequence[Tensor]) -> None:
         self._inputs = [one.clone() for one in inputs]
         before = [tensor.clone() for tensor in self.changes()]
         aside = torch.cuda.Stream()
