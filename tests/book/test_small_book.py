@@ -100,7 +100,7 @@ def test_a_warning_is_not_forgotten_and_leaves_no_pages(small_book, capfd):
     small_book.chapter("print(1)", text="{ref}`nowhere`")
     for _ in range(2):
         with pytest.raises(build.BookError, match="jupyter-book ended with"):
-            build._render(small_book.root)
+            build._render(small_book.root, {})
         assert "nowhere" in capfd.readouterr().err
         assert not (small_book.root / build.HTML).exists()
 
