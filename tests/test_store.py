@@ -253,6 +253,8 @@ def test_what_trains_a_victim_is_all_that_its_hash_covers():
             "data.images",
             "data.rows",
             "precision",
+            "ranks",
+            "replay",
         }
         | networks
     )

@@ -134,6 +134,7 @@ def mi_ue(task: Task) -> Made:
         device=images.device,
         defense=attack,
         keep=keep,
+        ranks=task.ranks,
     )
     for done in track(trained, "MI-UE, surrogate epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)

@@ -116,6 +116,7 @@ def robust(task: Task) -> Made:
         device=images.device,
         defense=trainer,
         keep=keep,
+        ranks=task.ranks,
     )
     frozen = Frozen(network, options.surrogate.precision)
     pgd_pass = PGDPass(
