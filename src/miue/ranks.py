@@ -129,12 +129,15 @@ def joined() -> Iterator[Ranks]:
         raise InputError(f"torchrun: {here} processes on a machine with {gpus} GPUs; give --nproc-per-node {gpus}")
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no half-written file stays
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
-    if ranks.number == 0:
-        yield ranks
-    else:
-        os.environ["MIUE_PROGRESS"] = os.devnull
-        with redirect_stdout(io.StringIO()):
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # no half-written file stays
+    try:
+        if ranks.number == 0:
             yield ranks
+        else:
+            os.environ["MIUE_PROGRESS"] = os.devnull
+            with redirect_stdout(io.StringIO()):
+                yield ranks
+    finally:
+        signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()  # not after an error, when some of them may no longer be there
