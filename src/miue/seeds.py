@@ -13,7 +13,7 @@ import torch
 from miue.data.arrays import whole
 from miue.errors import InputError, choose
 
-__all__ = ["TWINS", "Training", "derived", "stream", "surrogate", "victim"]
+__all__ = ["TWINS", "Training", "derived", "of_rank", "stream", "surrogate", "victim"]
 
 ROLES = (
     "perturbation",
@@ -50,6 +50,7 @@ ROLES = (
     "subsamples",
     "critic",
     "ties",
+    "rank",
 )
 """What a seed decides: delta's own draws; noise that it has to withstand; the critic that helps to shape it, and the
 noise that certifies it; the order of the images in pgd passes; weights, order of the images, flips and crops of a
@@ -57,7 +58,8 @@ network that generates delta, and the weights of a projection behind a surrogate
 and crops, the defense, and its noise, of a surrogate and of a victim; what a defense does before training, the seeds of
 the networks that it trains for that, and its noise; which part of a set is perturbed; the split of a probe of
 detection, what two sets are cut to for it, and the seeds of its networks; and of an estimate of information the
-directions, shuffles, subsamples, critics and tie-breaks.
+directions, shuffles, subsamples, critics and tie-breaks; and
+the seeds of the processes that share a perturbation, but for the first.
 
 Roles that end in "noise" draw on the device that works, since there is too much of it to be carried there: another kind
 of device draws other numbers. All others draw on the CPU, the same for every device."""
@@ -102,6 +104,11 @@ def stream(seed: int, role: str, device: torch.device | str = "cpu") -> torch.Ge
         (tensor([True]), tensor([False]))
     """
     return torch.Generator(device).manual_seed(derived(seed, role))
+
+
+def of_rank(seed: int, number: int) -> int:
+    """The seed of one of the processes that share a perturbation: the first has `seed` itself, the others their own."""
+    return derived(seed, "rank") + number if number else seed
 
 
 class Training(NamedTuple):

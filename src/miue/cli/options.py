@@ -13,14 +13,15 @@ from miue.data.images import Images
 from miue.errors import InputError
 from miue.models import MODELS, check
 from miue.poisons import Poison
+from miue.ranks import launched
 from miue.storage.files import atomic, check_writable, write_json
 from miue.training import recipes
 from miue.victim import Victim, train_victim
 
 
 def writable(path: Path | None) -> Path | None:
-    """Refuse a file that cannot be written, before any work is done for it."""
-    if path is not None:
+    """Refuse a file that cannot be written, before any work is done for it; of several processes the first one does."""
+    if path is not None and launched().number == 0:
         check_writable(path)
     return path
 

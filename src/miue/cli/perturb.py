@@ -10,7 +10,8 @@ from miue.cli import options
 from miue.errors import InputError
 from miue.models import check
 from miue.pgd import in_levels
-from miue.poisons import METHODS, arrays, foreign, perturb
+from miue.poisons import METHODS, arrays, foreign, perturb, shards
+from miue.ranks import joined
 
 OutFile = Annotated[Path, typer.Option(help="File to write (.safetensors).", callback=options.writable)]
 
@@ -30,21 +31,27 @@ def poison(
     seed: options.Seed = 0,
     set_: options.Changes = None,
 ) -> None:
-    """Perturb training images and write the perturbation to a file."""
-    budget = in_levels(epsilon)
-    changes = specs.pairs(set_ or [], "--set")
-    poisons.options(method, preset, **changes)
-    check(surrogate)
-    if poisons.find(method)[1].bounded:
-        typer.echo(f"budget: epsilon {budget}")
-    else:
-        typer.echo(f"budget: {method} keeps none; epsilon is not used")
-    images, _ = options.load(data, root, n_train, None, size)
-    made = perturb(images, method, surrogate=surrogate, epsilon=epsilon, seed=seed, preset=preset, **changes)
-    made.save(out)
-    typer.echo(f"largest change: {made.record['levels']} of 255 grey levels")
-    typer.echo(f"{method}: {len(images)} images, made in {made.record['seconds']:.0f} s on {made.record['device']}")
-    typer.echo(f"perturbation: {out}")
+    """Perturb training images and write the perturbation to a file.
+
+    Started by torchrun, several processes share the images: FILE then names the shards that they write beside it.
+    """
+    with joined() as ranks:
+        budget = in_levels(epsilon)
+        changes = specs.pairs(set_ or [], "--set")
+        poisons.options(method, preset, **changes)
+        check(surrogate)
+        if poisons.find(method)[1].bounded:
+            typer.echo(f"budget: epsilon {budget}")
+        else:
+            typer.echo(f"budget: {method} keeps none; epsilon is not used")
+        images, _ = options.load(data, root, n_train, None, size)
+        made = perturb(
+            images, method, surrogate=surrogate, epsilon=epsilon, seed=seed, preset=preset, ranks=ranks, **changes
+        )
+        shards.save(made, out, images, ranks)
+        typer.echo(f"largest change: {made.record['levels']} of 255 grey levels")
+        typer.echo(f"{method}: {len(images)} images, made in {made.record['seconds']:.0f} s on {made.record['device']}")
+        typer.echo(f"perturbation: {out}")
 
 
 def adopt(

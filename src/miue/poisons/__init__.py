@@ -21,6 +21,7 @@ from miue.poisons.base import Method, Task, make
 from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc
 from miue.poisons.own import method_of
 from miue.poisons.poison import Poison
+from miue.ranks import ALONE, Ranks
 from miue.specs import merged, parse, parse_epsilon
 from miue.storage import cache as storage
 from miue.storage import provenance
@@ -31,10 +32,10 @@ from miue.training.loop import default_device
 __all__ = ["METHODS", "Method", "Poison", "find", "find_perturbation", "options", "perturb"]
 
 METHODS: dict[str, Method] = {
-    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "surrogate.epochs"),
-    "em": Method(em.em, em.PRESETS, "surrogate.epochs"),
-    "rem": Method(rem_sem.robust, rem_sem.REM_PRESETS, "surrogate.epochs"),
-    "sem": Method(rem_sem.robust, rem_sem.SEM_PRESETS, "surrogate.epochs"),
+    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "surrogate.epochs", split=True),
+    "em": Method(em.em, em.PRESETS, "surrogate.epochs", split=True),
+    "rem": Method(rem_sem.robust, rem_sem.REM_PRESETS, "surrogate.epochs", split=True),
+    "sem": Method(rem_sem.robust, rem_sem.SEM_PRESETS, "surrogate.epochs", split=True),
     "tap": Method(tap.tap, tap.PRESETS, "steps"),
     "tue": Method(tue.tue, tue.PRESETS, "rounds"),
     "gue": Method(gue.gue, gue.PRESETS, "epochs"),
@@ -133,6 +134,7 @@ def perturb(
     passes: float | None = None,
     device: torch.device | str | None = None,
     cache: bool = True,
+    ranks: Ranks = ALONE,
     **changes: Any,
 ) -> Poison:
     """Perturb training images.
@@ -153,10 +155,13 @@ def perturb(
         device: by default the GPU where there is one.
         cache: take the perturbation from the cache where it lies there, and keep it; a stopped generation then goes on
             where it was. False makes it anew and keeps nothing.
+        ranks: the processes that share the images, as `miue.ranks.joined` tells them: what comes back is the
+            perturbation of those that this one owns, for `miue.poisons.shards.save`.
         **changes: fields of the preset, or of its surrogate's recipe, to override.
 
     Raises:
-        InputError: unknown method, surrogate, preset or option; epsilon out of range.
+        InputError: unknown method, surrogate, preset or option; epsilon out of range; a method that several processes
+            cannot share, or images that are not the same for all of them.
 
     Example:
         >>> import miue
@@ -168,9 +173,11 @@ def perturb(
         Images('Digits-M', 40 of 3x32x32, 10 classes)
     """
     how = _how(images, method, surrogate, epsilon, seed, preset, passes, device, **changes)
+    if ranks.count > 1:
+        how = how.of(ranks)
     if not cache:
         return how.make(Checkpoint())
-    return storage.cached(Poison, how.make, f"perturbation {how.name}", **how.key())
+    return storage.cached(Poison, how.make, f"perturbation {how.name}", ranks=ranks, **how.key())
 
 
 def find_perturbation(images: Images, method: str | Method | Callable[..., Any], **how: Any) -> Poison | None:
@@ -190,6 +197,22 @@ class _Generation:
     options: Any
     seed: int
     device: torch.device
+    ranks: Ranks = ALONE
+    beside: str = ""
+
+    def of(self, ranks: Ranks) -> "_Generation":
+        """The part that this process makes; what is made beside it, of which images, determines it too."""
+        if not self.method.split or getattr(self.options, "scope", "sample") != "sample":
+            able = ", ".join(name for name, method in METHODS.items() if method.split)
+            raise InputError(
+                f"method: {self.name}, which {ranks.count} processes cannot share; run it without torchrun, or take "
+                f"one of {able}, with a delta for each image"
+            )
+        images = self.images
+        if len(set(ranks.gather(images.content_hash))) > 1:
+            raise InputError(f"images: {images.name} is not the same for all processes; give each the same images")
+        own = images.subset(ranks.own(images.ids, images.y))
+        return replace(self, images=own, ranks=ranks, beside=f"{ranks} {images.content_hash}")
 
     def key(self) -> dict[str, Any]:
         """What it is kept under."""
@@ -206,12 +229,14 @@ class _Generation:
             "images": self.images.content_hash,
             "ids": storage.key(ids=self.images.ids.tolist()),
             "code": [code_hash(make.__module__), code_hash("miue.poisons.base")],
+            **({"beside": self.beside} if self.beside else {}),
             **provenance.environment(self.device),
         }
 
     def make(self, keep: Checkpoint) -> Poison:
         images = self.images.on(self.device)
-        return make(self.method, self.name, Task(images, self.surrogate, self.budget, self.options, self.seed, keep))
+        task = Task(images, self.surrogate, self.budget, self.options, self.seed, keep, self.ranks)
+        return make(self.method, self.name, task)
 
 
 def _how(

@@ -16,8 +16,10 @@ from miue.models.frozen import Frozen
 from miue.models.handed import Spec, title
 from miue.pgd import Budget, fit_to_images, pgd
 from miue.poisons.poison import Poison
+from miue.poisons.shards import own_share
 from miue.precision import arithmetic, loss_scale, precision
 from miue.progress import tell
+from miue.ranks import ALONE, Ranks
 from miue.replay import Replay
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
@@ -54,6 +56,8 @@ class Task:
         options: of the method.
         seed: of everything random.
         keep: where a method that takes long keeps its state.
+        ranks: the processes that share the work. The images are those of this one, batch of the surrogate and seed its
+            own; a method hands `ranks` to the training of its surrogate, and lets all agree where they could part.
     """
 
     images: Images
@@ -62,6 +66,7 @@ class Task:
     options: Any
     seed: int = 0
     keep: Checkpoint = field(default_factory=Checkpoint)
+    ranks: Ranks = ALONE
 
     def network(self) -> Network:
         """The surrogate, freshly drawn, on the images' device."""
@@ -121,12 +126,15 @@ class Method:
         outer: the option whose number the passes rise with, "surrogate.epochs" or a field of its own; None where no
             pass goes through a surrogate.
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
+        split: whether processes may share the images, where each has a delta of its own: nothing but the surrogate is
+            common to them.
     """
 
     make: Callable[[Task], Made]
     presets: Mapping[str, Any]
     outer: str | None = None
     bounded: bool = True
+    split: bool = False
 
 
 def surrogate_network(model: Spec, images: Images, seed: int) -> Network:
@@ -290,7 +298,7 @@ def make(method: Method, name: str, task: Task) -> Poison:
     trained = getattr(options, "surrogate", None)  # the recipe of a surrogate, where there is one
     number = precision("float32" if trained is None else trained.precision, images.device)
     with arithmetic(number):
-        made = method.make(replace(task, images=ordered))
+        made = method.make(own_share(replace(task, images=ordered)))
     delta, largest = whole(ordered, made.delta), 0
     for index in ordered.chunks():
         x, _ = ordered.batch(index)
@@ -317,6 +325,7 @@ def make(method: Method, name: str, task: Task) -> Poison:
         "epsilon": budget.epsilon if method.bounded else None,
         "levels": budget.levels if method.bounded else largest,
         "seed": task.seed,
+        **({"processes": task.ranks.count} if task.ranks.count > 1 else {}),
         "data": about,
         "seconds": task.keep.seconds,
         "notes": made.notes,

@@ -11,6 +11,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.images import Images, pieces
 from miue.errors import InputError, choose, printable
+from miue.poisons.shards import joined
 from miue.storage import memory, tensors
 
 
@@ -140,11 +141,15 @@ class Poison:
     def load(cls, path: str | Path) -> "Poison":
         """Read what `save` wrote; delta is mapped from the file, and nothing in it is executed.
 
+        An index of `miue.poisons.shards` is read with all its shards, and delta is copied from them.
+
         Raises:
             FileNotFoundError: there is no such file.
-            InputError: it is damaged, or no perturbation of this package.
+            InputError: it is damaged, or no perturbation of this package; a shard is missing, or not that of the index.
         """
         stored, record = tensors.load(path)
+        if isinstance(record, dict) and "shards" in record:
+            stored = joined(path, stored, record["shards"])
         if not {"delta", "ids", "fingerprints"} <= stored.keys() or not isinstance(record, dict):
             raise tensors.Damaged(f"{path} holds no perturbation")
         delta, ids, fingerprints = (stored[name] for name in ("delta", "ids", "fingerprints"))

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from miue.errors import choose
 from miue.progress import say
+from miue.ranks import ALONE, Ranks
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.files import cache_dir, cache_locked, clear_parts
 from miue.storage.tensors import Damaged
@@ -58,6 +59,7 @@ def cached(
     *,
     foreign: Sequence[str] = (),
     threads: int | None = None,
+    ranks: Ranks = ALONE,
     **parts: Any,
 ) -> K:
     """Return the result that `parts` determine: from the cache where it lies there, else from `make`.
@@ -71,6 +73,7 @@ def cached(
         foreign: what takes part in it and stands in no key, as `foreign_code` names it; the result is then made each
             time, and not kept.
         threads: of the processor that makes it. What another number of them made counts where `any_threads` says so.
+        ranks: the processes that make it together, each a part of its own; all find their parts, or all make them.
         parts: everything else that determines it: parameters, content hashes, `code_hash`, processor or GPU, torch
             version.
 
@@ -79,8 +82,10 @@ def cached(
     """
     if foreign:
         say(f"{what}: made anew and not kept, for no key can tell when {', '.join(foreign)} changes")
-        return make(Checkpoint())
+        return make(Checkpoint(ranks=ranks))
     path = _place(kind, threads, parts)
+    if ranks.count > 1:
+        return _cached_together(kind, make, what, ranks, path)
     if found := _find(kind, threads, parts):
         result, place = found
         if place != path:
@@ -103,13 +108,40 @@ def cached(
             return found[0]
         keep = Checkpoint(path.with_suffix(".parts"))
         result = make(keep)
-        try:
-            result.save(path)
-        except OSError as error:
-            say(f"{what}: made, but not kept in the cache ({error}); free some space before it is wanted again")
-        else:
+        if _saved(result, path, what):
             keep.forget()
     return result
+
+
+def _cached_together(kind: type[K], make: Callable[[Checkpoint], K], what: str, ranks: Ranks, path: Path) -> K:
+    """What `cached` does, for processes that make a result together; `path` is the place of this one's part."""
+    if ranks.number:
+        ranks.gather(None)
+    with cache_locked(path, what):
+        if ranks.number == 0:
+            ranks.gather(None)  # the first one's lock comes first, or two such runs could wait for each other
+        clear_parts(path)
+        try:
+            result = kind.load(path)
+        except (FileNotFoundError, Damaged):
+            result = None
+        if all(ranks.gather(result is not None)) and result is not None:
+            return result
+        keep = Checkpoint(path.with_suffix(".parts"), ranks=ranks)
+        result = make(keep)
+        if all(ranks.gather(_saved(result, path, what))):
+            keep.forget()
+    return result
+
+
+def _saved(result: Kept, path: Path, what: str) -> bool:
+    """Save a result that was made; a cache that cannot take it costs no more than that."""
+    try:
+        result.save(path)
+    except OSError as error:
+        say(f"{what}: made, but not kept in the cache ({error}); free some space before it is wanted again")
+        return False
+    return True
 
 
 def _find(kind: type[K], threads: int | None, parts: dict[str, Any]) -> tuple[K, Path] | None:

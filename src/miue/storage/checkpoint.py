@@ -11,6 +11,7 @@ What is restored is exact, and lies where and as the live objects lie: on their 
 weights. So on a CPU the end is bit for bit that of a computation that was never stopped.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from miue.progress import say
+from miue.ranks import ALONE, Ranks
 from miue.storage import tensors
 from miue.storage.files import clear_parts
 
@@ -57,17 +59,21 @@ class Checkpoint:
         folder: where the files of this computation and of its parts lie; it belongs to them alone.
         name: of this part.
         clock: of the whole computation; a new one by default.
+        ranks: the processes that compute together, each with a folder of its own. They save after the same steps, and
+            go on after the last one that all of them have saved: each keeps the one before it, too.
     """
 
-    def __init__(self, folder: Path | None = None, name: str = "main", clock: "Clock | None" = None) -> None:
-        self._folder, self._name = folder, name
+    def __init__(
+        self, folder: Path | None = None, name: str = "main", clock: "Clock | None" = None, ranks: Ranks = ALONE
+    ) -> None:
+        self._folder, self._name, self._ranks = folder, name, ranks
         self._clock = Clock() if clock is None else clock
         self._held: dict[str, Live] = {}
         self._saved, self._took = -float("inf"), 0.0
 
     def part(self, name: str) -> "Checkpoint":
         """The checkpoint of one part of the computation, in a file of its own."""
-        return Checkpoint(self._folder, f"{self._name}-{name}", self._clock)
+        return Checkpoint(self._folder, f"{self._name}-{name}", self._clock, self._ranks)
 
     def hold(self, **live: Live) -> None:
         """Name objects that the computation changes: they are saved and restored in place, each under its own name."""
@@ -101,13 +107,17 @@ class Checkpoint:
         A disk that is full or fails costs the checkpoint and not the computation.
         """
         began = time.monotonic()
-        if self._folder is None or (began - self._saved < self._took / MOST and not last):
+        due = last or began - self._saved >= self._took / MOST
+        if self._folder is None or not any(self._ranks.gather(due)):
             return
         stored: dict[str, Tensor] = {}
         state = {name: _packed(_state(live), stored) for name, live in self._held.items()}
         try:
             record = {"done": done, "seconds": self.seconds, "state": state}
-            tensors.save(self._file(self._folder), stored, record)
+            file = self._file(self._folder)
+            if self._ranks.count > 1 and file.exists():
+                os.replace(file, _before(file))
+            tensors.save(file, stored, record)
         except OSError as error:
             say(f"{self._name}: no checkpoint of step {done} ({error}); the computation goes on without it")
         self._saved = time.monotonic()
@@ -122,15 +132,34 @@ class Checkpoint:
         return folder / f"{self._name}.safetensors"
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved last, by all processes."""
         if self._folder is None:
             return None
-        try:
-            return tensors.load(self._file(self._folder))
-        except FileNotFoundError:
+        file = self._file(self._folder)
+        if self._ranks.count == 1:
+            return _load(file)
+        found = {read[1]["done"]: (read, one) for one in (_before(file), file) if (read := _load(one)) is not None}
+        common = set.intersection(*map(set, self._ranks.gather(list(found))))
+        if not common:
             return None
-        except tensors.Damaged as error:
-            say(f"checkpoint: {error}; the computation starts anew")
-            return None
+        read, last = found[max(common)]
+        os.replace(last, file)  # over a later one, which others do not have
+        return read
+
+
+def _before(file: Path) -> Path:
+    """Where what was saved before the last step lies."""
+    return file.with_suffix(".before")
+
+
+def _load(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    try:
+        return tensors.load(file)
+    except FileNotFoundError:
+        return None
+    except tensors.Damaged as error:
+        say(f"checkpoint: {error}; the computation starts anew")
+        return None
 
 
 def _state(live: Live) -> Any:

@@ -96,6 +96,12 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise Damaged(f"{path} is cut off or no file of this package ({error})") from None
 
 
+def digest(path: str | Path) -> str:
+    """The digest that `save` gave a file; whether the file is still as it was written, `load` finds out."""
+    with open(path, "rb") as file:
+        return json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]["digest"]
+
+
 def _check_layout(path: str | Path) -> None:
     """Let the library check types, shapes and offsets."""
     try:

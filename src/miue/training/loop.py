@@ -15,6 +15,7 @@ from miue.errors import InputError
 from miue.models import Network, forward
 from miue.precision import LOSS_SCALE, arithmetic, loss_scale, precision
 from miue.progress import skip, tell
+from miue.ranks import ALONE, Ranks
 from miue.replay import Replay
 from miue.storage.checkpoint import Checkpoint
 from miue.training.augment import Moves, draw_moves, move
@@ -127,6 +128,7 @@ def epochs(
     device: torch.device | str | None = None,
     defense: Defense | None = None,
     keep: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Epoch]:
     """Train `model` in place on `images`, yielding after every epoch; the caller may act in between, or stop.
 
@@ -140,6 +142,8 @@ def epochs(
         defense: what is done to the training images before and while they are trained on.
         keep: where the state is kept after every epoch, and after what the caller does then with what it holds in it
             too. Epochs that are found there are not yielded again.
+        ranks: the processes that train together, each on `images` of its own and in batches of the recipe, as many as
+            the one with the fewest makes of them; gradients are averaged over them. What is yielded is each one's own.
 
     Raises:
         InputError: fewer than two images.
@@ -156,12 +160,13 @@ def epochs(
     number = precision(recipe.precision, device)
     ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:4])
     noise = torch.Generator(device).manual_seed(streams.noise)
-    trainer = _Trainer(model, recipe, number, device)
+    trainer = _Trainer(model, recipe, number, device, ranks)
 
     def losses(x: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(forward(model, x, number)[0], labels, reduction="none")
 
-    orders = _Orders(len(images), recipe.batch, batches(len(images), recipe), ordering)
+    per_epoch = min(ranks.gather(batches(len(images), recipe)))
+    orders = _Orders(len(images), recipe.batch, per_epoch, ordering)
     scheduler, by_batch = _scheduler(trainer.optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
     keep.hold(network=model, optimizer=trainer.optimizer, scheduler=scheduler, waiting=orders.waiting)
@@ -220,10 +225,12 @@ class _Trainer:
         recipe: its SGD, and what gradients are clipped to.
         number: the precision, resolved.
         device: where the network lies. On a GPU the learning rate is a tensor, which schedules fill in place.
+        ranks: the processes that average their gradients.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, number: str, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, number: str, device: torch.device, ranks: Ranks) -> None:
         self.model, self.recipe, self.number = model, recipe, number
+        self._averaging = ranks.averaging(model)
         on_gpu = device.type == "cuda"
         self.optimizer = torch.optim.SGD(
             model.parameters(),
@@ -237,7 +244,7 @@ class _Trainer:
         if on_gpu:
             self.scaler.scale(torch.zeros((), device=device))  # makes its own tensors, so that `_changes` tells them
         # What comes from elsewhere may draw random numbers, or look at what it computes.
-        self._step = Replay(self._update, self._changes) if type(model) is Network else self._update
+        self._step = Replay(self._update, self._changes) if type(self._averaging) is Network else self._update
 
     def __call__(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Train on images (B, C, H, W), float in [0, 1], and targets (B,) or (B, classes): loss and logits, detached.
@@ -250,7 +257,7 @@ class _Trainer:
         return loss, logits
 
     def _update(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits, _ = forward(self.model, x, self.number)
+        logits, _ = forward(self._averaging, x, self.number)
         loss = F.cross_entropy(logits, targets)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()

@@ -127,7 +127,7 @@ def alternate(
     rounds: list[dict[str, Any]] = []
     keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
     streams = seeds.surrogate(task.seed)
-    trained = loop.epochs(network, poisoned, surrogate, seed=streams, device=images.device, keep=keep)
+    trained = loop.epochs(network, poisoned, surrogate, seed=streams, device=images.device, keep=keep, ranks=task.ranks)
     for done in track(trained, f"{type(options).__name__}, rounds at most", options.surrogate.epochs):
         renew()
         if options.scope == "class":
@@ -139,7 +139,7 @@ def alternate(
                 put(delta, index, levels[images.y[index.to(images.y.device)]])
         else:
             pgd_pass(delta, options.step)
-        fitted = loop.accuracy(network, poisoned)
+        fitted = task.ranks.mean(loop.accuracy(network, poisoned), len(images))  # so that all of them stop
         rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
         if fitted > options.stop_accuracy:
             break

@@ -110,7 +110,14 @@ def mi_ue(task: Task) -> Made:
     attack = Attack(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
     streams = seeds.surrogate(task.seed)
     trained = loop.epochs(
-        network, poisoned, options.surrogate, seed=streams, device=images.device, defense=attack, keep=keep
+        network,
+        poisoned,
+        options.surrogate,
+        seed=streams,
+        device=images.device,
+        defense=attack,
+        keep=keep,
+        ranks=task.ranks,
     )
     for done in track(trained, "MI-UE, surrogate epochs", last + 1):
         step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)

@@ -101,7 +101,14 @@ def robust(task: Task) -> Made:
     keep.hold(delta=delta, order_of_passes=order, draws=draws, noise=noise, trace=trace)
     streams = seeds.surrogate(task.seed)
     trained = loop.epochs(
-        network, poisoned, options.surrogate, seed=streams, device=images.device, defense=trainer, keep=keep
+        network,
+        poisoned,
+        options.surrogate,
+        seed=streams,
+        device=images.device,
+        defense=trainer,
+        keep=keep,
+        ranks=task.ranks,
     )
     for done in track(trained, "Robust noise, surrogate epochs", options.surrogate.epochs):
         frozen.refresh()
