@@ -13,7 +13,7 @@ import torch
 from miue.data.arrays import whole
 from miue.errors import InputError, choose
 
-__all__ = ["TWINS", "Training", "derived", "of_rank", "stream", "surrogate", "victim"]
+__all__ = ["TWINS", "Training", "derived", "stream", "surrogate", "victim"]
 
 ROLES = (
     "perturbation",
