@@ -135,13 +135,13 @@ def strides(tensor):
 
 
 def test_what_an_optimizer_keeps_lies_as_its_weights_after_a_restore(tmp_path, monkeypatch):
-    images, trainers, once = some_images(), [], loop._Trainer
+    images, trainers, once = some_images(), [], loop.Trainer
 
     def watched(*given):
         trainers.append(once(*given))
         return trainers[-1]
 
-    monkeypatch.setattr(loop, "_Trainer", watched)
+    monkeypatch.setattr(loop, "Trainer", watched)
     kept = []
     for count in (1, 2):
         network = build(NETWORKS[0], 4, size=8)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.models import Network, forward
-from miue.precision import LOSS_SCALE, arithmetic, loss_scale, precision
+from miue.models import forward
+from miue.precision import arithmetic, loss_scale, precision
 from miue.progress import skip, tell
 from miue.ranks import ALONE, Ranks
-from miue.replay import Replay
 from miue.storage.checkpoint import Checkpoint
 from miue.training.augment import Moves, draw_moves, move
 from miue.training.recipes import Recipe
+from miue.training.step import Trainer, schedule
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,6 @@ class _Orders:
         return torch.randperm(self.count, generator=self.generator)
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, batches: int) -> tuple[Any, bool]:
-    """Return the schedule and whether it steps by batch (else by epoch)."""
-    schedules = torch.optim.lr_scheduler
-    if recipe.schedule == "one_cycle":
-        total = recipe.epochs * batches
-        return schedules.OneCycleLR(optimizer, recipe.lr, total_steps=total, cycle_momentum=False), True
-    if recipe.schedule == "cosine":
-        return schedules.CosineAnnealingLR(optimizer, recipe.epochs), False
-    if recipe.schedule == "steps":
-        at = [round(share * recipe.epochs) for share in (0.4, 0.8)]
-        return schedules.MultiStepLR(optimizer, at, gamma=0.1), False
-    return schedules.ConstantLR(optimizer, factor=1.0), False
-
-
 def epochs(
     model: nn.Module,
     images: Images,
@@ -160,14 +146,14 @@ def epochs(
     number = precision(recipe.precision, device)
     ordering, augmenting, defending = (torch.Generator().manual_seed(own) for own in streams[1:4])
     noise = torch.Generator(device).manual_seed(streams.noise)
-    trainer = _Trainer(model, recipe, number, device, ranks)
+    trainer = Trainer(model, recipe, number, device, ranks)
 
     def losses(x: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(forward(model, x, number)[0], labels, reduction="none")
 
     per_epoch = min(ranks.gather(batches(len(images), recipe)))
     orders = _Orders(len(images), recipe.batch, per_epoch, ordering)
-    scheduler, by_batch = _scheduler(trainer.optimizer, recipe, orders.per_epoch)
+    scheduler, by_batch = schedule(trainer.optimizer, recipe, orders.per_epoch)
     keep = Checkpoint() if keep is None else keep
     keep.hold(network=model, optimizer=trainer.optimizer, scheduler=scheduler, waiting=orders.waiting)
     keep.hold(order=ordering, augmentation=augmenting, defense=defending, noise_of_defense=noise, scaler=trainer.scaler)
@@ -215,63 +201,6 @@ def _moves(
     drawn = [draw_moves(len(index), padding=recipe.crop, flip=recipe.flip, generator=generator) for index in order]
     wanted = [moves for moves in drawn if moves is not None]
     return torch.cat(wanted).to(device).split([len(index) for index in order]) if wanted else drawn
-
-
-class _Trainer:
-    """One step of SGD on one batch, which a GPU replays: forward, loss, backward and update.
-
-    Args:
-        model: the network, which is changed.
-        recipe: its SGD, and what gradients are clipped to.
-        number: the precision, resolved.
-        device: where the network lies. On a GPU the learning rate is a tensor, which schedules fill in place.
-        ranks: the processes that average their gradients.
-    """
-
-    def __init__(self, model: nn.Module, recipe: Recipe, number: str, device: torch.device, ranks: Ranks) -> None:
-        self.model, self.recipe, self.number = model, recipe, number
-        self._averaging = ranks.averaging(model)
-        on_gpu = device.type == "cuda"
-        self.optimizer = torch.optim.SGD(
-            model.parameters(),
-            torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=True if on_gpu else None,
-        )
-        self.scaler = torch.amp.GradScaler(device.type, LOSS_SCALE, enabled=number == "float16")
-        if on_gpu:
-            self.scaler.scale(torch.zeros((), device=device))  # makes its own tensors, so that `_changes` tells them
-        # What comes from elsewhere may draw random numbers, or look at what it computes.
-        self._step = Replay(self._update, self._changes) if type(self._averaging) is Network else self._update
-
-    def __call__(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Train on images (B, C, H, W), float in [0, 1], and targets (B,) or (B, classes): loss and logits, detached.
-
-        Both are overwritten by the next call.
-        """
-        if not self.model.training:
-            self.model.train()
-        loss, logits = self._step(x, targets)
-        return loss, logits
-
-    def _update(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits, _ = forward(self._averaging, x, self.number)
-        loss = F.cross_entropy(logits, targets)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        if self.recipe.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.detach(), logits.detach()
-
-    def _changes(self) -> list[Tensor]:
-        momentum = [state["momentum_buffer"] for state in self.optimizer.state.values()]
-        scale = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
-        return [*self.model.parameters(), *self.model.buffers(), *scale, *momentum]
 
 
 class Trained(Protocol):
