@@ -31,6 +31,7 @@ ROOMS = [
     "miue.losses",
     "miue.pgd",
     "miue.precision",
+    "miue.ranks",
     "miue.seeds",
     "miue.errors",
     "miue.experiments.comparison",
