@@ -32,6 +32,7 @@ SMALL = {
 """What makes a method quick on the images of the tests: one row each."""
 
 VARIANTS: list[str] = [
+    "mi_ue:interleaved=true",
     "em:scope=class",
     "em:mine=0.1",
     "tap:mine=0.1",

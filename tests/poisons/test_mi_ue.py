@@ -102,10 +102,51 @@ def test_the_attack_on_the_surrogate_raises_its_loss_and_changes_delta(images, p
 
 @pytest.mark.parametrize(
     ("change", "passes"),
-    [({}, 60), ({"eot": 1}, 60), ({"eot": 4}, 210), ({"surrogate_epsilon": 4 / 255}, 160)],
+    [
+        ({}, 60),
+        ({"eot": 1}, 60),
+        ({"eot": 4}, 210),
+        ({"surrogate_epsilon": 4 / 255}, 160),
+        ({"every": 2}, 35),
+        ({"every": 4}, 25),  # after epochs 4, 8 and 10
+        ({"interleaved": True}, 60),
+    ],
 )
 def test_passes_count_the_draws_and_the_attack(change, passes):
     assert options("mi_ue", "quick", **change).passes == passes
+
+
+@pytest.mark.parametrize(("change", "epochs", "passes"), [({}, 10, 60), ({"every": 2}, 17, 62), ({"every": 3}, 22, 62)])
+def test_a_budget_of_passes_buys_the_most_epochs_that_fit(change, epochs, passes):
+    chosen = options("mi_ue", "quick", passes=62, **change)
+    assert (chosen.surrogate.epochs, chosen.passes) == (epochs, passes)
+
+
+def test_with_every_second_epoch_passes_follow_these_and_the_last(images):
+    made = small(images, epochs=5, every=2, steps=1)
+    assert [row["epoch"] for row in trace(made)] == [2, 4, 5]
+    assert made.record["passes"] == made.record["passes_allowed"] == 8
+
+
+def test_it_ends_early_where_the_loss_is_low_enough(images, plain):
+    threshold = trace(plain)[3]["loss"]
+    made = small(images, stop_loss=threshold)
+    assert trace(made) == trace(plain)[:4] and (made.record["passes"], made.record["passes_allowed"]) == (24, 36)
+
+
+def test_an_interleaved_pass_moves_every_image_once_in_each_epoch(images):
+    """The first epoch meets other weights in each of its four batches; levels moved are those of its steps."""
+    step = 2 / 255
+    made = small(images, epochs=1, steps=1, interleaved=True, pass_batch=16, step=step, last_step=step)
+    moved = made.delta.abs().amax((1, 2, 3))
+    assert moved.eq(2).all() and len(trace(made)) == 1
+    at_the_end = small(images, epochs=1, steps=1, pass_batch=16, step=step, last_step=step)
+    assert not torch.equal(made.delta, at_the_end.delta)
+
+
+def test_an_interleaved_pass_of_one_part_is_a_pass(images):
+    how = {"epochs": 2, "batch": 64, "steps": 2}
+    assert torch.equal(small(images, interleaved=True, **how).delta, small(images, **how).delta)
 
 
 def test_a_loss_without_a_term_is_refused():

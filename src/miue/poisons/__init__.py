@@ -5,6 +5,7 @@ that had the surrogate's seed (and, where of its architecture, its first weights
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -49,6 +50,9 @@ METHODS: dict[str, Method] = {
     "random": Method(random.random, random.PRESETS),
 }
 """The methods by name."""
+
+MOST_ROUNDS = 2**20
+"""Rounds that no budget of passes asks for, so that one that reaches them does not rise with rounds."""
 
 
 def find(method: str | Method | Callable[..., Any]) -> tuple[str, Method, dict[str, Any]]:
@@ -96,10 +100,14 @@ def options(
     outer = known.outer
     if passes is None or outer is None or (rounds := outer.removeprefix("surrogate.")) in changes:
         return chosen
-    one, two = (_rounds(chosen, outer, count).passes for count in (1, 2))
-    if not one <= passes < math.inf:
-        raise InputError(f"passes: {passes:g}; {method} takes {one:g} for a single round of its {rounds}")
-    return chosen if one == two else _rounds(chosen, outer, math.floor((passes - one) / (two - one) + 1e-9) + 1)
+
+    def taken(count: int) -> float:
+        return _rounds(chosen, outer, count).passes
+
+    if not taken(1) <= passes < math.inf:
+        raise InputError(f"passes: {passes:g}; {method} takes {taken(1):g} for a single round of its {rounds}")
+    most = bisect_right(range(1, MOST_ROUNDS), passes + 1e-9, key=taken)
+    return chosen if most == MOST_ROUNDS - 1 else _rounds(chosen, outer, most)
 
 
 def _rounds(chosen: Any, outer: str, count: int) -> Any:

@@ -197,9 +197,13 @@ def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> t
         members = (labels == label).nonzero()[:, 0]
         place = torch.randperm(len(members), generator=generator) + torch.rand(len(members), generator=generator)
         position[members] = place / len(members)
-    least = -(-len(labels) // size)
-    equal = (count for count in range(least, math.floor(1.1 * least) + 1) if len(labels) % count == 0)
-    return position.argsort().tensor_split(next(equal, least))
+    return position.argsort().tensor_split(_batches(len(labels), size))
+
+
+def _batches(count: int, size: int) -> int:
+    """Batches that `balanced_batches` makes of so many images."""
+    least = -(-count // size)
+    return next((more for more in range(least, math.floor(1.1 * least) + 1) if count % more == 0), least)
 
 
 def on_outputs(network: Frozen, objective: Objective) -> Loss:
@@ -250,6 +254,7 @@ class PGDPass:
     ) -> None:
         self.images, self.batch, self.steps, self.order = images, batch, steps, order
         self.rounding, self.begin = rounding, begin
+        self.waiting: list[Tensor] = []  # batches of a pass that was begun and is taken in parts
         self.replayed = fixed and begin is None and images.device.type != "cpu"
 
         def move(x: Tensor, y: Tensor, start: Tensor, step: Tensor | float) -> Tensor:
@@ -257,16 +262,23 @@ class PGDPass:
 
         self._move = Replay(move) if self.replayed else move
 
-    def __call__(self, delta: Tensor, step: float, keep: Checkpoint | None = None) -> None:
+    def __call__(
+        self, delta: Tensor, step: float, keep: Checkpoint | None = None, part: tuple[int, int] = (0, 1)
+    ) -> None:
         """Improve `delta`, (N, C, H, W) float16 levels, in place, by steps of length `step` (of the pixel range).
 
-        A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it was stopped.
+        A long pgd pass has a checkpoint of its own, `keep`, and goes on at the batch where it was stopped. Of a pass
+        that is taken in parts, `part` is the number from 0 and how many they are; `waiting` holds the batches of the
+        others.
 
         Raises:
             FloatingPointError: a gradient was not finite.
         """
         images, keep = self.images, Checkpoint() if keep is None else keep
-        batches = images.located(balanced_batches(images.y, self.batch, self.order))
+        if part[0] == 0:
+            self.waiting[:] = images.located(balanced_batches(images.y, self.batch, self.order))
+        begun, ended = ((part[0] + more) * _batches(len(images), self.batch) // part[1] for more in (0, 1))
+        batches, self.waiting[:] = self.waiting[: ended - begun], self.waiting[ended - begun :]
         length = torch.tensor(step, device=images.device) if self.replayed else step
         keep.hold(delta=delta, generator=self.order)
         finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked once, so that no batch has to wait

@@ -47,6 +47,12 @@ class MIUE(PgdOptions):
         surrogate_epsilon: radius, as a fraction of the pixel range, of the attack that the surrogate is trained
             under; 0 for ordinary training.
         surrogate_steps: steps of that attack.
+        every: a pgd pass follows each epoch of the surrogate whose number this divides, and the last one.
+        interleaved: spread each pgd pass over its epoch: so many of its batches after each batch of training that both
+            end together. The surrogate's schedule then steps by batch, and the notes tell its loss and accuracy on the
+            last one.
+        stop_loss: end after a pass that brings the loss on the first images, as many as a batch has, to this or below; 0 never
+            ends early.
     """
 
     last_step: Share
@@ -56,6 +62,9 @@ class MIUE(PgdOptions):
     eot: Whole = 0
     surrogate_epsilon: Unit = 0.0
     surrogate_steps: Count = 10
+    every: Count = 1
+    interleaved: bool = False
+    stop_loss: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,9 +73,13 @@ class MIUE(PgdOptions):
 
     @property
     def passes(self) -> float:
-        """Every epoch trains once, after its attack, and pgd passes once, each step on all its draws."""
+        """Every epoch trains once, after its attack; every pgd pass takes each of its steps on all its draws."""
+        return self.passes_after(self.surrogate.epochs)
+
+    def passes_after(self, epochs: int) -> float:
+        """`passes` of so many epochs."""
         trained = 1 + (self.surrogate_steps if self.surrogate_epsilon else 0)
-        return self.surrogate.epochs * (trained + self.steps * max(self.eot, 1))
+        return epochs * trained + -(-epochs // self.every) * self.steps * max(self.eot, 1)
 
 
 # float32, which means the same on every processor; see `miue.poisons.base.on_outputs` for what bfloat16 costs.
@@ -94,7 +107,6 @@ def mi_ue(task: Task) -> Made:
     poisoned = images.plus(delta)
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
-    last = options.surrogate.epochs - 1
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         if not options.similarity:
@@ -105,39 +117,42 @@ def mi_ue(task: Task) -> Made:
     loss = on_outputs(frozen, objective)
     expected = expect(loss, options.eot, draws) if options.eot else loss
     pgd_pass = options.pgd_pass(task, expected, order, fixed=frozen.fixed and not options.eot)
+    surrogate, last, turns = options.surrogate, options.surrogate.epochs - 1, 1
+    if options.interleaved:  # the loop yields after every batch
+        turns = min(task.ranks.gather(loop.batches(len(images), surrogate)))
+        surrogate = replace(surrogate, epochs=surrogate.epochs * turns, batches_per_epoch=1)
     trace: list[dict[str, float]] = []
-    keep.hold(delta=delta, order_of_passes=order, draws=draws, trace=trace)
+    keep.hold(delta=delta, order_of_passes=order, draws=draws, waiting_of_passes=pgd_pass.waiting, trace=trace)
     attack = Attack(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
     streams = seeds.surrogate(task.seed)
     trained = loop.epochs(
-        network,
-        poisoned,
-        options.surrogate,
-        seed=streams,
-        device=images.device,
-        defense=attack,
-        keep=keep,
-        ranks=task.ranks,
+        network, poisoned, surrogate, seed=streams, device=images.device, defense=attack, keep=keep, ranks=task.ranks
     )
-    for done in track(trained, "MI-UE, surrogate epochs", last + 1):
-        step = options.step + (options.last_step - options.step) * (done.epoch - 1) / max(last, 1)
+    for done in track(trained, "MI-UE, surrogate epochs", surrogate.epochs):
+        epoch, turn = divmod(done.epoch - 1, turns)
+        if (epoch + 1) % options.every and epoch < last:
+            continue
+        step = options.step + (options.last_step - options.step) * epoch / max(last, 1)
         frozen.refresh()
-        pgd_pass(delta, step)
+        pgd_pass(delta, step, part=(turn, turns))
+        if turn + 1 < turns:
+            continue
         row = {
-            "epoch": done.epoch,
+            "epoch": epoch + 1,
             "surrogate_loss": done.loss,
             "surrogate_accuracy": done.train_accuracy,
             "step": step,
         }
         trace.append(row | _terms(network, poisoned, options))
-    return Made(delta, {"epochs": trace})
+        if options.stop_loss and task.ranks.mean(trace[-1]["loss"], len(images)) <= options.stop_loss:
+            break
+    return Made(delta, {"epochs": trace}, passes=options.passes_after(trace[-1]["epoch"]))
 
 
 def _terms(network: torch.nn.Module, poisoned: Images, options: MIUE) -> dict[str, float]:
-    """Both terms of the loss on the first images, as many as share a loss in a pgd pass."""
+    """The loss and both its terms, on the first images, as many as share a loss in a pgd pass."""
     probe = poisoned.subset(torch.arange(min(len(poisoned), options.pass_batch)))
     features, labels = loop.features(network, probe), probe.y
-    return {
-        "similarity": float(similarity_term(features, labels, options.temperature)),
-        "distance": float(distance_term(features, labels)),
-    }
+    similarity, distance = similarity_term(features, labels, options.temperature), distance_term(features, labels)
+    loss = options.similarity * similarity + options.zeta * distance
+    return {"similarity": float(similarity), "distance": float(distance), "loss": float(loss)}
