@@ -51,8 +51,8 @@ class MIUE(PgdOptions):
         interleaved: spread each pgd pass over its epoch: so many of its batches after each batch of training that both
             end together. The surrogate's schedule then steps by batch, and the notes tell its loss and accuracy on the
             last one.
-        stop_loss: end after a pass that brings the loss on the first images, as many as a batch has, to this or below; 0 never
-            ends early.
+        stop_loss: end after a pass that brings the loss on the first images, as many as a batch has, to this or below;
+            0 never ends early.
     """
 
     last_step: Share
@@ -146,7 +146,7 @@ def mi_ue(task: Task) -> Made:
         trace.append(row | _terms(network, poisoned, options))
         if options.stop_loss and task.ranks.mean(trace[-1]["loss"], len(images)) <= options.stop_loss:
             break
-    return Made(delta, {"epochs": trace}, passes=options.passes_after(trace[-1]["epoch"]))
+    return Made(delta, {"epochs": trace}, passes=options.passes_after(int(trace[-1]["epoch"])))
 
 
 def _terms(network: torch.nn.Module, poisoned: Images, options: MIUE) -> dict[str, float]:
