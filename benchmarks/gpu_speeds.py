@@ -1,15 +1,15 @@
 """The stages of `gpu_call.py` that measure speeds: of the card, and of networks by precision."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from pgd_speed import seconds
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from miue.losses import mi_ue_loss
 from miue.models import build
@@ -17,7 +17,7 @@ from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons.base import Objective, PGDPass, balanced_batches, on_outputs
 from miue.precision import arithmetic
-from miue.training import loop, recipes
+from miue.training import loop, recipes, step
 from miue.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 AGREEMENT = 0.995
 """Share of a gradient's signs that a cheaper precision has to share with float32 to be taken for perturbations."""
+
+
+def seconds(call: Callable[[], object], at_least: float) -> float:
+    """Median seconds of a call over at least that many seconds of repeats; on a GPU it is waited for."""
+    return Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=at_least).median
 
 
 def _precisions(call: "Call") -> list[str]:
@@ -109,12 +114,12 @@ def signs(call: "Call") -> dict[str, Any]:
 @contextmanager
 def training_eagerly() -> Iterator[None]:
     """Training that nothing is replayed of, to see what replaying brings."""
-    before = loop.Replay
-    loop.Replay = lambda function, changes=None: function
+    before = step.Replay
+    step.Replay = lambda function, changes=None: function
     try:
         yield
     finally:
-        loop.Replay = before
+        step.Replay = before
 
 
 @contextmanager

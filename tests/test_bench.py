@@ -51,5 +51,30 @@ def test_what_cannot_be_measured_is_refused(how, message):
 
 
 def test_the_table_has_a_row_for_each_model_and_size():
-    table = bench.table(["linear", "mlp2"], [8, 12], n_classes=2)
+    table = bench.table(["linear", "mlp2"], [8, 12], ["float32"], n_classes=2)
     assert table[["model", "size"]].values.tolist() == [["linear", 8], ["linear", 12], ["mlp2", 8], ["mlp2", 12]]
+
+
+def test_the_work_of_an_image_is_that_of_its_products():
+    """A linear network of 3 x 8 x 8 numbers and 5 classes: two operations for each weight, in each direction."""
+    speed = bench.measure("linear", size=8, n_classes=5)
+    products = 2 * 3 * 8 * 8 * 5
+    assert (speed.training_work, speed.attack_work) == (2 * products, 2 * products)
+
+
+def test_a_convolution_does_four_operations_for_each_weight_and_pixel(monkeypatch):
+    """Forward two and, to the images, two, at one image a second."""
+    monkeypatch.setattr(bench, "_rate", lambda run, count: 1.0)
+    assert bench.peak() == max(4 * 9 * channels**2 * pixels**2 for channels, pixels in bench.CONVOLUTIONS)
+
+
+def test_the_report_holds_each_speed_against_the_peak_of_its_precision(monkeypatch):
+    monkeypatch.setattr(bench, "CONVOLUTIONS", ((4, 8),))
+    monkeypatch.setattr(bench, "INFORMATION", {"n": 600, "width": 3, "n_slices": 4})
+    told = bench.report(["linear"], [8], ["float32", "bfloat16"])
+    assert list(told["peaks"]) == ["float32", "bfloat16"] and told["device"] == provenance.device_name()
+    for row in told["networks"]:
+        for kind in ("training", "attack"):
+            achieved = row[kind] * row[f"{kind}_work"] / told["peaks"][row["precision"]]
+            assert row[f"{kind}_utilisation"] == pytest.approx(achieved)
+    assert told["information"]["slices/s"] == pytest.approx(4 / told["information"]["seconds"])

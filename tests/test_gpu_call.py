@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from samples import some_images
 
 from miue.data import archives, decoding, loading
 from miue.data.loading import CIFAR10_CLASSES
 from miue.errors import InputError
 from miue.experiments.comparison import Records, Setting, Trial
+from miue.replay import Replay
 from miue.storage.provenance import collect
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +90,29 @@ def test_the_stages_are_planned_within_the_limit(module):
     told = module.planned(module.SCALES["full"], 540)
     assert told.loc["table", "sum, float16"] <= 540
     assert module.planned(module.SCALES["small"], 540)["float32"].sum() < 200
+
+
+def test_training_is_measured_with_and_without_a_replay(module):
+    import gpu_speeds
+
+    from miue.training import step
+
+    with gpu_speeds.training_eagerly():
+        assert step.Replay(len) is len
+    assert step.Replay is Replay
+
+
+@pytest.mark.slow
+def test_peaks_and_rates_are_measured_at_small_size(module, call, monkeypatch):
+    one = call()
+    monkeypatch.setattr(type(one), "images", lambda self: (some_images(n=64), some_images(n=8)))
+    assert {row["what"].split(" ")[0] for row in module.gpu_stages.peaks(one)["rows"]} == {
+        "copy",
+        "matrices",
+        "convolution",
+    }
+    rows = module.gpu_stages.rates(one)["rows"]
+    assert {row["how"] for row in rows} == {"eager", "replayed", "compared"} and min(row["pgd"] for row in rows) > 0
 
 
 def jpeg(pixels):

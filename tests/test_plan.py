@@ -19,7 +19,7 @@ def speed(monkeypatch):
 
     def measure(model, **what):
         asked.append((model, what))
-        return bench.Speed(100.0, 200.0, 400.0, 128, "now", "here")
+        return bench.Speed(100.0, 200.0, 400.0, 1.0, 1.0, 128, "now", "here")
 
     monkeypatch.setattr(bench, "measure", measure)
     return asked
@@ -121,7 +121,7 @@ def test_speeds_are_asked_for_as_the_steps_compute(setting, speed):
     plan.make([Trial("pil", "linear"), Trial("tap", "mlp2", surrogate=MODEL)], setting)
     kinds = {model: what for model, what in speed}
     assert set(kinds) == {"linear", "mlp2", MODEL}  # PIL has a linear network of its own
-    assert kinds[MODEL] == {"size": 16, "channels": 3, "n_classes": 2, "batch": 256}
+    assert kinds[MODEL] == {"size": 16, "channels": 3, "n_classes": 2, "precision": "float32", "batch": 256}
     assert kinds["mlp2"] == {"size": 16, "channels": 3, "n_classes": 2, "precision": "auto", "batch": 4}
 
 

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from miue import specs
-from miue.cli.options import CellLimit, RunLimit, Table, report_table
+from miue.cli.options import CellLimit, RunLimit, Table, report_table, writable
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
 from miue.models import MODELS
@@ -15,6 +16,7 @@ from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.publishing import build as builder
 from miue.runs.execution import CELL, RUN
+from miue.storage import files
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -106,24 +108,45 @@ def bench(
     ] = None,
     n_classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
     channels: Annotated[int, typer.Option(help="Channels of the images.")] = 3,
-    precision: Annotated[str, typer.Option(help=f"Of training and testing: {', '.join(PRECISIONS)}.")] = "float32",
+    precision: Annotated[
+        list[str] | None, typer.Option(help=f"Repeatable (default: float32): {', '.join(PRECISIONS)}.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images in a batch.")] = 128,
-    again: Annotated[bool, typer.Option(help="Measure although a result is kept.")] = False,
+    again: Annotated[bool, typer.Option(help="Measure networks although a result is kept.")] = False,
     out: Table = None,
+    record: Annotated[Path | None, typer.Option(help="File for all of it (.json).", callback=writable)] = None,
 ) -> None:
-    """Measure networks on this machine, in images per second; estimates of time rest on it."""
+    """Measure this machine: networks in images per second, convolutions, and mutual information.
 
-    table = benchmark.table(
+    Estimates of time rest on the speeds of networks. Training is a forward and backward pass with gradients of the
+    weights, attack one with gradients of the images, as a step of a perturbation takes it, testing a pass forward.
+    Utilisation is a share of what the chip's fastest convolution reaches.
+    """
+
+    told = benchmark.report(
         model or ["small_resnet"],
         size or [32],
+        precision or ["float32"],
         n_classes=n_classes,
         channels=channels,
-        precision=precision,
         batch=batch,
         again=again,
     )
-    typer.echo(aligned(table.round({"training": 1, "attack": 1, "testing": 1})))
+    table = pd.DataFrame(told["networks"])
+    shown = table.drop(columns=["training_work", "attack_work", "measured", "device"])
+    typer.echo(told["device"])
+    typer.echo(aligned(shown.round(dict.fromkeys(["training", "attack", "testing"], 1)).round(2)))
+    for number, rate in told["peaks"].items():
+        typer.echo(f"convolutions in {number}: {rate / 1e9:,.0f} GFLOP/s")
+    about = told["information"]
+    typer.echo(
+        f"sliced_mi of {about['n']:,} x {about['width']} features along {about['n_slices']} slices: "
+        f"{about['seconds']:.1f} s, {about['slices/s']:.0f} slices a second"
+    )
     report_table(out, table, index=False)
+    if record is not None:
+        files.write_json(record, told)
+        typer.echo(f"record: {record}")
 
 
 def book(root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path(".")) -> None:

@@ -186,7 +186,9 @@ def generation(trial: Trial, setting: Setting, train: Images) -> tuple[float, fl
         return 0.0, 0.0
     surrogate = OWN_SURROGATE.get(parse(trial.method)[0], trial.surrogate)
     batch: int = getattr(options, "pass_batch", BATCH)
-    speed = bench.measure(surrogate, **_shape(train), batch=batch)
+    recipe = getattr(options, "surrogate", None)
+    precision = "float32" if recipe is None else recipe.precision
+    speed = bench.measure(surrogate, **_shape(train), precision=precision, batch=batch)
     slow, fast = sorted((speed.training, speed.attack))
     images = options.passes * len(train)
     return images / fast / SPREAD, images / slow * SPREAD
