@@ -21,10 +21,8 @@ matplotlib.use("Agg")
 
 FOLDER = Path(miue.__file__).parents[2] / "book" / "experiments"
 READ = {path.stem: template.read(path) for path in sorted(FOLDER.glob("*.md")) if "[parameters]" in path.read_text()}
-QUESTIONS = ["ablation", "budget", "cifar10", "cifar100", "comparison", "defenses", "depth", "imagenet_subset"]
-QUESTIONS += ["information", "initialisation", "poison_ratio", "runtime", "transfer"]
-UNTRAINED = {"runtime"}
-"""Templates that make nothing, and so have nothing to plan."""
+QUESTIONS = ["ablation", "budget", "cifar10", "cifar100", "comparison", "cost", "defenses", "depth"]
+QUESTIONS += ["imagenet_subset", "information", "initialisation", "poison_ratio", "transfer"]
 
 SHORT = {"n_train": 64, "n_test": 40, "victim": "linear", "recipe": "quick:epochs=1:batch=32"}
 SHORT |= {"estimator": "histogram", "n_slices": 4}
@@ -34,13 +32,13 @@ OWN = {
     "cifar10": {"methods": ["clean", "random"], "seeds": [0, 1]},
     "cifar100": {"methods": ["clean", "lsp"]},
     "comparison": {"methods": ["clean", "random", "ops", "lsp", "ar:l2=2"], "victims": ["linear", "mlp2"]},
+    "cost": {"variants": ["mi_ue:steps=1"], "surrogate": "linear", "other_surrogates": ["mlp2"], "seeds": [0, 1]},
     "defenses": {"methods": ["lsp"], "defenses": ["cutout", "iss:kind=bit_depth"]},
     "depth": {"methods": ["lsp"], "victims": ["linear", "mlp2", "lenet5"]},
     "imagenet_subset": {"methods": ["clean", "random"]},
     "information": {"methods": ["clean", "random"], "estimators": ["histogram"]},
     "initialisation": {"methods": ["mi_ue"], "surrogate": "linear", "passes": 6, "seeds": [0, 1]},
     "poison_ratio": {"methods": ["lsp"], "ratios": [0.0, 0.25, 0.75, 1.0], "seeds": [0, 1]},
-    "runtime": {"models": ["linear"], "sizes": [8], "methods": ["random", "pil"], "surrogate": "linear"},
     "transfer": {"methods": ["pil"], "surrogates": ["linear", "mlp2"], "victims": ["linear", "mlp2"]},
 }
 
@@ -97,7 +95,7 @@ def test_every_figure_has_a_name_a_caption_and_words_for_who_cannot_see_it(name)
     assert sum("figures." in cell.source or "plt." in cell.source for cell in code(name)) >= len(shown)
 
 
-@pytest.mark.parametrize("name", sorted(READ.keys() - UNTRAINED))
+@pytest.mark.parametrize("name", sorted(READ))
 def test_its_plan_follows_from_the_parameters_alone_and_stands_behind_them(name):
     assert ["plan" in cell.metadata.get("tags", []) for cell in code(name)[:3]] == [False, True, False]
     setting, wanted = planned(name, seeds=[0, 3], n_train=200, preset="laptop")
@@ -115,7 +113,7 @@ def test_a_ratio_has_its_control_wherever_something_clean_is_left():
     assert [(e.method, e.ratio) for e in wanted] == [("withheld", 0.5), ("em", 0.5), ("em", 1.0), ("clean", 0.0)]
 
 
-@pytest.mark.parametrize("name", sorted(READ.keys() - UNTRAINED - {"initialisation"}))
+@pytest.mark.parametrize("name", sorted(READ.keys() - {"initialisation"}))
 def test_each_perturbation_meets_the_victims_that_are_asked_for(name):
     seeds = [1, 2]
     alone = planned(name, seeds=seeds)[1]
@@ -129,7 +127,7 @@ def test_each_perturbation_meets_the_victims_that_are_asked_for(name):
 def test_methods_may_take_equal_passes_unless_their_own_are_asked_for(name):
     space = values(name)
     exec(next(cell.source for cell in code(name) if "plan" in cell.metadata.get("tags", [])), space)
-    assert space["setting"].passes == ("own" if name == "ablation" else "equal")
+    assert space["setting"].passes == ("own" if name in ("ablation", "cost") else "equal")
     for wrong in (0, "as many"):
         with pytest.raises(miue.errors.InputError, match="passes"):
             values(name, passes=wrong)

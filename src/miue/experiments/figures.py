@@ -19,6 +19,7 @@ from miue.training.loop import Epoch
 COLOURS: dict[str, object] = {"clean": "0.25", "withheld": "0.55"}
 COLOURS |= zip(("random", "em", "mi_ue"), sns.color_palette("colorblind", 3), strict=True)
 OTHERS = [sns.color_palette("colorblind")[place] for place in (4, 9, 5, 3, 6, 8)]  # furthest from these first
+PRESET = "the preset"
 CONTROLS = {
     "mi": "I(Z; Z')",
     "within_class": "shuffled within classes",
@@ -265,6 +266,33 @@ def variations(table: pd.DataFrame, panels: Mapping[str, str], chance: float) ->
             if column == 0:
                 axis.set_ylabel(name)
         axes[0, column].set_title(option.replace("_", " "), fontsize=9)
+    return figure
+
+
+def costs(table: pd.DataFrame, clean: float, chance: float) -> Figure:
+    """Draw clean test accuracy against the passes that perturbations took: a line for each thing that was changed.
+
+    Args:
+        table: trials, with a column `changed`, `PRESET` where nothing was; that one is part of every line.
+        clean: accuracy without a perturbation, drawn dashed.
+        chance: accuracy of guessing, drawn dotted.
+    """
+    figure, axis = plt.subplots(figsize=(7, 4))
+    base = table[table["changed"] == PRESET]
+    for colour, (name, own) in zip(
+        OTHERS, table[table["changed"] != PRESET].groupby("changed", sort=False), strict=False
+    ):
+        means = pd.concat([base, own]).groupby(["method", "surrogate"]).agg({"passes": "mean", "test_accuracy": "mean"})
+        axis.plot("passes", "test_accuracy", "-", data=means.sort_values("passes"), color=colour, label=name)
+        axis.plot(own["passes"], own["test_accuracy"], "o", color=colour, mec="white", ms=6)
+    axis.plot(base["passes"], base["test_accuracy"], "D", color=COLOURS["mi_ue"], mec="white", ms=7, label=PRESET)
+    axis.axhline(clean, ls="--", color="0.25", lw=1)
+    axis.set(xscale="log", xlabel="passes over the images", ylabel="clean test accuracy of the victim")
+    _guessing(axis, "test_accuracy", chance)
+    places = sorted(table["passes"].round().unique())
+    axis.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
+    axis.minorticks_off()
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 

@@ -14,11 +14,13 @@ BECOMES: dict[str, tuple[type[Setting] | type[Trial], str, str]] = {
     "neural_slices": (Setting, "n_slices", ""),
     "precisions": (Setting, "recipe", "quick:precision="),
     "methods": (Trial, "method", ""),
+    "variants": (Trial, "method", ""),
     "victim": (Trial, "victim", ""),
     "victims": (Trial, "victim", ""),
     "models": (Trial, "victim", ""),
     "surrogate": (Trial, "surrogate", ""),
     "surrogates": (Trial, "surrogate", ""),
+    "other_surrogates": (Trial, "surrogate", ""),
     "defenses": (Trial, "defense", ""),
     "epsilon": (Trial, "epsilon", ""),
     "epsilons": (Trial, "epsilon", ""),
@@ -32,7 +34,17 @@ BECOMES: dict[str, tuple[type[Setting] | type[Trial], str, str]] = {
 }
 """Of what a value (each value of a list) becomes which field, and what is written before it there."""
 
-MAY_BE_EMPTY = ("sizes", "ratios", "victim_seeds", "zetas", "temperatures", "steps", "surrogate_epochs")
+MAY_BE_EMPTY = (
+    "sizes",
+    "ratios",
+    "victim_seeds",
+    "variants",
+    "other_surrogates",
+    "zetas",
+    "temperatures",
+    "steps",
+    "surrogate_epochs",
+)
 
 
 def check(values: Mapping[str, Any]) -> None:
