@@ -64,6 +64,17 @@ def test_pages_are_rendered_again_when_what_they_are_made_of_has_changed(small_b
     assert jupyter_book.count == 3
 
 
+def test_pages_are_checked_again_only_where_they_were_rendered_again(small_book, jupyter_book, monkeypatch):
+    checked = []
+    monkeypatch.setattr(build, "check", lambda html: checked.append(html) or [])
+    for _ in range(2):
+        build.build(small_book.root)
+    assert len(checked) == 1
+    (small_book.root / build.WHOLE).unlink()
+    build.build(small_book.root)
+    assert len(checked) == 2
+
+
 def test_a_page_that_is_not_fit_to_be_read_fails_each_time(small_book, jupyter_book):
     jupyter_book.page = "<img src='none.png' alt='A line that rises steadily'/>"
     for _ in range(2):

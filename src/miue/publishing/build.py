@@ -24,8 +24,11 @@ TEMPLATE, GIVEN = Path("book/experiments/cifar10.md"), {"data": "digits_m"}
 BUILD = Path("_build")
 HTML = BUILD / "html"
 WHOLE = BUILD / "whole"
-"""Stands while the last build ended without a warning. Sphinx reads only what changed: without this mark a
-page that warned once would be taken for good by the next build."""
+"""Stands while the last build ended without a warning, and holds the digest of what it was made of. Sphinx reads only
+what changed: without this mark a page that warned once would be taken for good by the next build."""
+
+CHECKED = BUILD / "checked"
+"""The same digest, where the check of these pages found nothing."""
 
 
 class BookError(RuntimeError):
@@ -58,8 +61,11 @@ def build(root: str | Path = ".") -> Path:
                 raise BookError("\n".join(["what the book is made of did not run to its end:", *failed]))
             _default_result(root)
             _render(root, environment)
-    if problems := check(root / HTML):
-        raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
+    made_of = (root / WHOLE).read_text()
+    if not (root / CHECKED).exists() or (root / CHECKED).read_text() != made_of:
+        if problems := check(root / HTML):
+            raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
+        (root / CHECKED).write_text(made_of)
     return root / HTML / "index.html"
 
 
@@ -84,6 +90,7 @@ def _render(root: Path, environment: dict[str, str]) -> None:
     if not whole.exists():
         _forget(root)
     whole.unlink(missing_ok=True)
+    (root / CHECKED).unlink(missing_ok=True)
     start = "import sys; from jupyter_book.cli.main import main; sys.argv[0] = 'jupyter-book'; main()"
     command = [sys.executable, "-c", start, "build", str(root), "--warningiserror", "--nitpick", "--keep-going"]
     try:
