@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import miue
 
 PACKAGE = Path(miue.__file__).parent
@@ -34,6 +36,7 @@ def test_no_arrow_leads_from_the_core_to_the_lab():
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_core_imports_where_the_lab_is_removed(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "miue", ignore=shutil.ignore_patterns("__pycache__", *LAB))
     work = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"

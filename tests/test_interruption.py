@@ -51,6 +51,7 @@ def whole(tmp_path, monkeypatch):
     return out, time.monotonic() - began
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(whole):
     process = start()
     while not list(cache_dir().glob("*/*.parts/*.safetensors")):

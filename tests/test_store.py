@@ -256,6 +256,7 @@ def test_provenance_is_json_and_complete():
     assert "threads" in found["device"] or found["device"].startswith("NVIDIA")
 
 
+@pytest.mark.slow
 def test_the_core_needs_no_jupyter():
     """`miue` and its command line import with every Jupyter package hidden."""
     hidden = "jupyter_book jupytext papermill nbformat nbclient IPython ipykernel jupyter_client myst_nb sphinx bs4"

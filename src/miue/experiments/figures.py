@@ -14,12 +14,14 @@ from torch import Tensor
 
 from miue.data.images import Images
 from miue.experiments.labels import title
+from miue.specs import parse
 from miue.training.loop import Epoch
 
 COLOURS: dict[str, object] = {"clean": "0.25", "withheld": "0.55"}
 COLOURS |= zip(("random", "em", "mi_ue"), sns.color_palette("colorblind", 3), strict=True)
 OTHERS = [sns.color_palette("colorblind")[place] for place in (4, 9, 5, 3, 6, 8)]  # furthest from these first
 PRESET = "the preset"
+CHANGES = {"steps": "steps of a pass", "every": "a pass after every k-th epoch", "stop_loss": "an early end"}
 CONTROLS = {
     "mi": "I(Z; Z')",
     "within_class": "shuffled within classes",
@@ -269,31 +271,43 @@ def variations(table: pd.DataFrame, panels: Mapping[str, str], chance: float) ->
     return figure
 
 
-def costs(table: pd.DataFrame, clean: float, chance: float) -> Figure:
-    """Draw clean test accuracy against the passes that perturbations took: a line for each thing that was changed.
+def costs(table: pd.DataFrame, surrogate: str, chance: float) -> Figure:
+    """Draw clean test accuracy against the passes that variants of MI-UE took: a line for each thing that is changed.
 
     Args:
-        table: trials, with a column `changed`, `PRESET` where nothing was; that one is part of every line.
-        clean: accuracy without a perturbation, drawn dashed.
+        table: trials of clean training, which is drawn dashed, of the preset, which is part of every line, and of
+            variants of it, by their options or by a surrogate of their own.
+        surrogate: the preset's.
         chance: accuracy of guessing, drawn dotted.
     """
-    figure, axis = plt.subplots(figsize=(7, 4))
-    base = table[table["changed"] == PRESET]
-    for colour, (name, own) in zip(
-        OTHERS, table[table["changed"] != PRESET].groupby("changed", sort=False), strict=False
-    ):
-        means = pd.concat([base, own]).groupby(["method", "surrogate"]).agg({"passes": "mean", "test_accuracy": "mean"})
-        axis.plot("passes", "test_accuracy", "-", data=means.sort_values("passes"), color=colour, label=name)
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    clean, perturbed = table[table["method"] == "clean"], table[table["method"] != "clean"]
+    changes = [_change(*row, surrogate) for row in zip(perturbed["method"], perturbed["surrogate"], strict=True)]
+    base = perturbed[[change == PRESET for change in changes]]
+    for colour, change in zip(OTHERS, [one for one in dict.fromkeys(changes) if one != PRESET], strict=False):
+        own = perturbed[[one == change for one in changes]]
+        means = pd.concat([base, own]).groupby(["method", "surrogate"])[["passes", "test_accuracy"]].mean()
+        axis.plot("passes", "test_accuracy", "-", data=means.sort_values("passes"), color=colour, label=change)
         axis.plot(own["passes"], own["test_accuracy"], "o", color=colour, mec="white", ms=6)
     axis.plot(base["passes"], base["test_accuracy"], "D", color=COLOURS["mi_ue"], mec="white", ms=7, label=PRESET)
-    axis.axhline(clean, ls="--", color="0.25", lw=1)
+    axis.axhline(clean["test_accuracy"].mean(), ls="--", color="0.25", lw=1)
+    places = sorted(perturbed.groupby(["method", "surrogate"])["passes"].mean().round().unique())
     axis.set(xscale="log", xlabel="passes over the images", ylabel="clean test accuracy of the victim")
-    _guessing(axis, "test_accuracy", chance)
-    places = sorted(table["passes"].round().unique())
     axis.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
     axis.minorticks_off()
+    _guessing(axis, "test_accuracy", chance)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
+
+
+def _change(method: str, surrogate: str, usual: str) -> str:
+    """What a variant of MI-UE changes, in words."""
+    options = parse(method)[1]
+    if surrogate != usual:
+        return "another surrogate"
+    if "interleaved" in options:
+        return "a step for each batch"
+    return " and ".join(CHANGES.get(option, option) for option in options) or PRESET
 
 
 def gaps(table: pd.DataFrame, value: str = "mi", axis: Axes | None = None) -> Figure:
