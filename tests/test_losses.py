@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from miue.losses import distance_term, mi_ue_loss, similarity_term
+from miue.losses import agreement_term, distance_term, mi_ue_loss, similarity_term
 
 
 def literal(z, y, tau, zeta):
@@ -110,3 +110,25 @@ def test_known_values():
     # Two points a distance of 6 apart, width 3: each sum holds one pair and itself.
     pair = torch.tensor([[0.0, 0, 0], [6, 0, 0]])
     assert float(distance_term(pair, torch.zeros(2))) == pytest.approx(math.log(3))
+
+
+def test_similarity_without_self_pairs_is_its_formula_and_leaves_single_images_out():
+    z, y = torch.rand(7, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 1, 1, 1, 2])
+    cosine = torch.cosine_similarity(z[:, None].double(), z[None].double(), dim=2)
+    weight = (cosine / 0.2).exp().fill_diagonal_(0)
+    expected = [-math.log(weight[i][y == y[i]].sum() / weight[i].sum()) for i in range(6)]
+    assert float(similarity_term(z, y, 0.2, self_pairs=False)) == pytest.approx(sum(expected) / 6)
+    z.requires_grad_()
+    similarity_term(z, y, 0.2, self_pairs=False).backward()
+    assert z.grad.isfinite().all()
+    assert float(similarity_term(z.detach(), torch.arange(7), self_pairs=False)) == 0
+
+
+def test_agreement_is_low_where_perturbed_features_point_at_the_clean_ones_of_their_class():
+    clean, y = torch.eye(3)[[0, 0, 1, 1, 2, 2]], torch.tensor([0, 0, 1, 1, 2, 2])
+    assert float(agreement_term(clean, clean, y)) < 1e-3
+    assert float(agreement_term(clean.roll(2, 0), clean, y)) > 5
+    cosine = torch.cosine_similarity(clean.roll(1, 0)[:, None].double(), clean[None].double(), dim=2)
+    weight = (cosine / 0.5).exp()
+    expected = sum(-math.log(weight[i][y == y[i]].sum() / weight[i].sum()) for i in range(6)) / 6
+    assert float(agreement_term(clean.roll(1, 0), clean, y, 0.5)) == pytest.approx(expected)

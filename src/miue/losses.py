@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["distance_term", "mi_ue_loss", "similarity_term"]
+__all__ = ["agreement_term", "distance_term", "mi_ue_loss", "similarity_term"]
 
 
 def _same_class(labels: Tensor) -> Tensor:
     return labels[:, None] == labels[None, :]
 
 
-def similarity_term(features: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+def similarity_term(features: Tensor, labels: Tensor, temperature: float = 0.1, self_pairs: bool = True) -> Tensor:
     """Pull each class together and push classes apart, by angle.
 
         mean_i -log( sum_{j: y_j = y_i} exp(cos(z_i, z_j) / t) / sum_j exp(cos(z_i, z_j) / t) )
@@ -27,14 +27,45 @@ def similarity_term(features: Tensor, labels: Tensor, temperature: float = 0.1) 
         features: (B, d) float, one row per image.
         labels: (B,) int64.
         temperature: t > 0, dimensionless.
+        self_pairs: whether j = i counts in both sums, as in the authors' code. Without, an image that is alone of its
+            class in the batch is left out of the mean.
 
     Returns:
         Scalar float64 >= 0; 0 when each image's weight lies wholly in its own class.
     """
     unit = F.normalize(features.double(), dim=1)
-    scaled = unit @ unit.T / temperature
-    within = scaled.masked_fill(~_same_class(labels), -torch.inf)
-    return (scaled.logsumexp(1) - within.logsumexp(1)).mean()
+    scaled, same = unit @ unit.T / temperature, _same_class(labels)
+    if self_pairs:
+        return _share_of_class(scaled, same).mean()
+    alone = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    paired = (same & ~alone).any(1)
+    lost = _share_of_class(scaled.masked_fill(alone, -torch.inf), same & (~alone | ~paired[:, None]))
+    return torch.where(paired, lost, 0.0).sum() / paired.sum().clamp(min=1)
+
+
+def _share_of_class(scaled: Tensor, same: Tensor) -> Tensor:
+    """Minus the log of the part of each row's weights, exp(scaled), that lies where `same` says: (B,)."""
+    return scaled.logsumexp(1) - scaled.masked_fill(~same, -torch.inf).logsumexp(1)
+
+
+def agreement_term(features: Tensor, clean: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+    """Hold perturbed features to the clean ones of their class, by angle: what MI-UE's similarity does not ask for.
+
+        mean_i -log( sum_{j: y_j = y_i} exp(cos(z'_i, z_j) / t) / sum_j exp(cos(z'_i, z_j) / t) )
+
+    A part of no published method; a loss that has it as a penalty lets the class of perturbed and clean features agree.
+
+    Args:
+        features: (B, d) float, z', of the perturbed images.
+        clean: (B, d) float, z, of the same images without their perturbation.
+        labels: (B,) int64.
+        temperature: t > 0, dimensionless.
+
+    Returns:
+        Scalar float64 >= 0.
+    """
+    scaled = F.normalize(features.double(), dim=1) @ F.normalize(clean.double(), dim=1).T / temperature
+    return _share_of_class(scaled, _same_class(labels)).mean()
 
 
 def distance_term(features: Tensor, labels: Tensor) -> Tensor:

@@ -33,6 +33,9 @@ SMALL = {
 
 VARIANTS: list[str] = [
     "mi_ue:interleaved=true",
+    "mi_ue:content_flips=true",
+    "mi_ue:agreement=1",
+    "em:mine=-0.1",
     "em:scope=class",
     "em:mine=0.1",
     "tap:mine=0.1",

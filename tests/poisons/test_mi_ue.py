@@ -8,12 +8,12 @@ from samples import some_images
 
 from miue import seeds
 from miue.errors import InputError
-from miue.losses import mi_ue_loss
+from miue.losses import agreement_term, mi_ue_loss
 from miue.models.frozen import Frozen
 from miue.poisons import options, perturb
 from miue.poisons.base import on_outputs, surrogate_network
 from miue.poisons.eot import expect
-from miue.training.loop import epochs
+from miue.training.loop import epochs, features
 
 small = partial(
     perturb, method="mi_ue", cache=False, preset="quick", device="cpu", epochs=6, steps=5, pass_batch=64, batch=16
@@ -147,6 +147,36 @@ def test_an_interleaved_pass_moves_every_image_once_in_each_epoch(images):
 def test_an_interleaved_pass_of_one_part_is_a_pass(images):
     how = {"epochs": 2, "batch": 64, "steps": 2}
     assert torch.equal(small(images, interleaved=True, **how).delta, small(images, **how).delta)
+
+
+def test_cross_entropy_as_objective_is_what_the_steps_lower(images, plain):
+    made = small(images, objective="cross_entropy")
+    assert trace(made)[-1]["loss"] < trace(made)[0]["loss"] and not torch.equal(made.delta, plain.delta)
+
+
+def test_neither_self_pairs_nor_the_mean_are_without_effect(images, plain):
+    others = [small(images, epochs=2, objective=name).delta for name in ("no_self_pairs", "centred")]
+    assert not any(torch.equal(one, other) for one, other in [others, (others[0], plain.delta)])
+
+
+def test_with_content_flips_half_of_the_images_are_mirrored_and_no_delta(images):
+    """Of an image that is its own mirror image the step is the same; of the others half see other gradients."""
+    how = {"epochs": 1, "steps": 1}
+    mirror = images.with_pixels(torch.cat([images.x[..., :4], images.x[..., :4].flip(3)], 3))
+    assert torch.equal(small(mirror, **how).delta, small(mirror, content_flips=True, **how).delta)
+    plain, flipped = (small(images, content_flips=flips, **how).delta for flips in (False, True))
+    assert not torch.equal(plain, flipped)
+
+
+def test_agreement_holds_perturbed_features_to_the_clean_ones_of_their_class(images):
+    free, held = (small(images, epochs=6, agreement=weight) for weight in (0.0, 10.0))
+    network = surrogate_network("small_resnet", images, seed=0)
+
+    def far(poison):
+        clean, moved = (features(network, shown) for shown in (images, poison.apply(images)))
+        return float(agreement_term(moved, clean, images.y))
+
+    assert far(held) < far(free)
 
 
 def test_a_loss_without_a_term_is_refused():

@@ -234,6 +234,8 @@ class PGDPass:
         rounding: one of `ROUNDINGS`.
         ascend: raise the loss instead of lowering it.
         begin: told the rows of `images` in each batch before its steps, for a loss that has to know them.
+        flips: of the images that half of them are mirrored by for a pass, anew for each, on the CPU; their deltas are
+            not. None: all as they are.
         fixed: whether the loss is the same function of images and labels throughout and draws nothing, so that a GPU
             may replay it; without `begin` only.
     """
@@ -250,10 +252,11 @@ class PGDPass:
         rounding: str = "once",
         ascend: bool = False,
         begin: Callable[[Tensor], object] | None = None,
+        flips: torch.Generator | None = None,
         fixed: bool = False,
     ) -> None:
         self.images, self.batch, self.steps, self.order = images, batch, steps, order
-        self.rounding, self.begin = rounding, begin
+        self.rounding, self.begin, self.flips = rounding, begin, flips
         self.waiting: list[Tensor] = []  # batches of a pass that was begun and is taken in parts
         self.replayed = fixed and begin is None and images.device.type != "cpu"
 
@@ -281,10 +284,14 @@ class PGDPass:
         batches, self.waiting[:] = self.waiting[: ended - begun], self.waiting[ended - begun :]
         length = torch.tensor(step, device=images.device) if self.replayed else step
         keep.hold(delta=delta, generator=self.order)
+        if self.flips is not None:
+            mirrored = (torch.rand(len(images), generator=self.flips) < 0.5).to(images.device)
         finite = torch.ones((), dtype=torch.bool, device=images.device)  # asked once, so that no batch has to wait
         for number in range(keep.restore(), len(batches)):
             index = batches[number]
             x, y = images.batch(index)
+            if self.flips is not None:
+                x = torch.where(mirrored[index.to(x.device), None, None, None], x.flip(3), x)
             start = delta[index.to(delta.device)].to(x.device)
             if self.begin is not None:
                 self.begin(index)

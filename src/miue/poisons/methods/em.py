@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import seeds
-from miue.errors import Count, InputError, NotNegative, Share
+from miue.errors import Count, InputError, Range, Share
 from miue.models.frozen import Frozen
 from miue.pgd import sign_steps
 from miue.poisons.base import Loss, Made, PgdOptions, Task, balanced_batches, blank, put
@@ -46,15 +46,15 @@ class EM(PgdOptions):
         steps: sign-gradient steps of each round (with scope "class": one on each of its batches, as published).
         stop_accuracy: end when the surrogate's accuracy on the perturbed images exceeds it, in (0, 1].
         scope: "sample", a delta for each image, or "class", one for all images of a class.
-        mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower; 0 leaves it out. Which weight
-            the paper takes is not known to us; 0.1 is where to begin.
+        mine: weight of the estimate of `miue.poisons.mine_term` in what the steps lower, above -1; 0 leaves it out, and
+            one below 0 raises the estimate. Which weight the paper takes is not known to us; 0.1 is where to begin.
     """
 
     steps: Count = 20
     step: Share = 0.8 / 255
     stop_accuracy: Share = 0.99
     scope: Annotated[str, ("sample", "class")] = "sample"
-    mine: NotNegative = 0.0
+    mine: Annotated[float, Range(-1, above=True)] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

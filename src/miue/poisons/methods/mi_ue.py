@@ -18,20 +18,25 @@ What the presets bring, with small_resnet as surrogate and victim (times on two 
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Positive, Share, Unit, Whole
-from miue.losses import distance_term, mi_ue_loss, similarity_term
+from miue.losses import agreement_term, distance_term, similarity_term
+from miue.models import Network
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, blank, on_outputs
 from miue.poisons.eot import Attack, expect
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
+
+OBJECTIVES = ("mi_ue", "no_self_pairs", "centred", "cross_entropy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,12 @@ class MIUE(PgdOptions):
         last_step: their length in the last pgd pass; linear in between.
         temperature, zeta: of `miue.losses.mi_ue_loss`; zeta 0 leaves out the distance term.
         similarity: whether the loss has its similarity term.
+        objective: one of `OBJECTIVES`, what the steps lower: "mi_ue", the paper's loss; "no_self_pairs", the same with
+            a similarity in which no image meets itself; "centred", that of features less their mean over the batch;
+            "cross_entropy", what EM lowers.
+        agreement: weight of `miue.losses.agreement_term`, of clean features under the surrogate as it stands before a
+            pass, in what the steps lower; 0 for none.
+        content_flips: mirror half of the images in each pgd pass, and not their deltas, as the published code does.
         eot: flips and crops of the perturbed images over which each step averages the loss; 0 takes them as they are.
         surrogate_epsilon: radius, as a fraction of the pixel range, of the attack that the surrogate is trained
             under; 0 for ordinary training.
@@ -59,6 +70,9 @@ class MIUE(PgdOptions):
     temperature: Positive = 0.1
     zeta: NotNegative = 0.1
     similarity: bool = True
+    objective: Annotated[str, OBJECTIVES] = "mi_ue"
+    agreement: NotNegative = 0.0
+    content_flips: bool = False
     eot: Whole = 0
     surrogate_epsilon: Unit = 0.0
     surrogate_steps: Count = 10
@@ -70,6 +84,19 @@ class MIUE(PgdOptions):
         super().__post_init__()
         if not (self.similarity or self.zeta):
             raise InputError("zeta: 0, without the similarity term; one term of the loss must remain")
+
+    def loss(self, logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """What the steps lower, but for `agreement`."""
+        if self.objective == "cross_entropy":
+            return F.cross_entropy(logits, labels)
+        if self.objective == "centred":
+            features = features - features.mean(0)
+        terms = []
+        if self.similarity:
+            terms.append(similarity_term(features, labels, self.temperature, self.objective != "no_self_pairs"))
+        if self.zeta:
+            terms.append(self.zeta * distance_term(features, labels))
+        return sum(terms[1:], terms[0])
 
     @property
     def passes(self) -> float:
@@ -108,15 +135,25 @@ def mi_ue(task: Task) -> Made:
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
 
+    clean = _CleanFeatures(network, images)
+
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        if not options.similarity:
-            return options.zeta * distance_term(features, labels)
-        return mi_ue_loss(features, labels, options.temperature, options.zeta)
+        loss = options.loss(logits, features, labels)
+        if options.agreement:
+            loss = loss + options.agreement * agreement_term(features, clean.own, labels, options.temperature)
+        return loss
 
     frozen = Frozen(network, options.surrogate.precision)
     loss = on_outputs(frozen, objective)
     expected = expect(loss, options.eot, draws) if options.eot else loss
-    pgd_pass = options.pgd_pass(task, expected, order, fixed=frozen.fixed and not options.eot)
+    pgd_pass = options.pgd_pass(
+        task,
+        expected,
+        order,
+        begin=clean.begin if options.agreement else None,
+        flips=draws if options.content_flips else None,
+        fixed=frozen.fixed and not options.eot,
+    )
     surrogate, last, turns = options.surrogate, options.surrogate.epochs - 1, 1
     if options.interleaved:  # the loop yields after every batch
         turns = min(task.ranks.gather(loop.batches(len(images), surrogate)))
@@ -134,6 +171,8 @@ def mi_ue(task: Task) -> Made:
             continue
         step = options.step + (options.last_step - options.step) * epoch / max(last, 1)
         frozen.refresh()
+        if options.agreement:
+            clean.look()
         pgd_pass(delta, step, part=(turn, turns))
         if turn + 1 < turns:
             continue
@@ -149,10 +188,29 @@ def mi_ue(task: Task) -> Made:
     return Made(delta, {"epochs": trace}, passes=options.passes_after(int(trace[-1]["epoch"])))
 
 
-def _terms(network: torch.nn.Module, poisoned: Images, options: MIUE) -> dict[str, float]:
-    """The loss and both its terms, on the first images, as many as share a loss in a pgd pass."""
+class _CleanFeatures:
+    """The features of the clean images under a network, for the batches of a pgd pass."""
+
+    def __init__(self, network: Network, images: Images) -> None:
+        self.network, self.images = network, images
+
+    def look(self) -> None:
+        """Take them, under the network as it stands."""
+        self.all = loop.features(self.network, self.images)
+
+    def begin(self, rows: Tensor) -> None:
+        """Say which images, (B,) int64, the coming batches of features belong to."""
+        self.own = self.all[rows.to(self.all.device)]
+
+
+def _terms(network: Network, poisoned: Images, options: MIUE) -> dict[str, float]:
+    """The loss, and both terms of the paper's, on the first images, as many as share a loss in a pgd pass."""
     probe = poisoned.subset(torch.arange(min(len(poisoned), options.pass_batch)))
     features, labels = loop.features(network, probe), probe.y
-    similarity, distance = similarity_term(features, labels, options.temperature), distance_term(features, labels)
-    loss = options.similarity * similarity + options.zeta * distance
-    return {"similarity": float(similarity), "distance": float(distance), "loss": float(loss)}
+    with torch.no_grad():
+        loss = options.loss(network.head(features), features, labels)
+    return {
+        "similarity": float(similarity_term(features, labels, options.temperature)),
+        "distance": float(distance_term(features, labels)),
+        "loss": float(loss),
+    }
