@@ -1,5 +1,7 @@
 """Somebody's own method, defense and estimator go in: as objects, and from a file."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from samples import some_images
 from miue import defenses, perturb, train_victim
 from miue.errors import InputError
 from miue.experiments.trials import Setting, Trial
-from miue.mi import acceptance, sliced_mi
+from miue.mi import acceptance, sliced_mi, tasks
 from miue.runs import template
 from miue.runs.execution import folder_name
 from miue.specs import find, load, parse
@@ -81,9 +83,27 @@ def test_an_estimator_is_a_function_of_two_arrays(own):
     found = sliced_mi(x, x, f"{own}:correlation", n_slices=8)
     assert found.estimator == f"{own}:correlation" and found.value > 0 and found.per_slice.shape == (8,)
     assert sliced_mi(x, x, load("estimator", f"{own}:correlation"), n_slices=8).value == found.value
+    assert found.per_sample is None and found.stderr_samples is None
 
 
-@pytest.mark.parametrize("wrong", [lambda x, y: x, lambda x, y: "much", lambda x, y: np.nan, lambda x: 1.0])
+def test_an_estimator_that_tells_what_each_sample_contributes_has_an_error_over_samples():
+    x, y = np.random.default_rng(0).normal(size=(2, 500, 1))
+
+    def normal(a, b):
+        r = np.corrcoef(a, b)[0, 1]
+        a, b = ((v - v.mean()) / v.std() for v in (a, b))
+        return -0.5 * np.log1p(-(r**2)) - (r**2 * (a**2 + b**2) - 2 * r * a * b) / (2 * (1 - r**2))
+
+    found = sliced_mi(x, x + y, normal, n_slices=4)
+    np.testing.assert_allclose(found.per_sample, normal(x[:, 0], (x + y)[:, 0]))
+    assert found.value == pytest.approx(found.per_sample.mean()) == pytest.approx(0.35, abs=0.1)
+    assert found.stderr_samples == pytest.approx(found.per_sample.std(ddof=1) / math.sqrt(500))
+    assert acceptance.check(normal, [tasks.bivariate_normal(0.9)], n=500, repeats=3)["error"].abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda x, y: x[1:], lambda x, y: x * np.nan, lambda x, y: "much", lambda x, y: np.nan, lambda x: 1.0]
+)
 def test_an_estimator_that_returns_no_number_is_named(wrong):
     x = np.random.default_rng(0).normal(size=(200, 2))
     for use in (lambda: sliced_mi(x, x, wrong, n_slices=2), lambda: acceptance.check(wrong, n=50, repeats=2)):

@@ -45,9 +45,7 @@ def test_samples(estimator, x, y, message):
     [
         (lambda: mi_ksg(X, Y, k=0), "k: 0"),
         (lambda: mi_ksg(X, Y, k=200), "x: 200 samples are too few; this estimator needs at least 201"),
-        (lambda: mi_ksg(X, Y, k=150), "k: 150 neighbours need more than the 100 samples of a subsample"),
         (lambda: mi_ksg(X, Y, search="gpu"), "search: 'gpu' does not exist; choose one of auto, tree, brute"),
-        (lambda: mi_ksg(X, Y, subsamples=-1), "subsamples: -1"),
         (lambda: mi_histogram(X, Y, bins=1), "bins: 1; it must be a whole number, 2 or above"),
         (lambda: mi_histogram(X, Y, bins=201), "bins: 201 is out of range"),
         (lambda: sliced_mi(F, G[:-1]), "x, y: 200 and 199 rows"),
@@ -112,9 +110,3 @@ def test_shared_zeros_carry_no_more_than_their_pattern():
     x, y = np.maximum(rng.standard_normal((2, 5000)), 0)
     with pytest.warns(DataWarning):
         assert abs(mi_histogram(x, y).value) < 0.02
-
-
-def test_too_few_samples_for_subsamples_leave_the_error_open():
-    estimate = mi_ksg(X[:150], Y[:150])
-    assert estimate.stderr is None and estimate.stderr_kind == "none" and estimate.stderr_samples is None
-    assert estimate.settings["subsamples"] == 0

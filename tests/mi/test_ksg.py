@@ -32,18 +32,19 @@ def test_brute_force_and_search_agree(kind, n, k, variant):
     tree = mi_ksg(x, y, k=k, variant=variant, search="tree")
     brute = mi_ksg(x, y, k=k, variant=variant, search="brute", max_bytes=2**20)
     np.testing.assert_allclose(tree.per_slice, brute.per_slice, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(tree.per_subsample, brute.per_subsample, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(tree.per_sample, brute.per_sample, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("step", [0.1, 0.5])
 def test_brute_force_and_search_agree_on_ties(step):
     """On a grid nearly every end point is hit, and many points have k copies, told apart by the noise alone."""
     x, y = (np.round(v / step) * step for v in sample("weak", 600))
-    values = []
+    found = []
     for search in ("tree", "brute"):
         with pytest.warns(DataWarning, match=r"\d+% of the samples in a slice are tied"):
-            values.append(mi_ksg(x, y, search=search).per_slice)
-    np.testing.assert_allclose(*values, rtol=0, atol=1e-9)
+            found.append(mi_ksg(x, y, search=search))
+    np.testing.assert_allclose(*(estimate.per_slice for estimate in found), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(*(estimate.per_sample for estimate in found), rtol=0, atol=1e-9)
 
 
 def careless_ksg(x, y, k=5):
@@ -63,14 +64,14 @@ def test_searchsorted_trap():
     d, n, slices = 64, 5000, 256
     z = torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     truth = 0.5 * (digamma(d / 2) - digamma((d - 1) / 2))
-    estimate = sliced_mi(z, z, n_slices=slices, subsamples=0)
+    estimate = sliced_mi(z, z, n_slices=slices)
     assert abs(estimate.value - truth) <= 3 * estimate.stderr + 0.003
 
     g = torch.Generator().manual_seed(1)
     theta, phi = torch.nn.functional.normalize(torch.randn(2, 8, d, generator=g, dtype=torch.float64), dim=2)
     x, y = (theta @ z.T).numpy(), (phi @ z.T).numpy()
     careless = np.mean([careless_ksg(*pair) for pair in zip(x, y, strict=True)])
-    assert mi_ksg(x, y, subsamples=0).value - careless > 0.8 * truth
+    assert mi_ksg(x, y).value - careless > 0.8 * truth
 
 
 def test_exact_boundary_by_hand():
@@ -110,15 +111,17 @@ def test_brute_force_and_search_agree_on_vectors(d, variant):
     tree = mi_ksg_joint(x, y, variant=variant, search="tree")
     brute = mi_ksg_joint(x, y, variant=variant, search="brute", max_bytes=2**20)
     np.testing.assert_allclose(tree.per_slice, brute.per_slice, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(tree.per_sample, brute.per_sample, rtol=0, atol=1e-9)
     one = mi_ksg_joint(x[0], y[0], variant=variant)
-    assert one.value == pytest.approx(tree.per_slice[0], abs=1e-12) and one.stderr_kind == "subsamples"
+    assert one.value == pytest.approx(tree.per_slice[0], abs=1e-12) and one.stderr_kind == "samples"
 
 
 def test_result_does_not_depend_on_the_chunk():
     x, y = sample("weak", 500)
-    values = [mi_ksg(x, y, search="brute", max_bytes=b).per_slice for b in (1, 2**18, 2**30)]
-    np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(values[0], values[2], rtol=0, atol=1e-12)
+    whole, *others = (mi_ksg(x, y, search="brute", max_bytes=b) for b in (2**30, 2**18, 1))
+    for other in others:
+        np.testing.assert_allclose(other.per_slice, whole.per_slice, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(other.per_sample, whole.per_sample, rtol=0, atol=1e-12)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

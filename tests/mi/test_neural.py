@@ -10,6 +10,7 @@ import torch
 from scipy.stats import multivariate_normal, norm
 
 from miue.errors import InputError
+from miue.mi import sliced_mi
 from miue.mi.critic import OBJECTIVES, Critic, bound, bound_and_shares, loss
 from miue.mi.neural import mi_neural, mi_neural_joint
 from miue.mi.training import Neural
@@ -193,10 +194,11 @@ def test_standard_errors_and_their_names():
     one = mi_neural(x, y, **QUICK)
     assert one.stderr_kind == "held-out samples" and one.stderr == one.stderr_samples
     assert 0.03 < one.stderr < 0.12  # 160 samples of a log ratio of standard deviation 0.7: 0.055
-    again = mi_neural(x, y, subsamples=4, **QUICK)
-    assert again.stderr_kind == "subsamples" and again.per_subsample.shape == (4, 1) and again.value == one.value
+    assert one.per_sample is None
     rows = mi_neural(*normal(0.7, 4, 800), **QUICK)
     assert rows.stderr_kind == "slices" and 0 < rows.stderr_samples < one.stderr
+    sliced = sliced_mi(x[:, None], y[:, None], "mine", n_slices=1, **QUICK)
+    assert sliced.stderr_kind == "held-out samples" and sliced.stderr == sliced.stderr_samples
 
 
 def test_joint_takes_vectors():
@@ -232,7 +234,6 @@ X, Y = normal(0.5, 150)
         (lambda: mi_neural(X, Y, train=0.95), "train, stop: 0.95 and 0.1; they must leave a share for reporting"),
         (lambda: mi_neural(X, Y, train=0.899), "train, stop: 0.899 and 0.1 part the samples into 135, 15, 0"),
         (lambda: mi_neural(X, Y, rate=1), "rate: 1; it must be a number above 0 and below 1"),
-        (lambda: mi_neural(X, Y, subsamples=-1, **QUICK), "subsamples: -1"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call, message):

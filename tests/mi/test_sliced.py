@@ -46,9 +46,9 @@ def test_chunks_devices_and_precision_do_not_change_the_result(estimator):
     x, y = isotropic(600, 7, 0.8)
     whole = sliced_mi(x, y, estimator, n_slices=80, seed=3)
     pieces = sliced_mi(x, y, estimator, n_slices=80, seed=3, max_bytes=16 * 8 * 600 * 13)
-    assert whole.per_slice.shape == (80,) and whole.per_subsample.shape == (6, 64)
+    assert whole.per_slice.shape == (80,) and whole.per_sample.shape == (600,)
     np.testing.assert_allclose(pieces.per_slice, whole.per_slice, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(pieces.per_subsample, whole.per_subsample, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(pieces.per_sample, whole.per_sample, rtol=0, atol=1e-9)
     assert pieces.stderr_samples == pytest.approx(whole.stderr_samples)
     single = sliced_mi(x.float(), y.float().numpy(), estimator, n_slices=80, seed=3)
     assert single.value == pytest.approx(whole.value, abs=1e-3)
@@ -78,19 +78,19 @@ def test_one_column_each_is_the_one_dimensional_estimate():
 
 def test_shared_directions_see_a_coordinatewise_dependence_better():
     x, y = isotropic(1000, 10, 0.9)
-    shared = sliced_mi(x, y, n_slices=16, directions="shared", subsamples=0)
+    shared = sliced_mi(x, y, n_slices=16, directions="shared")
     assert shared.value == pytest.approx(-0.5 * math.log(1 - 0.81), abs=0.05)
-    assert sliced_mi(x, y, n_slices=16, subsamples=0).value < 0.2
+    assert sliced_mi(x, y, n_slices=16).value < 0.2
 
 
 def test_conditional_is_what_is_left_once_the_class_is_known():
     labels = torch.arange(3000) % 2
     truth = tasks.sliced_normal(2, 0.9).truth
     x, y = independent_within(3000, 2, labels, 0.9)
-    options = {"n_slices": 96, "standardise": False, "subsamples": 5}
+    options = {"n_slices": 96, "standardise": False}
     given = conditional_mi(x, y, labels, **options)
     assert abs(given.value - truth) < 3 * given.stderr + 0.01
-    assert given.settings["given"] == 2 and given.per_subsample.shape == (5, 64) and given.stderr_samples > 0
+    assert given.settings["given"] == 2 and given.stderr_samples > 0
     assert sliced_mi(x, y, **options).value > truth + 0.2  # agreement on the class comes on top
     mixed = conditional_mi(x, y[shuffled(3000, labels)], labels, **options)
     assert abs(mixed.value) < 0.01
@@ -106,16 +106,27 @@ def test_conditional_of_one_class_is_the_whole():
     x, y = isotropic(600, 3, 0.8)
     one = conditional_mi(x, y, torch.zeros(600), n_slices=8)
     np.testing.assert_allclose(one.per_slice, sliced_mi(x, y, n_slices=8).per_slice, rtol=0, atol=1e-9)
-    few = conditional_mi(x, y, torch.arange(600) % 6, n_slices=8)  # 100 samples in a class: no two blocks of 100
-    assert few.stderr_samples is None and few.stderr_kind == "slices"
+
+
+def test_what_a_sample_contributes_within_its_class_is_told_in_the_order_of_the_samples():
+    x, y = isotropic(600, 3, 0.8)
+    labels, options = torch.arange(600) % 5 // 2, {"n_slices": 6, "noise": 0, "standardise": False}
+    whole = conditional_mi(x, y, labels, **options)
+    assert whole.value == pytest.approx(whole.per_sample.mean(), abs=1e-12)
+    for label in range(3):
+        own = sliced_mi(x[labels == label], y[labels == label], **options)
+        np.testing.assert_allclose(whole.per_sample[labels == label], own.per_sample, rtol=0, atol=1e-9)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
+    mixed = conditional_mi(x[order], y[order], labels[order], **options)
+    np.testing.assert_allclose(mixed.per_sample, whole.per_sample[order], rtol=0, atol=1e-9)
 
 
 def test_planes_see_more_than_lines_and_all_of_the_space_sees_all():
     x, y = (torch.from_numpy(v) for v in tasks.multivariate_normal(3, 1.0).sample(2000))
-    values = [sliced_mi(x, y, n_slices=12, k_dim=k, subsamples=0).value for k in (1, 2, 3)]
+    values = [sliced_mi(x, y, n_slices=12, k_dim=k).value for k in (1, 2, 3)]
     assert values[0] < values[1] < values[2]
     # Three orthonormal directions in three dimensions are a rotation, which leaves mutual information as it is.
-    assert values[2] == pytest.approx(mi_ksg_joint(x, y, subsamples=0).value, abs=0.03)
+    assert values[2] == pytest.approx(mi_ksg_joint(x, y).value, abs=0.03)
 
 
 def test_frames_are_orthonormal_and_directions_unit_vectors():
@@ -162,4 +173,4 @@ def test_within_class_shuffle_keeps_what_the_class_explains_and_nothing_else():
 def test_clusters_raise_the_ceiling(spread, ceiling_value):
     """Values of theory T5: 10 clusters, d = 512, n = 5,000; other centres and draws, hence the tolerance."""
     z, _, _ = clustered(5000, 512, spread)
-    assert ceiling(z, n_slices=96, subsamples=0).value == pytest.approx(ceiling_value, rel=0.25, abs=0.01)
+    assert ceiling(z, n_slices=96).value == pytest.approx(ceiling_value, rel=0.25, abs=0.01)

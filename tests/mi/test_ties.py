@@ -13,7 +13,6 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal(2000)
 Y = 0.8 * X + 0.6 * RNG.standard_normal(2000)
 TRUTH = -0.5 * math.log(1 - 0.64)
-QUICK = {"subsamples": 0}
 
 
 @pytest.mark.parametrize("search", ["tree", "brute"])
@@ -25,23 +24,23 @@ def test_copies_of_a_row_count_for_what_they_share(variant, search):
     p = 29 / 3000
     truth = -p * math.log(p) - (1 - p) * math.log1p(-p)
     with pytest.warns(DataWarning, match="29 samples equal another one in x and in y at once; ksg"):
-        value = mi_ksg(x, y, variant=variant, search=search, **QUICK).value
+        value = mi_ksg(x, y, variant=variant, search=search).value
     assert abs(value - truth) < 0.03
     assert value == mi_ksg_joint_of_columns(x, y, variant, search)
 
 
 def mi_ksg_joint_of_columns(x, y, variant, search):
     with pytest.warns(DataWarning):
-        return mi_ksg_joint(x[:, None], y[:, None], variant=variant, search=search, **QUICK).value
+        return mi_ksg_joint(x[:, None], y[:, None], variant=variant, search=search).value
 
 
 def test_one_pair_of_equal_points_is_told():
     x, y = X.copy(), Y.copy()
     x[5] = x[9]
-    mi_ksg(x, y, **QUICK)  # in one coordinate: the suite turns a DataWarning into an error
+    mi_ksg(x, y)  # in one coordinate: the suite turns a DataWarning into an error
     y[5] = y[9]
     with pytest.warns(DataWarning, match="2 samples equal another one in x and in y"):
-        mi_ksg(x, y, **QUICK)
+        mi_ksg(x, y)
 
 
 @pytest.mark.filterwarnings("ignore::miue.errors.DataWarning")
@@ -52,46 +51,46 @@ def test_collapsed_classes_share_their_class(spread):
     centres = RNG.standard_normal((2, 10, 32))
     x, y = (c[labels] + spread * RNG.standard_normal((2000, 32)) for c in centres)
     for value in (
-        sliced_mi(x, y, n_slices=8, **QUICK).per_slice,
-        sliced_mi(x, x, n_slices=8, **QUICK).per_slice,
-        sliced_mi(x, labels, "ross", n_slices=8, **QUICK).per_slice,
+        sliced_mi(x, y, n_slices=8).per_slice,
+        sliced_mi(x, x, n_slices=8).per_slice,
+        sliced_mi(x, labels, "ross", n_slices=8).per_slice,
     ):
         np.testing.assert_allclose(value, math.log(10), atol=0.1)
-    joint = sliced_mi(x, y, n_slices=4, k_dim=2, **QUICK).per_slice
+    joint = sliced_mi(x, y, n_slices=4, k_dim=2).per_slice
     np.testing.assert_allclose(joint, math.log(10), atol=0.15)
 
 
 def test_coins_share_at_most_log_2_and_the_right_estimator_is_named():
     coins = RNG.integers(0, 2, (2, 3000))
     with pytest.warns(DataWarning, match="tied; ksg expects continuous variables, and mi_discrete is meant"):
-        assert abs(mi_ksg(*coins, **QUICK).value) < 0.02
+        assert abs(mi_ksg(*coins).value) < 0.02
     with pytest.warns(DataWarning, match="mi_discrete"):
-        assert mi_ksg(coins[0], coins[0], **QUICK).value == pytest.approx(math.log(2), abs=0.02)
+        assert mi_ksg(coins[0], coins[0]).value == pytest.approx(math.log(2), abs=0.02)
     with pytest.warns(DataWarning, match="mi_ross is meant for discrete ones"):
-        assert mi_ksg(X, (X > 0), **QUICK).value == pytest.approx(math.log(2), abs=0.05)
+        assert mi_ksg(X, (X > 0)).value == pytest.approx(math.log(2), abs=0.05)
     with pytest.warns(DataWarning, match="mi_mixed is meant for partly discrete ones"):
-        mi_ksg(np.maximum(X, 0), Y, **QUICK)
+        mi_ksg(np.maximum(X, 0), Y)
     with pytest.warns(DataWarning, match="mi_discrete"):
-        assert abs(mi_ross(coins[0], coins[1], **QUICK).value) < 0.02
+        assert abs(mi_ross(coins[0], coins[1]).value) < 0.02
 
 
 @pytest.mark.filterwarnings("ignore::miue.errors.DataWarning")
 def test_slices_that_tie_are_measured_by_the_estimator_that_the_warning_names():
     x = RNG.integers(0, 2, (2000, 1))
     with pytest.warns(DataWarning, match='mi_mixed ."mixed" in sliced_mi. is meant for discrete ones'):
-        sliced_mi(x, x, n_slices=4, **QUICK)
-    assert sliced_mi(x, x, "mixed", n_slices=4, **QUICK).value == pytest.approx(math.log(2), abs=1e-3)
+        sliced_mi(x, x, n_slices=4)
+    assert sliced_mi(x, x, "mixed", n_slices=4).value == pytest.approx(math.log(2), abs=1e-3)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: mi_ksg(x, x, **QUICK),
-        lambda x: mi_ksg_joint(x[:, None], x[:, None], **QUICK),
+        lambda x: mi_ksg(x, x),
+        lambda x: mi_ksg_joint(x[:, None], x[:, None]),
         lambda x: mi_neural(x, x, steps=1),
-        lambda x: mi_ross(x, x > 0, **QUICK),
-        lambda x: mi_kde(x + 1e9 * (x == 0), x, scale="values", bandwidth=1e-3, evaluation="exact", **QUICK),
-        lambda x: sliced_mi(x[:, None], x[:, None], n_slices=2, **QUICK),
+        lambda x: mi_ross(x, x > 0),
+        lambda x: mi_kde(x + 1e9 * (x == 0), x, scale="values", bandwidth=1e-3, evaluation="exact"),
+        lambda x: sliced_mi(x[:, None], x[:, None], n_slices=2),
     ],
 )
 def test_a_warning_points_at_the_caller(call):
@@ -103,11 +102,11 @@ def test_a_warning_points_at_the_caller(call):
 def test_noise_is_recorded_seeded_and_can_be_switched_off():
     x = np.round(X, 1)
     with pytest.warns(DataWarning):
-        first, again, other = (mi_ksg(x, Y, seed=seed, **QUICK) for seed in (3, 3, 4))
+        first, again, other = (mi_ksg(x, Y, seed=seed) for seed in (3, 3, 4))
     assert first.settings["noise"] == 1e-10 and first.settings["seed"] == 3 and first.settings["scale"] == "values"
     assert first.value == again.value != other.value
-    plain = mi_ksg(X, Y, noise=0, **QUICK)
-    assert plain.settings["noise"] == 0 and plain.value == pytest.approx(mi_ksg(X, Y, **QUICK).value, abs=1e-9)
+    plain = mi_ksg(X, Y, noise=0)
+    assert plain.settings["noise"] == 0 and plain.value == pytest.approx(mi_ksg(X, Y).value, abs=1e-9)
     coins = RNG.integers(0, 2, (2, 300))
     for search in ("tree", "brute"):
         with pytest.warns(DataWarning), pytest.raises(InputError, match="noise: 0 leaves 300 points at no distance"):
@@ -126,26 +125,26 @@ def test_values_of_any_size(estimator, factor):
     assert estimator(factor * X, Y).value == pytest.approx(value, abs=1e-6)
     assert estimator(factor * X, Y / factor).value == pytest.approx(value, abs=1e-6)
     columns, other = np.stack([X, Y], axis=1), np.stack([Y, X**2], axis=1)
-    plain = sliced_mi(columns, other, n_slices=3, **QUICK).value
-    assert sliced_mi(factor * columns, other, n_slices=3, **QUICK).value == pytest.approx(plain, abs=1e-6)
+    plain = sliced_mi(columns, other, n_slices=3).value
+    assert sliced_mi(factor * columns, other, n_slices=3).value == pytest.approx(plain, abs=1e-6)
 
 
 @pytest.mark.parametrize("estimator", [mi_histogram, mi_kde, mi_ksg, mi_mixed])
 @pytest.mark.filterwarnings("ignore::miue.errors.DataWarning")  # at 1e12 the digits are so few that values tie
 @pytest.mark.parametrize("offset", [1e6, 1e9, 1e12])
 def test_an_offset_costs_no_more_than_its_digits(estimator, offset):
-    assert abs(estimator(offset + X, Y, **QUICK).value - TRUTH) < 0.06
+    assert abs(estimator(offset + X, Y).value - TRUTH) < 0.06
 
 
 @pytest.mark.parametrize("rate", [1, 3, 20, 100])
 def test_ranks_have_no_tails(rate):
     x, y = np.exp(rate * X), np.exp(rate * Y)
     for estimator, options in ((mi_histogram, {}), (mi_kde, {}), (mi_ksg, {"scale": "scores"})):
-        value = estimator(x, y, **options, **QUICK).value
-        assert value == pytest.approx(estimator(X, Y, **options, **QUICK).value, abs=1e-9)
+        value = estimator(x, y, **options).value
+        assert value == pytest.approx(estimator(X, Y, **options).value, abs=1e-9)
         assert abs(value - TRUTH) < 0.06
-    joint = mi_ksg_joint(x[:, None], y[:, None], scale="scores", **QUICK)
-    assert joint.value == pytest.approx(mi_ksg(x, y, scale="scores", **QUICK).value)
+    joint = mi_ksg_joint(x[:, None], y[:, None], scale="scores")
+    assert joint.value == pytest.approx(mi_ksg(x, y, scale="scores").value)
     assert joint.settings["scale"] == "scores"
     labels = Y > 0
     assert mi_ross(x, labels, scale="scores").value == pytest.approx(mi_ross(X, labels, scale="scores").value, abs=1e-9)
@@ -157,7 +156,7 @@ def test_heavy_tails_are_never_read_above_the_truth(rate):
     x, y = np.exp(rate * X), np.exp(rate * Y)
     for estimator in (mi_ksg, mi_mixed):
         try:
-            assert -0.02 < estimator(x, y, **QUICK).value < TRUTH + 0.05
+            assert -0.02 < estimator(x, y).value < TRUTH + 0.05
         except InputError as error:
             assert rate > 3 and "of slice 0 differ from another by less than 1e-10" in str(error)
             assert 'choose scale="scores"' in str(error)

@@ -13,7 +13,7 @@ from miue.data.arrays import whole
 from miue.errors import InputError, choose
 from miue.mi import tasks
 from miue.mi.critic import OBJECTIVES
-from miue.mi.own import value_of
+from miue.mi.own import found_by
 from miue.mi.sliced import DISCRETE, ESTIMATORS, JOINT, sliced_mi
 from miue.mi.tasks import Task
 
@@ -72,7 +72,7 @@ def check(
 
     Args:
         estimator: a name of this package; or a function of two arrays, x and y of one task in the shapes of its kind,
-            that returns a number in nats or an `Estimate`.
+            that returns a number in nats, an `Estimate`, or one number for each sample, of which the mean counts.
         given: the tasks; by default those of `standard_tasks` that the estimator can do (a function: numbers).
         n: samples of each repeat.
         repeats: independent draws, 2 or more; slices are drawn once and measured along `n_slices` directions.
@@ -137,12 +137,12 @@ def _values(
     if isinstance(estimator, str) and task.kind == "slices":
         x, y = task.sample(n, seed)
         standardise = task.truth_stderr == 0  # the definition of the mixture's truth is without
-        return sliced_mi(x, y, estimator, n_slices, seed, standardise=standardise, subsamples=0, **options).per_slice
+        return sliced_mi(x, y, estimator, n_slices, seed, standardise=standardise, **options).per_slice
     draws = [task.sample(n, seed + 1 + repeat) for repeat in range(repeats)]
     if not isinstance(estimator, str) or estimator in DISCRETE:
         if isinstance(estimator, str):
-            return np.array([DISCRETE[estimator](x, y, subsamples=0, **options).value for x, y in draws])
-        return np.array([value_of(estimator, x, y, **options) for x, y in draws])
+            return np.array([DISCRETE[estimator](x, y, **options).value for x, y in draws])
+        return np.array([found_by(estimator, x, y, **options).mean() for x, y in draws])
     function = (JOINT if task.kind == "vectors" else ESTIMATORS)[estimator]
     x, y = (np.stack(side) for side in zip(*draws, strict=True))
-    return function(x, y, subsamples=0, seed=seed, **options).per_slice
+    return function(x, y, seed=seed, **options).per_slice

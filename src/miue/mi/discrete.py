@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from scipy.special import digamma
-from torch import Tensor
 
-from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import InputError, choose, warn
-from miue.mi.estimate import Estimate, Rows, disjoint_blocks, measure, summarise
+from miue.mi.estimate import Estimate, Rows, of_terms, prepared, summarise
 from miue.mi.ksg import count_within, kth_distance
-from miue.mi.statistics import entropy, label_information, label_pair
+from miue.mi.statistics import entropy, label_pair
 
 CORRECTIONS = ("miller-madow", "none")
 NORMS: dict[str, Callable[[float, float], float]] = {
@@ -26,7 +24,7 @@ NORMS: dict[str, Callable[[float, float], float]] = {
 """By what `normalised_mi` divides: a mean of H(U) and H(V) of some kind."""
 
 
-def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsamples: int = 10, seed: int = 0) -> Estimate:
+def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow") -> Estimate:
     """Estimate I(U;V) in nats of two labels by counting.
 
     With the frequencies p of labels and pairs, and K_u, K_v, K_uv the numbers of those that occur,
@@ -40,8 +38,6 @@ def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsample
         u: (n,) labels: whole numbers, text, truth values, categories.
         v: (n,) labels of the same samples.
         correction: "miller-madow" or "none".
-        subsamples: number of disjoint subsamples for the standard error; 0 for none.
-        seed: of the split into subsamples.
 
     Raises:
         InputError: lengths that differ, labels that are missing or of several kinds, an unknown correction.
@@ -55,20 +51,21 @@ def mi_discrete(u: Rows, v: Rows, *, correction: str = "miller-madow", subsample
         >>> round(mi_discrete(["cat", "dog"] * 500, [0, 1] * 500).value, 2)  # log 2
         0.69
     """
-    (first, _), (second, _) = label_pair(u, v)
+    (first, counts_u), (second, counts_v) = label_pair(u, v)
+    n = len(first)
     correct = choose("correction", correction, CORRECTIONS) == "miller-madow"
-    counts = torch.stack([first, second], dim=1).unique(dim=0, return_counts=True)[1]
-    if (once := int((counts == 1).sum())) > len(first) / 2:
+    _, pair, counts = torch.stack([first, second], dim=1).unique(dim=0, return_inverse=True, return_counts=True)
+    if (once := int((counts == 1).sum())) > n / 2:
         warn(
-            f"u, v: {once} of {len(first)} pairs of labels occur once; counting needs labels that repeat, and mi_ksg "
-            "is meant for numbers"
+            f"u, v: {once} of {n} pairs of labels occur once; counting needs labels that repeat, and mi_ksg is meant "
+            "for numbers"
         )
-    blocks = disjoint_blocks(len(first), subsamples, seeds.checked(seed))
-    parts = [[_counted(first[block], second[block], correct)] for block in blocks]
-    settings = {"correction": correction, "labels_u": len(first.unique()), "labels_v": len(second.unique())}
-    per_subsample = np.array(parts) if parts else np.empty((0, 1))
-    value = np.array([_counted(first, second, correct)])
-    return summarise("discrete", value, per_subsample, len(first), settings)
+    terms = (counts[pair].double() * n / (counts_u[first] * counts_v[second])).log().numpy()
+    if correct:
+        terms -= (len(counts) - len(counts_u) - len(counts_v) + 1) / (2 * n)
+    value = min(terms.mean(), entropy(u), entropy(v))
+    settings = {"correction": correction, "labels_u": len(counts_u), "labels_v": len(counts_v)}
+    return summarise("discrete", np.array([value]), terms + (value - terms.mean()), n, settings)
 
 
 def normalised_mi(u: Rows, v: Rows, by: str = "sqrt", *, correction: str = "none") -> float:
@@ -96,10 +93,10 @@ def normalised_mi(u: Rows, v: Rows, by: str = "sqrt", *, correction: str = "none
     entropies = entropy(u), entropy(v)
     if mean(*entropies) == 0:
         raise InputError(f"u, v: entropies {entropies[0]:g} and {entropies[1]:g}; there is no share of nothing")
-    return mi_discrete(u, v, correction=correction, subsamples=0).value / mean(*entropies)
+    return mi_discrete(u, v, correction=correction).value / mean(*entropies)
 
 
-def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples: int = 10, seed: int = 0) -> Estimate:
+def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", seed: int = 0) -> Estimate:
     """Estimate I(X;Y) in nats of numbers that may be discrete, continuous, or some of both.
 
     The mean over samples of the log of a density ratio. Where the k-th nearest neighbour of (x_i, y_i) lies at a
@@ -119,7 +116,8 @@ def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples:
     Args:
         x: (n,) or (slices, n) numbers.
         y: the same shape as x.
-        k, scale, subsamples, seed: as in `mi_ksg`; ties are left as they are, so the seed decides the subsamples alone.
+        k, scale: as in `mi_ksg`; ties are left as they are.
+        seed: taken as by every estimator, though nothing is drawn here.
 
     Raises:
         InputError: shapes that differ, n <= k, NaN or infinity, a constant slice, values that have no common scale.
@@ -132,45 +130,21 @@ def mi_mixed(x: Rows, y: Rows, *, k: int = 5, scale: str = "values", subsamples:
     """
     k = whole("k", k, 1, " (5 is usual)")
 
-    def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
-        if rows_x.shape[1] <= k:
-            raise InputError(f"k: {k} neighbours need more than the {rows_x.shape[1]} samples of a subsample")
-        return np.array([_mixed(a, b, k) for a, b in zip(rows_x.cpu().numpy(), rows_y.cpu().numpy(), strict=True)])
-
-    return measure(
-        "mixed",
-        core,
-        x,
-        y,
-        n_min=k + 1,
-        settings={"k": k, "scale": scale},
-        subsamples=subsamples,
-        seed=seed,
-        scale=scale,
-        ties="none",
-    )
+    x, y = prepared("mixed", x, y, n_min=k + 1, seed=seed, scale=scale, ties="none")
+    terms = np.stack([_mixed(a, b, k) for a, b in zip(x.cpu().numpy(), y.cpu().numpy(), strict=True)])
+    return of_terms("mixed", terms, {"k": k, "scale": scale})
 
 
-def _counted(u: Tensor, v: Tensor, correct: bool) -> float:
-    """Plug-in value of the classes u and v (n,), corrected if asked, and at most the smaller entropy."""
-    value = label_information(u, v)
-    if correct:
-        k_uv, k_u, k_v = (len(labels.unique(dim=0)) for labels in (torch.stack([u, v], dim=1), u, v))
-        value -= (k_uv - k_u - k_v + 1) / (2 * len(u))
-    return min(value, entropy(u), entropy(v))
-
-
-def _mixed(x: np.ndarray, y: np.ndarray, k: int) -> float:
+def _mixed(x: np.ndarray, y: np.ndarray, k: int) -> np.ndarray:
+    """Local terms (n,) of x and y (n,)."""
     points = np.column_stack([x, y])
     copies = _copies(points)
     atom, eps = copies > k, np.zeros(len(points))  # the k nearest neighbours of an atom are its copies
     eps[~atom] = kth_distance(cKDTree(points), points[~atom], k)
-    local = np.where(atom, np.log(copies), digamma(k)) + math.log(len(points))
+    terms = np.where(atom, np.log(copies), digamma(k)) + math.log(len(points))
     for side in (x, y):
-        within = np.empty(len(side), dtype=int)
-        within[np.argsort(side)] = count_within(side, eps)
-        local -= np.where(atom, np.log(_copies(side)), digamma(within + 1))
-    return float(local.mean())
+        terms -= np.where(atom, np.log(_copies(side)), digamma(count_within(side, eps) + 1))
+    return terms
 
 
 def _copies(values: np.ndarray) -> np.ndarray:

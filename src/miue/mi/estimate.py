@@ -1,27 +1,19 @@
-"""The record that every estimator returns, and the checks and standard errors that all of them share."""
+"""The record that every estimator returns, the check of its samples, and the standard errors that all of them share."""
 
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from miue import seeds
-from miue.data.arrays import Array, as_classes, whole
-from miue.errors import DataWarning, InputError
+from miue.data.arrays import Array, as_classes
+from miue.errors import InputError
 from miue.mi.scaling import as_rows, scaled, ties_broken, warn_of_ties
 
 Rows = Array
 """Samples: (n,) for one pair of variables, (slices, n) for many. Of vectors: (n, d), or (slices, n, d) for many."""
-
-Core = Callable[[Tensor, Tensor], np.ndarray]
-"""Float64 x and y, (slices, n) or (slices, n, d) -> float64 values (slices,) in nats."""
-
-MIN_SUBSAMPLE = 100  # a block of fewer points says little about the spread of a larger one
 
 
 @dataclass(frozen=True)
@@ -31,24 +23,29 @@ class Estimate:
     Attributes:
         value: mean over slices.
         stderr: standard error of `value`, of the kind that `stderr_kind` names; None where it cannot be had.
-        stderr_kind: "slices" (spread over random directions, given the samples), "subsamples" (one slice
-            only: the same number as `stderr_samples`), "held-out samples" (one slice, neural: the same) or "none".
+        stderr_kind: "slices" (spread over random directions, given the samples), "samples" or "held-out samples" (one
+            slice only: the same number as `stderr_samples`; the latter of a neural estimate) or "none".
         n: number of samples.
         n_slices: number of slices; 1 for a pair of scalar variables.
         estimator: its name in `miue.mi.ESTIMATORS`.
         settings: everything else that determines the value; plain numbers and strings.
-        stderr_samples: standard error over disjoint random subsamples, scaled to n samples; of a neural estimate over
-            its held-out samples. Slices share their samples, so the error over slices alone is too small for a claim
-            about the distribution.
+        stderr_samples: standard error over samples, the standard deviation of `per_sample` over sqrt(n); of a neural
+            estimate over its held-out samples; None where neither can be had. Slices share their samples, so the error
+            over slices alone is too small for a claim about the distribution. The local terms count as independent.
+            Those of nearest neighbours are not quite, since neighbours share neighbours: for one slice of normal pairs,
+            correlation 0 to 0.99, the error of `ksg` is 0.75 to 0.81 of the real spread with 500 samples (2,000
+            repeats) and 0.78 to 0.86 with 2,000 (1,200 repeats); along 16 slices of 4 and of 16 features with 600
+            samples it is 0.91 and 0.78 (800 repeats). That of `histogram` is 0.82 to 1.16 for one slice (2,000
+            repeats) and 1.00 for both kinds of 16, that of `kde` 0.91 to 1.05 for one slice (1,000 repeats).
         per_slice: (slices,) float64, the values whose mean is `value`.
-        per_subsample: (subsamples, slices) float64, the same on each disjoint subsample (`sliced_mi`: of the first
-            64 slices); fewer samples, so with more bias: read their spread, not their level.
+        per_sample: (n,) float64, what each sample contributes: the local terms of the estimator, whose mean is `value`,
+            in the order of the samples and averaged over slices. None where an estimator has none, as neural ones.
 
     Example:
         >>> from miue.mi import mi_ksg, tasks
         >>> estimate = mi_ksg(*tasks.bivariate_normal(0.9).sample(1000))
         >>> estimate.n, estimate.estimator, estimate.stderr_kind
-        (1000, 'ksg', 'subsamples')
+        (1000, 'ksg', 'samples')
         >>> f"{estimate.value:.1f} nats, {estimate.bits:.1f} bits"
         '0.8 nats, 1.2 bits'
     """
@@ -62,7 +59,7 @@ class Estimate:
     settings: dict[str, Any]
     stderr_samples: float | None
     per_slice: np.ndarray = field(repr=False, compare=False)
-    per_subsample: np.ndarray = field(repr=False, compare=False)
+    per_sample: np.ndarray | None = field(repr=False, compare=False)
 
     @property
     def bits(self) -> float:
@@ -85,48 +82,58 @@ class Estimate:
 
 
 def summarise(
-    estimator: str, per_slice: np.ndarray, per_subsample: np.ndarray, n: int, settings: dict[str, Any]
+    estimator: str,
+    per_slice: np.ndarray,
+    per_sample: np.ndarray | None,
+    n: int,
+    settings: dict[str, Any],
+    held_out: float | None = None,
 ) -> Estimate:
-    """Turn values per slice (slices,) and per subsample (subsamples, slices) into an `Estimate`."""
+    """Turn values per slice (slices,) and local terms (n,) into an `Estimate`.
+
+    Where there are no local terms, the error over samples is `held_out`, that of a neural estimate.
+    """
     over_slices = _standard_error(per_slice)
-    over_samples = _standard_error(per_subsample.mean(axis=1))
-    kind = "slices" if over_slices is not None else "subsamples" if over_samples is not None else "none"
+    over_samples = held_out if per_sample is None else _standard_error(per_sample)
+    of_one = "none" if over_samples is None else "held-out samples" if per_sample is None else "samples"
     return Estimate(
         value=float(per_slice.mean()),
-        stderr=over_slices if over_slices is not None else over_samples,
-        stderr_kind=kind,
+        stderr=over_samples if over_slices is None else over_slices,
+        stderr_kind=of_one if over_slices is None else "slices",
         n=n,
         n_slices=len(per_slice),
         estimator=estimator,
-        settings=settings | {"subsamples": len(per_subsample)},
+        settings=settings,
         stderr_samples=over_samples,
         per_slice=per_slice,
-        per_subsample=per_subsample,
+        per_sample=per_sample,
     )
 
 
-def measure(
+def of_terms(estimator: str, terms: np.ndarray, settings: dict[str, Any]) -> Estimate:
+    """Turn local terms (slices, n) float64, in the order of the samples, into an `Estimate`."""
+    return summarise(estimator, terms.mean(axis=1), terms.mean(axis=0), terms.shape[1], settings)
+
+
+def prepared(
     estimator: str,
-    core: Core,
     x: Rows,
     y: Rows,
     *,
     n_min: int,
-    settings: dict[str, Any],
-    subsamples: int,
     seed: int,
     vectors: bool = False,
     scale: str = "values",
     noise: float = 0.0,
     ties: str = "apart",
-) -> Estimate:
-    """Check and scale the samples, run `core` on all of them and on disjoint subsamples, and summarise.
+) -> tuple[Tensor, Tensor]:
+    """Return the samples float64 (slices, n), or (slices, n, d) of `vectors`, checked and scaled, on x's device.
 
     Args:
-        estimator, core, settings: what measures, and what its record says of it.
-        x, y: samples, of `vectors` or of numbers; they meet on x's device.
-        n_min: the fewest samples that `core` takes.
-        subsamples, seed: see `disjoint_blocks`.
+        estimator: its name, for warnings.
+        x, y: samples, of `vectors` or of numbers.
+        n_min: the fewest samples that the estimator takes.
+        seed: of the noise.
         scale: "values" or "scores", see `scaled`.
         noise: of `ties_broken`, in units of the scaled variables.
         ties: which of them to warn of: "apart", those of x and those of y; "jointly", as well from the first in both at
@@ -134,12 +141,12 @@ def measure(
 
     Raises:
         InputError: shapes that do not match, fewer than `n_min` samples, NaN or infinity, a constant variable, values
-            that have no common scale.
+            that have no common scale, a wrong seed.
 
     Warns:
         DataWarning: see `ties`.
     """
-    subsamples, seed = whole("subsamples", subsamples, 0), seeds.checked(seed)
+    seed = seeds.checked(seed)
     x, y = as_rows("x", x, n_min, vectors), as_rows("y", y, n_min, vectors)
     if x.shape[:2] != y.shape[:2]:
         raise InputError(f"x, y: shapes {tuple(x.shape)} and {tuple(y.shape)} differ; pass pairs of samples")
@@ -147,26 +154,7 @@ def measure(
     if ties != "none":
         warn_of_ties(estimator, x, y, jointly=ties == "jointly")
     x, y = ties_broken([scaled("x", x, scale), scaled("y", y, scale)], noise, seed)
-    values = core(x, y)
-    blocks = disjoint_blocks(x.shape[1], subsamples, seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # what bends the whole has been said
-        parts = [core(x[:, block], y[:, block]) for block in blocks.to(x.device)]
-    per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
-    return summarise(estimator, values, per_subsample, x.shape[1], settings)
-
-
-def disjoint_blocks(n: int, subsamples: int, seed: int) -> Tensor:
-    """Draw (blocks, n // blocks) int64 indices: at most `subsamples` disjoint blocks of at least 100 points.
-
-    Fewer than two blocks allow no spread, so none are returned then. Random, because samples often come
-    sorted by class.
-    """
-    blocks = min(whole("subsamples", subsamples, 0), n // MIN_SUBSAMPLE)
-    if blocks < 2:
-        return torch.empty((0, 0), dtype=torch.int64)
-    order = torch.randperm(n, generator=seeds.stream(seed, "subsamples"))
-    return order[: n // blocks * blocks].reshape(blocks, -1)
+    return x, y
 
 
 def class_members(labels: Rows, n: int) -> list[Tensor]:

@@ -1,12 +1,14 @@
 """Plug-in mutual information from bins, with the Miller-Madow correction."""
 
-import numpy as np
+import math
+
 import torch
 from torch import Tensor
 
-from miue.data.arrays import as_finite, whole
+from miue.data.arrays import whole
 from miue.errors import InputError, choose
-from miue.mi.estimate import Estimate, Rows, measure
+from miue.mi.estimate import Estimate, Rows, of_terms, prepared
+from miue.mi.scaling import rising
 
 
 def default_bins(n: int) -> int:
@@ -31,7 +33,6 @@ def mi_histogram(
     binning: str = "rank",
     correction: str = "miller-madow",
     max_bytes: int = 2**28,
-    subsamples: int = 10,
     seed: int = 0,
 ) -> Estimate:
     """Estimate I(X;Y) in nats by counting in bins.
@@ -53,9 +54,7 @@ def mi_histogram(
             value: one outlier can leave most of them empty).
         correction: "miller-madow" or "none".
         max_bytes: memory for the tables of counts of a chunk of slices.
-        subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Their bins follow their
-            size when `bins` is None.
-        seed: of the split into subsamples.
+        seed: taken as by every estimator, though nothing is drawn here.
 
     Returns:
         An `Estimate`; values float64 on whatever input, computed on x's device.
@@ -71,35 +70,31 @@ def mi_histogram(
         >>> round(task.truth, 2), round(mi_histogram(*task.sample(5000)).value, 1)
         (0.83, 0.8)
     """
-    x, y, max_bytes = as_finite("x", x), as_finite("y", y), whole("max_bytes", max_bytes, 1)
-    n = x.shape[-1] if x.ndim else 0
-    bins = None if bins is None else whole("bins", bins, 2)
-    if bins is not None and bins > max(n, 2):
-        raise InputError(f"bins: {bins} is out of range; choose 2 to the number of samples, {n}")
+    max_bytes = whole("max_bytes", max_bytes, 1)
     place = {"rank": _rank_bins, "width": _width_bins}[choose("binning", binning, ["rank", "width"])]
     correct = choose("correction", correction, ["miller-madow", "none"]) == "miller-madow"
-    table = 8 * 4 * (bins or default_bins(n)) ** 2
+    scale = "scores" if binning == "rank" else "values"  # any scale that keeps the ranks
+    x, y = prepared("histogram", x, y, n_min=4, seed=seed, scale=scale)
+    n = x.shape[1]
+    bins = default_bins(n) if bins is None else whole("bins", bins, 2)
+    if bins > n:
+        raise InputError(f"bins: {bins} is out of range; choose 2 to the number of samples, {n}")
+    table = 8 * 4 * bins**2
     if table > max_bytes:
         raise InputError(f"bins: a table of {bins} x {bins} counts takes {table:,} bytes, more than max_bytes")
-
-    def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
-        b = bins or default_bins(rows_x.shape[1])
-        at_once = max_bytes // table
-        values = [
-            _plug_in(place(part_x, b), place(part_y, b), b, correct)
-            for part_x, part_y in zip(rows_x.split(at_once), rows_y.split(at_once), strict=True)
-        ]
-        return torch.cat(values).cpu().numpy()
-
-    settings = {"bins": bins or default_bins(n), "binning": binning, "correction": correction}
-    scale = "scores" if binning == "rank" else "values"  # any scale that keeps the ranks
-    return measure("histogram", core, x, y, n_min=4, settings=settings, subsamples=subsamples, seed=seed, scale=scale)
+    at_once = max_bytes // table
+    terms = [
+        _local_terms(place(part_x, bins), place(part_y, bins), bins, correct)
+        for part_x, part_y in zip(x.split(at_once), y.split(at_once), strict=True)
+    ]
+    settings = {"bins": bins, "binning": binning, "correction": correction}
+    return of_terms("histogram", torch.cat(terms).cpu().numpy(), settings)
 
 
 def _rank_bins(rows: Tensor, bins: int) -> Tensor:
     """Return bin numbers (slices, n) int64 in 0..bins-1 that follow ranks; equals have the lowest rank among them."""
     rows = rows.contiguous()
-    return torch.searchsorted(rows.sort(dim=1).values, rows) * bins // rows.shape[1]
+    return torch.searchsorted(rising(rows), rows) * bins // rows.shape[1]
 
 
 def _width_bins(rows: Tensor, bins: int) -> Tensor:
@@ -108,19 +103,13 @@ def _width_bins(rows: Tensor, bins: int) -> Tensor:
     return ((rows - low) / (high - low) * bins).long().clamp(max=bins - 1)
 
 
-def _plug_in(cells_x: Tensor, cells_y: Tensor, bins: int, correct: bool) -> Tensor:
-    """Return (slices,) float64 plug-in values in nats, with the Miller-Madow correction if asked."""
+def _local_terms(cells_x: Tensor, cells_y: Tensor, bins: int, correct: bool) -> Tensor:
+    """Return (slices, n) float64 logarithms of n n_ij / (n_i n_j) in the cell of each sample, corrected if asked."""
     slices, n = cells_x.shape
-    offset = torch.arange(slices, device=cells_x.device)[:, None] * bins**2
-    joint = torch.bincount((offset + cells_x * bins + cells_y).flatten(), minlength=slices * bins**2)
-    joint = joint.reshape(slices, bins, bins)
-
-    def entropy_and_support(counts: Tensor) -> tuple[Tensor, Tensor]:
-        counts = counts.reshape(slices, -1).double()
-        return -torch.special.xlogy(counts / n, counts / n).sum(dim=1), (counts > 0).sum(dim=1)
-
-    h_x, k_x = entropy_and_support(joint.sum(dim=2))
-    h_y, k_y = entropy_and_support(joint.sum(dim=1))
-    h_xy, k_xy = entropy_and_support(joint)
-    plug_in = h_x + h_y - h_xy
-    return plug_in - (k_xy - k_x - k_y + 1) / (2 * n) if correct else plug_in
+    cells = (torch.arange(slices, device=cells_x.device)[:, None] * bins + cells_x) * bins + cells_y
+    joint = torch.bincount(cells.flatten(), minlength=slices * bins**2).reshape(slices, bins, bins)
+    counts = joint, joint.sum(dim=2, keepdim=True), joint.sum(dim=1, keepdim=True)
+    log_xy, log_x, log_y = (count.clamp(min=1).double().log() for count in counts)
+    terms = (log_xy - log_x - log_y + math.log(n)).flatten()[cells]
+    k_xy, k_x, k_y = ((count > 0).sum(dim=(1, 2)) for count in counts)
+    return terms - ((k_xy - k_x - k_y + 1) / (2 * n))[:, None] if correct else terms

@@ -2,13 +2,12 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from miue.data.arrays import as_finite, real, whole
+from miue.data.arrays import real, whole
 from miue.errors import InputError, choose, warn
-from miue.mi.estimate import Estimate, Rows, measure
+from miue.mi.estimate import Estimate, Rows, of_terms, prepared
 from miue.mi.scaling import SCALES, scores
 
 STEPS_PER_BANDWIDTH = 4  # of the grid: linear binning then widens the kernel by 1 %
@@ -24,7 +23,6 @@ def mi_kde(
     scale: str = "scores",
     evaluation: str = "grid",
     max_bytes: int = 2**28,
-    subsamples: int = 10,
     seed: int = 0,
 ) -> Estimate:
     """Estimate I(X;Y) in nats from kernel densities: the mean over samples of log p(x, y) / (p(x) p(y)).
@@ -45,8 +43,7 @@ def mi_kde(
             and keeps outliers within reach of the kernels; "values" takes them as they are.
         evaluation: "grid" (sums on a grid of four steps per bandwidth, linear in n) or "exact" (all pairs).
         max_bytes: memory that one chunk may take.
-        subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Their bandwidth follows their size.
-        seed: of the split into subsamples.
+        seed: taken as by every estimator, though nothing is drawn here.
 
     Returns:
         An `Estimate`; values float64 on whatever input, computed on x's device.
@@ -64,29 +61,26 @@ def mi_kde(
         >>> round(task.truth, 2), round(mi_kde(*task.sample(5000)).value, 1)
         (0.83, 0.8)
     """
-    x, y, max_bytes = as_finite("x", x), as_finite("y", y), whole("max_bytes", max_bytes, 1)
+    max_bytes = whole("max_bytes", max_bytes, 1)
     if bandwidth is not None:
         bandwidth = real("bandwidth", bandwidth, 0, " above 0, in standard deviations")
     choose("scale", scale, SCALES)
     choose("evaluation", evaluation, ["grid", "exact"])
 
-    def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
-        n = rows_x.shape[1]
-        h = bandwidth or n ** (-1 / 6)
-        at_once = max(1, max_bytes // (8 * 32 * n))
-        values = [
-            _values(x, y, h, scale, evaluation, max_bytes)
-            for x, y in zip(rows_x.split(at_once), rows_y.split(at_once), strict=True)
-        ]
-        return torch.cat(values).cpu().numpy()
-
-    n = x.shape[-1] if x.ndim else 0
-    settings = {"bandwidth": bandwidth or max(n, 1) ** (-1 / 6), "scale": scale, "evaluation": evaluation}
-    return measure("kde", core, x, y, n_min=4, settings=settings, subsamples=subsamples, seed=seed, scale=scale)
+    x, y = prepared("kde", x, y, n_min=4, seed=seed, scale=scale)
+    n = x.shape[1]
+    h = bandwidth or n ** (-1 / 6)
+    at_once = max(1, max_bytes // (8 * 32 * n))
+    terms = [
+        _local_terms(part_x, part_y, h, scale, evaluation, max_bytes)
+        for part_x, part_y in zip(x.split(at_once), y.split(at_once), strict=True)
+    ]
+    settings = {"bandwidth": h, "scale": scale, "evaluation": evaluation}
+    return of_terms("kde", torch.cat(terms).cpu().numpy(), settings)
 
 
-def _values(x: Tensor, y: Tensor, h: float, scale: str, evaluation: str, max_bytes: int) -> Tensor:
-    """Return (slices,) estimates of rows (slices, n)."""
+def _local_terms(x: Tensor, y: Tensor, h: float, scale: str, evaluation: str, max_bytes: int) -> Tensor:
+    """Return (slices, n) log density ratios at the samples of rows (slices, n)."""
     x, y = (scores(v) if scale == "scores" else v - v.mean(dim=1, keepdim=True) for v in (x, y))
     x, y = (v / v.square().mean(dim=1, keepdim=True).sqrt() for v in (x, y))
     r = (x * y).mean(dim=1, keepdim=True)
@@ -100,7 +94,7 @@ def _values(x: Tensor, y: Tensor, h: float, scale: str, evaluation: str, max_byt
     principal = [(x + y) / (2 * (1 + r)).sqrt(), (x - y) / (2 * (1 - r)).sqrt()]
     density = _on_grid if evaluation == "grid" else _of_all_pairs
     joint = density(principal, h, max_bytes) - 0.5 * torch.log1p(-r.square())
-    return (joint - density([x], h, max_bytes) - density([y], h, max_bytes)).mean(dim=1)
+    return joint - density([x], h, max_bytes) - density([y], h, max_bytes)
 
 
 def _on_grid(axes: list[Tensor], h: float, max_bytes: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import InputError, choose
-from miue.mi.estimate import Estimate, Rows, measure
+from miue.mi.estimate import Estimate, Rows, of_terms, prepared
 from miue.mi.scaling import NOISE, checked_noise
 
 SEARCHES = ("auto", "tree", "brute")
@@ -31,7 +31,6 @@ def mi_ksg(
     noise: float = NOISE,
     search: str = "auto",
     max_bytes: int = 2**28,
-    subsamples: int = 10,
     seed: int = 0,
     vectors: bool = False,
 ) -> Estimate:
@@ -64,8 +63,7 @@ def mi_ksg(
             distances, in chunks, on x's device) or "auto": brute on an accelerator for up to 10,000 samples, else
             tree. Same result.
         max_bytes: memory that one chunk of "brute" may take.
-        subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none.
-        seed: of the noise and of the split into subsamples.
+        seed: of the noise.
         vectors: whether x and y are vectors, as in `mi_ksg_joint`.
 
     Returns:
@@ -90,30 +88,15 @@ def mi_ksg(
         raise InputError(f"variant: {variant}; choose 1 (KSG-1) or 2 (KSG-2)")
     choose("search", search, SEARCHES)
     noise = checked_noise(noise)
-
-    def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
-        n = rows_x.shape[1]
-        if n <= k:
-            raise InputError(f"k: {k} neighbours need more than the {n} samples of a subsample")
-        rows_x, rows_y = (v if vectors else v[..., None] for v in (rows_x, rows_y))
-        if search == "brute" or (search == "auto" and rows_x.device.type != "cpu" and n <= BRUTE_UP_TO):
-            return _brute_force(rows_x, rows_y, k, variant, max_bytes)
-        return _trees(rows_x.cpu().numpy(), rows_y.cpu().numpy(), k, variant)
-
-    return measure(
-        "ksg",
-        core,
-        x,
-        y,
-        n_min=k + 1,
-        settings={"k": k, "variant": int(variant), "scale": scale, "noise": noise, "seed": seeds.checked(seed)},
-        subsamples=subsamples,
-        seed=seed,
-        vectors=vectors,
-        scale=scale,
-        noise=noise,
-        ties="jointly",
-    )
+    x, y = prepared("ksg", x, y, n_min=k + 1, seed=seed, vectors=vectors, scale=scale, noise=noise, ties="jointly")
+    if not vectors:
+        x, y = x[..., None], y[..., None]
+    if search == "brute" or (search == "auto" and x.device.type != "cpu" and x.shape[1] <= BRUTE_UP_TO):
+        terms = _brute_force(x, y, k, variant, max_bytes)
+    else:
+        terms = _trees(x.cpu().numpy(), y.cpu().numpy(), k, variant)
+    settings = {"k": k, "variant": int(variant), "scale": scale, "noise": noise, "seed": seeds.checked(seed)}
+    return of_terms("ksg", terms, settings)
 
 
 def mi_ksg_joint(x: Rows, y: Rows, **settings: Any) -> Estimate:
@@ -140,15 +123,15 @@ def mi_ksg_joint(x: Rows, y: Rows, **settings: Any) -> Estimate:
 
 
 def _trees(x: np.ndarray, y: np.ndarray, k: int, variant: int) -> np.ndarray:
-    """Values (slices,) of (slices, n, d) samples by a k-d tree for each slice; SciPy's code frees the GIL."""
+    """Local terms (slices, n) of (slices, n, d) samples by a k-d tree for each slice; SciPy's code frees the GIL."""
     n, d_x = x.shape[1:]
     psi = digamma(np.arange(1, n + 1))  # psi[m] is psi(m + 1)
     constant = psi[k - 1] + psi[-1] - (1 / k if variant == 2 else 0)
 
-    def one_slice(row: int) -> float:
+    def one_slice(row: int) -> np.ndarray:
         order = np.argsort(x[row, :, 0])
         points = np.hstack([x[row][order], y[row][order]])  # in order: neighbours in space are so in memory
-        tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
+        tree = cKDTree(points, leafsize=16, balanced_tree=False, compact_nodes=False)
         sides = np.ascontiguousarray(points[:, :d_x]), np.ascontiguousarray(points[:, d_x:])
         if variant == 1:
             eps = kth_distance(tree, points, k)
@@ -158,11 +141,14 @@ def _trees(x: np.ndarray, y: np.ndarray, k: int, variant: int) -> np.ndarray:
             near = tree.query(points, k=k + 1, p=np.inf)[1]
             radii = tuple(np.abs(side[near] - side[:, None]).max(axis=(1, 2)) for side in sides)
             _refuse_copies(int((np.maximum(*radii) == 0).sum()), k)
-        counts = (_count(side, radius, variant == 2) for side, radius in zip(sides, radii, strict=True))
-        return constant - sum(psi[count - (variant == 2)].mean() for count in counts)
+        terms = np.empty(n)
+        terms[order] = constant - sum(
+            psi[_count(side, radius, variant == 2) - (variant == 2)] for side, radius in zip(sides, radii, strict=True)
+        )
+        return terms
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return np.array(list(pool.map(one_slice, range(len(x)))))
+        return np.stack(list(pool.map(one_slice, range(len(x)))))
 
 
 def kth_distance(tree: cKDTree, points: np.ndarray, k: int) -> np.ndarray:
@@ -179,7 +165,7 @@ def _refuse_copies(points: int, k: int) -> None:
 
 
 def _count(side: np.ndarray, radius: np.ndarray, inclusive: bool) -> np.ndarray:
-    """Count for each point of `side` (n, d) the others within `radius` (n,); in no order, as `count_within`."""
+    """Count for each point of `side` (n, d) the others within `radius` (n,)."""
     if side.shape[1] == 1:
         return count_within(side[:, 0], radius, inclusive)
     if not inclusive:
@@ -190,9 +176,6 @@ def _count(side: np.ndarray, radius: np.ndarray, inclusive: bool) -> np.ndarray:
 
 def count_within(values: np.ndarray, eps: np.ndarray, inclusive: bool = False) -> np.ndarray:
     """Count for each of `values` (n,) the others with |v_j - v_i| < eps_i.
-
-    The counts come in the order of rising values: only their mean is wanted, and looking up sorted
-    numbers is several times faster.
 
     Looking up v +- eps among the sorted values is off where rounding moves an end point across a neighbour,
     and there *is* a neighbour at the very end point: the one that defined eps. So each end is moved until
@@ -215,8 +198,10 @@ def count_within(values: np.ndarray, eps: np.ndarray, inclusive: bool = False) -
     first = _settle(first, +1, lambda i: ~within(values - top[i], eps))
     last = _settle(last, +1, lambda i: within(top[i] - values, eps))
     last = _settle(last, -1, lambda i: ~within(bottom[i] - values, eps))
+    counts = np.empty(len(values), dtype=int)
     # The point itself is inside its own interval, unless nothing is: k copies of it make eps 0, and 0 < 0 is false.
-    return np.maximum(below[last] - below[first] - 1, 0)
+    counts[order] = np.maximum(below[last] - below[first] - 1, 0)
+    return counts
 
 
 def _settle(index: np.ndarray, step: int, off: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -227,13 +212,13 @@ def _settle(index: np.ndarray, step: int, off: Callable[[np.ndarray], np.ndarray
 
 
 def _brute_force(x: Tensor, y: Tensor, k: int, variant: int, max_bytes: int) -> np.ndarray:
-    """Values (slices,) from all n^2 distances of a slice, in chunks of `max_bytes`."""
+    """Local terms (slices, n) from all n^2 distances of a slice, in chunks of `max_bytes`."""
     slices, n, _ = x.shape
     psi = torch.as_tensor(digamma(np.arange(1, n + 1)), device=x.device)
     budget = max(1, max_bytes // (8 * 5 * n))  # rows of n distances; about five arrays of them live at once
     at_once = min(slices, budget)
     block = min(n, max(1, budget // at_once))
-    total = torch.zeros(slices, dtype=torch.float64, device=x.device)
+    terms = (psi[k - 1] + psi[-1] - (1 / k if variant == 2 else 0)).repeat(slices, n)
     for s in range(0, slices, at_once):
         for i in range(0, n, block):
             rows = torch.arange(i, min(i + block, n), device=x.device)
@@ -247,6 +232,5 @@ def _brute_force(x: Tensor, y: Tensor, k: int, variant: int, max_bytes: int) -> 
                     count = (d < near.values[..., -1:]).sum(dim=2)
                 else:
                     count = (d <= d.gather(2, near.indices).amax(dim=2, keepdim=True)).sum(dim=2) - 1
-                total[s : s + at_once] += psi[count].sum(dim=1)
-    constant = psi[k - 1] + psi[-1] - (1 / k if variant == 2 else 0)
-    return (constant - total / n).cpu().numpy()
+                terms[s : s + at_once, i : i + block] -= psi[count]
+    return terms.cpu().numpy()

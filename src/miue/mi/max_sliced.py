@@ -49,7 +49,6 @@ def max_sliced_mi(
     objective: str = "mine",
     seed: int = 0,
     standardise: bool = True,
-    subsamples: int = 10,
     **options: Any,
 ) -> MaxSliced:
     """Estimate the max-sliced mutual information of two sets of feature vectors, in nats.
@@ -71,10 +70,9 @@ def max_sliced_mi(
         restarts: random starts; 10 MB and about a second of one core each.
         steps: of the ascent.
         objective: of the critic that leads the search, as in `mi_neural`.
-        seed: of the halves, the starts, the critics, and the split into subsamples.
+        seed: of the halves, the starts, the critics, and what the estimator draws.
         standardise: scale each column to mean 0 and standard deviation 1 first; `theta` and `phi` are for these. The
             maximum is the same without. For the search alone, columns are whitened as well.
-        subsamples: number of disjoint subsamples, of the measuring half, for the standard error.
         **options: passed to the estimator.
 
     Returns:
@@ -135,7 +133,7 @@ def max_sliced_mi(
     along_x, along_y = x[measuring] @ theta, y[measuring] @ phi
     if k_dim == 1:
         along_x, along_y = along_x[:, 0], along_y[:, 0]
-    estimate = measured(along_x, along_y, subsamples=subsamples, seed=seed, **options)
+    estimate = measured(along_x, along_y, seed=seed, **options)
     settings = estimate.settings | {
         "k_dim": k_dim,
         "restarts": restarts,

@@ -1,16 +1,13 @@
 """Neural estimates of mutual information: MINE, NWJ, InfoNCE and SMILE."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
-from torch import Tensor
 
 from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import override
-from miue.mi.estimate import Estimate, Rows, measure
-from miue.mi.training import N_MIN, Fitted, Neural
+from miue.mi.estimate import Estimate, Rows, prepared, summarise
+from miue.mi.training import N_MIN, Neural
 
 
 def mi_neural(
@@ -19,7 +16,6 @@ def mi_neural(
     *,
     objective: str = "mine",
     scale: str = "values",
-    subsamples: int = 0,
     seed: int = 0,
     max_bytes: int = 2**28,
     vectors: bool = False,
@@ -38,17 +34,15 @@ def mi_neural(
         y: the same shape as x.
         objective: "mine", "nwj", "infonce" (at most log 512 = 6.2 nats by default) or "smile" (no bound).
         scale: "values" or "scores", as in `mi_ksg`.
-        subsamples: number of disjoint subsamples for `stderr_samples`, each with a training of its own; 0 takes the
-            spread over the held-out samples instead, given the critics.
-        seed: of split, batches, initial weights and subsamples; the same for all rows.
+        seed: of split, batches and initial weights; the same for all rows.
         max_bytes: memory for the rows that are trained at a time.
         vectors: whether x and y are vectors, as in `mi_neural_joint`.
         **settings: fields of `Neural`.
 
     Returns:
-        An `Estimate`, float64, computed in float32 on x's device. With subsamples = 0 its `stderr_samples`, and for
-        one row its `stderr` (of the kind "held-out samples"), is the delta-method error of the held-out value given
-        the critics; it knows nothing of what another training would have found.
+        An `Estimate`, float64, computed in float32 on x's device. Its `stderr_samples`, and for one row its `stderr`
+        (of the kind "held-out samples"), is the delta-method error of the held-out value given the critics; it knows
+        nothing of what another training would have found.
 
     Raises:
         InputError: shapes that differ, fewer than 100 samples, NaN or infinity, a constant slice, an unknown
@@ -63,33 +57,12 @@ def mi_neural(
     """
     seed, max_bytes = seeds.checked(seed), whole("max_bytes", max_bytes, 1)
     neural = override(Neural(objective=objective), settings, "neural")
-    fits: list[Fitted] = []
-
-    def core(rows_x: Tensor, rows_y: Tensor) -> np.ndarray:
-        rows_x, rows_y = (v if vectors else v[:, :, None] for v in (rows_x, rows_y))
-        fits.append(neural.fit(rows_x, rows_y, seed=seed, max_bytes=max_bytes))
-        return fits[-1].values
-
-    record = asdict(neural) | {"scale": scale, "seed": seed}
-    estimate = measure(
-        objective,
-        core,
-        x,
-        y,
-        n_min=N_MIN,
-        settings=record,
-        subsamples=subsamples,
-        seed=seed,
-        vectors=vectors,
-        scale=scale,
-    )
-    estimate.settings["contrasts"] = fits[0].contrasts
-    if estimate.stderr_samples is not None:
-        return estimate
-    held_out = fits[0].stderr
-    if estimate.stderr is not None:
-        return replace(estimate, stderr_samples=held_out)
-    return replace(estimate, stderr=held_out, stderr_kind="held-out samples", stderr_samples=held_out)
+    x, y = prepared(objective, x, y, n_min=N_MIN, seed=seed, vectors=vectors, scale=scale)
+    if not vectors:
+        x, y = x[..., None], y[..., None]
+    fitted = neural.fit(x, y, seed=seed, max_bytes=max_bytes)
+    record = asdict(neural) | {"scale": scale, "seed": seed, "contrasts": fitted.contrasts}
+    return summarise(objective, fitted.values, None, x.shape[1], record, held_out=fitted.stderr)
 
 
 def mi_neural_joint(x: Rows, y: Rows, **settings: Any) -> Estimate:

@@ -1,17 +1,15 @@
 """Mutual information of a number and a class, from nearest neighbours within the class (Ross, 2014)."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from scipy.special import digamma
-from torch import Tensor
 
 from miue import seeds
 from miue.data.arrays import whole
 from miue.errors import InputError
-from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
+from miue.mi.estimate import Estimate, Rows, class_members, of_terms
 from miue.mi.ksg import count_within
 from miue.mi.scaling import NOISE, as_rows, checked_noise, scaled, ties_broken, warn_of_ties
 
@@ -23,7 +21,6 @@ def mi_ross(
     k: int = 5,
     scale: str = "values",
     noise: float = NOISE,
-    subsamples: int = 10,
     seed: int = 0,
 ) -> Estimate:
     """Estimate I(X;Y) in nats of a number X and a class Y.
@@ -39,10 +36,8 @@ def mi_ross(
         x: (n,) or (slices, n) numbers, tensor or array.
         labels: (n,) classes, the same for all slices; at least two.
         k: which neighbour, 1 to the size of the smallest class minus 1.
-        subsamples: number of disjoint subsamples for `stderr_samples`; 0 for none. Fewer where a class would not
-            have k + 1 samples, or all classes together 100, in each.
         scale, noise: as in `mi_ksg`, for x.
-        seed: of the noise and of the split into subsamples, which is made within classes.
+        seed: of the noise.
 
     Returns:
         An `Estimate`; values float64.
@@ -60,8 +55,7 @@ def mi_ross(
         >>> round(task.truth, 1), round(mi_ross(*task.sample(2000)).value, 1)
         (0.9, 0.9)
     """
-    k, subsamples = whole("k", k, 1, " (5 is usual)"), whole("subsamples", subsamples, 0)
-    seed, noise = seeds.checked(seed), checked_noise(noise)
+    k, seed, noise = whole("k", k, 1, " (5 is usual)"), seeds.checked(seed), checked_noise(noise)
     rows = as_rows("x", x, k + 1).cpu()
     members = class_members(labels, rows.shape[1])
     smallest = min(len(own) for own in members)
@@ -71,33 +65,19 @@ def mi_ross(
         raise InputError(f"labels: a class has {smallest} samples; k = {k} needs at least {k + 1} in each")
     warn_of_ties("ross", rows)
     [rows] = ties_broken([scaled("x", rows, scale)], noise, seed)
-    values = _values(rows.numpy(), [own.numpy() for own in members], k)
-    blocks = min(subsamples, smallest // (k + 1), rows.shape[1] // MIN_SUBSAMPLE)
-    parts = []
-    for block in _stratified(members, blocks, seed) if blocks > 1 else []:
-        place = torch.cat(block)
-        within = np.split(np.arange(len(place)), np.cumsum([len(own) for own in block])[:-1])
-        parts.append(_values(rows[:, place].numpy(), within, k))
-    per_subsample = np.stack(parts) if parts else np.empty((0, len(values)))
-    settings = {"k": k, "scale": scale, "noise": noise, "seed": seed, "classes": len(members)}
-    return summarise("ross", values, per_subsample, rows.shape[1], settings)
+    terms = _local_terms(rows.numpy(), [own.numpy() for own in members], k)
+    return of_terms("ross", terms, {"k": k, "scale": scale, "noise": noise, "seed": seed, "classes": len(members)})
 
 
-def _stratified(members: list[Tensor], blocks: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield disjoint random blocks of samples, each as its classes, all of which are in every block."""
-    generator = seeds.stream(seed, "subsamples")
-    shuffled = [own[torch.randperm(len(own), generator=generator)] for own in members]
-    yield from zip(*(own.tensor_split(blocks) for own in shuffled), strict=True)
-
-
-def _values(x: np.ndarray, members: list[np.ndarray], k: int) -> np.ndarray:
-    """Return (slices,) estimates of rows (slices, n); `members` holds the places of each class."""
-    sizes = np.array([len(own) for own in members])
-    n = sizes.sum()
+def _local_terms(x: np.ndarray, members: list[np.ndarray], k: int) -> np.ndarray:
+    """Return local terms (slices, n) of rows (slices, n); `members` holds the places of each class."""
+    n = x.shape[1]
     psi = digamma(np.arange(1, n + 1))  # psi[m] is psi(m + 1)
-    constant = psi[n - 1] + psi[k - 1] - (sizes * psi[sizes - 1]).sum() / n
+    of_class = np.empty(n)
+    for own in members:
+        of_class[own] = psi[n - 1] + psi[k - 1] - psi[len(own) - 1]
 
-    def one_slice(row: np.ndarray) -> float:
+    def one_slice(row: np.ndarray) -> np.ndarray:
         distance = np.empty(n)
         for own in members:
             order = own[np.argsort(row[own])]
@@ -107,10 +87,10 @@ def _values(x: np.ndarray, members: list[np.ndarray], k: int) -> np.ndarray:
                 f"noise: 0 leaves {copies} samples at no distance from {k} of their class, where ross is not defined; "
                 f"take the usual {NOISE:g}, or mi_discrete"
             )
-        return constant - psi[count_within(row, distance)].mean()
+        return of_class - psi[count_within(row, distance)]
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return np.array(list(pool.map(one_slice, x)))
+        return np.stack(list(pool.map(one_slice, x)))
 
 
 def _kth_in_line(values: np.ndarray, k: int) -> np.ndarray:

@@ -52,7 +52,7 @@ def scaled(name: str, rows: Tensor, scale: str = "values") -> Tensor:
     """
     if choose("scale", scale, SCALES) == "scores":
         return scores(rows.mT).mT if rows.ndim == 3 else scores(rows)
-    ordered = rows.sort(dim=1).values
+    ordered = rising(rows)
     differ = ordered.diff(dim=1) > ROUNDING * torch.maximum(ordered[:, 1:].abs(), ordered[:, :-1].abs())
     lost = (differ & (standardised(ordered, dim=1).diff(dim=1) < NOISE)).double().mean(dim=1)
     if (lost > LOST_AT_MOST).any():
@@ -76,9 +76,16 @@ def standardised(values: Tensor, dim: int) -> Tensor:
 def scores(rows: Tensor) -> Tensor:
     """Replace values along the last axis by normal quantiles of their ranks; equal values share one."""
     rows = rows.contiguous()
-    ordered = rows.sort(dim=-1).values
+    ordered = rising(rows, dim=-1)
     low, high = (torch.searchsorted(ordered, rows, side=side) for side in ("left", "right"))
     return torch.special.ndtri((low + high).double() / (2 * rows.shape[-1]))
+
+
+def rising(rows: Tensor, dim: int = 1) -> Tensor:
+    """Return `rows` sorted along `dim`; on the CPU by NumPy, which is several times as fast there as torch."""
+    if rows.device.type != "cpu":
+        return rows.sort(dim=dim).values
+    return torch.from_numpy(np.sort(rows.numpy(), axis=dim))
 
 
 def checked_noise(noise: object) -> float:
@@ -138,7 +145,7 @@ def _share_tied(rows: Tensor) -> float:
     """Return the largest share, over slices, of points that equal another one before them."""
     if rows.ndim == 3:
         return max(1 - len(points.unique(dim=0)) / len(points) for points in rows)
-    ordered = rows.sort(dim=1).values
+    ordered = rising(rows)
     return float((ordered[:, 1:] == ordered[:, :-1]).double().mean(dim=1).max())
 
 

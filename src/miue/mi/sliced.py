@@ -1,11 +1,11 @@
 """Mutual information of feature vectors through random low-dimensional projections, also given their class."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from miue import seeds
@@ -13,7 +13,7 @@ from miue.data.arrays import as_classes, whole
 from miue.errors import InputError, choose
 from miue.mi.critic import OBJECTIVES
 from miue.mi.discrete import mi_mixed
-from miue.mi.estimate import MIN_SUBSAMPLE, Estimate, Rows, class_members, summarise
+from miue.mi.estimate import Estimate, Rows, class_members, summarise
 from miue.mi.histogram import mi_histogram
 from miue.mi.kde import mi_kde
 from miue.mi.ksg import mi_ksg, mi_ksg_joint
@@ -32,8 +32,8 @@ ESTIMATORS: dict[str, Estimator] = {
     "mixed": mi_mixed,
     **{name: partial(mi_neural, objective=name) for name in OBJECTIVES},
 }
-"""Estimators for pairs of numbers: each takes x and y of shape (slices, n), `subsamples`, `seed` and its own options,
-and returns an `Estimate` with values per slice."""
+"""Estimators for pairs of numbers: each takes x and y of shape (slices, n), `seed`, which decides what it draws if it
+draws anything, and its own options, and returns an `Estimate` with values per slice."""
 
 JOINT: dict[str, Estimator] = {
     "ksg": mi_ksg_joint,
@@ -55,10 +55,6 @@ def check_estimator(name: str) -> str:
     return name
 
 
-SUBSAMPLES = 10
-SUBSAMPLED_SLICES = 64  # the error over subsamples needs no more of them; fewer can only make it larger
-
-
 def sliced_mi(
     x: Rows,
     y: Rows,
@@ -70,7 +66,6 @@ def sliced_mi(
     k_dim: int = 1,
     directions: str = "independent",
     standardise: bool = True,
-    subsamples: int | None = None,
     max_bytes: int = 2**28,
     **options: Any,
 ) -> Estimate:
@@ -87,16 +82,15 @@ def sliced_mi(
         x: (n, d) features, tensor or array; the work is done where it lies.
         y: (n, d') features of the same samples in the same order; for "ross" (n,) class labels.
         estimator: a name in `ESTIMATORS`; in `JOINT` for k_dim > 1; "ross", E I(theta'X; Y) for a class Y; or one of
-            your own: a function of two arrays (n,) that returns a number in nats, or "FILE.py:NAME", which is executed.
+            your own: a function of two arrays (n,) that returns a number in nats, or the local terms (n,) whose mean it
+            is; or "FILE.py:NAME", which is executed.
         n_slices: number of pairs of directions.
-        seed: of the directions, of what the estimator draws and of the split into subsamples, each a stream of its own.
+        seed: of the directions and of what the estimator draws, each a stream of its own.
         given: (n,) class labels to measure within, see `conditional_mi`; None for all samples together.
         k_dim: dimension of the projections: "k-sliced" for more than 1 (Goldfeld, Greenewald, Nuradha and Reeves,
             NeurIPS 2022), with orthonormal frames in the place of directions.
         directions: "independent" draws phi apart from theta; "shared" takes phi = theta, for d = d' only.
         standardise: scale each column to zero mean and unit standard deviation before slicing.
-        subsamples: number of disjoint subsamples for `stderr_samples`, measured with the first 64 slices; 0 for none;
-            None for 10, or for 0 with a neural estimator, which takes that error from its held-out samples.
         max_bytes: memory for a chunk of slices, beside x and y themselves. Chunking does not change the result.
         **options: passed to the estimator: `k`, `scale`, `noise`, `variant`, `search` for ksg, `bins` for histogram...
 
@@ -124,8 +118,6 @@ def sliced_mi(
     else:
         measured = known[choose("estimator", estimator, known)]
     discrete = estimator in DISCRETE
-    if subsamples is None:
-        subsamples = 0 if estimator in OBJECTIVES else SUBSAMPLES
     x, dead_x = live_columns("x", x, standardise)
     labels = as_classes("y", y)[0] if discrete else None
     y, dead_y = (x, 0) if discrete else live_columns("y", y, standardise)
@@ -134,21 +126,22 @@ def sliced_mi(
         raise InputError(f"x, y: {len(x)} and {rows} rows; pass features of the same samples")
     if given is not None:
         measured = _within_classes(measured, class_members(given, len(x)))
-    chunk = min(SUBSAMPLED_SLICES, slices_at_once(len(x), x.shape[1] + y.shape[1], n_slices, k_dim, max_bytes))
+    chunk = slices_at_once(len(x), x.shape[1] + y.shape[1], n_slices, k_dim, max_bytes)
     theta, phi = draw_directions(x.shape[1], y.shape[1], n_slices, seed, directions, k_dim)
-    parts = [
-        measured(
+    per_slice, errors = [], []
+    total: np.ndarray | None = np.zeros(len(x))
+    for i in range(0, n_slices, chunk):
+        part = measured(
             _project(x, theta[i : i + chunk]),
             labels if labels is not None else _project(y, phi[i : i + chunk]),
-            subsamples=subsamples if i < SUBSAMPLED_SLICES else 0,
             seed=seed,
             **options,
         )
-        for i in range(0, n_slices, chunk)
-    ]
-    with_error = parts[: -(-SUBSAMPLED_SLICES // chunk)]
-    per_subsample = np.concatenate([part.per_subsample for part in with_error], axis=1)
-    settings = parts[0].settings | {
+        per_slice.append(part.per_slice)
+        if part.stderr_samples is not None:
+            errors.append(part.stderr_samples)
+        total = None if total is None or part.per_sample is None else total + part.n_slices * part.per_sample
+    settings = part.settings | {
         "directions": directions,
         "k_dim": k_dim,
         "standardise": standardise,
@@ -158,13 +151,10 @@ def sliced_mi(
     }
     if not discrete:
         settings |= {"d_y": y.shape[1] + dead_y, "dead_y": dead_y}
-    per_slice = np.concatenate([part.per_slice for part in parts])
-    estimate = summarise(estimator, per_slice, per_subsample[:, :SUBSAMPLED_SLICES], len(x), settings)
-    own = [part.stderr_samples for part in parts if part.stderr_samples is not None]
-    if estimate.stderr_samples is None and len(own) == len(parts):
-        # The chunks share their samples, so the mean of their errors is the most that their mean can be off by.
-        return replace(estimate, stderr_samples=float(np.mean(own)))
-    return estimate
+    per_sample = None if total is None else total / n_slices
+    # The chunks share their samples, so the mean of their errors is the most that their mean can be off by.
+    held_out = float(np.mean(errors)) if len(errors) == len(per_slice) else None
+    return summarise(estimator, np.concatenate(per_slice), per_sample, len(x), settings, held_out)
 
 
 def conditional_mi(
@@ -190,8 +180,7 @@ def conditional_mi(
         labels: (n,) classes.
         estimator: a name in `ESTIMATORS`, or in `JOINT` for k_dim > 1.
         n_slices, seed: as in `sliced_mi`.
-        **settings: those of `sliced_mi`. Columns are standardised over all classes together; blocks of subsamples are
-            drawn within each class, at least 100 samples in each.
+        **settings: those of `sliced_mi`. Columns are standardised over all classes together.
 
     Returns:
         An `Estimate`; `settings["given"]` is the number of classes.
@@ -214,24 +203,23 @@ def conditional_mi(
 
 def _within_classes(one_class: Estimator, members: list[Tensor]) -> Estimator:
     """Return the estimator that applies `one_class` to the samples of each class and weights by its share."""
-    blocks = min(len(own) for own in members) // MIN_SUBSAMPLE
 
-    def measured(rows_x: Tensor, rows_y: Tensor, subsamples: int, seed: int, **options: Any) -> Estimate:
+    def measured(rows_x: Tensor, rows_y: Tensor, seed: int, **options: Any) -> Estimate:
         parts = []
         for label, own in enumerate(members):
             at = own.to(rows_x.device)
             try:
-                parts.append(
-                    one_class(rows_x[:, at], rows_y[:, at], subsamples=min(subsamples, blocks), seed=seed, **options)
-                )
+                parts.append(one_class(rows_x[:, at], rows_y[:, at], seed=seed, **options))
             except InputError as error:
                 raise InputError(f"within class number {label}: {error}") from None
         n = rows_x.shape[1]
-        share = [part.n / n for part in parts]
-        per_slice = np.average([part.per_slice for part in parts], axis=0, weights=share)
-        per_subsample = np.average([part.per_subsample for part in parts], axis=0, weights=share)
+        per_slice = np.average([part.per_slice for part in parts], axis=0, weights=[part.n / n for part in parts])
+        terms = [part.per_sample for part in parts if part.per_sample is not None]
+        per_sample = np.empty(n) if len(terms) == len(parts) else None
+        if per_sample is not None:
+            per_sample[torch.cat(members).numpy()] = np.concatenate(terms)
         settings = parts[0].settings | {"given": len(members)}
-        return summarise(parts[0].estimator, per_slice, per_subsample, n, settings)
+        return summarise(parts[0].estimator, per_slice, per_sample, n, settings)
 
     return measured
 
