@@ -72,7 +72,7 @@ def test_samples(estimator, x, y, message):
         (lambda: sliced_mi(F, G, "kde", k_dim=2), "estimator: 'kde' does not exist; choose one of ksg"),
         (
             lambda: sliced_mi(F, G, max_bytes=1000),
-            "max_bytes: 1,000 is too little; one slice of 200 samples takes 25,",
+            "max_bytes: 1,000 is too little; one slice of 200 samples takes 32,",
         ),
         (
             lambda: sliced_mi(F, G, n_slices=10**9),

@@ -76,13 +76,13 @@ def draw_directions(
 
 
 def slices_at_once(n: int, d: int, n_slices: int, k_dim: int, max_bytes: int) -> int:
-    """Return how many slices of n samples `max_bytes` allows in one piece: an estimator holds about 16 arrays of them.
+    """Return how many slices of n samples `max_bytes` allows in one piece: an estimator holds about 20 arrays of them.
 
     Raises:
         InputError: not even one, or the directions alone are larger.
     """
     max_bytes, n_slices = whole("max_bytes", max_bytes, 1), whole("n_slices", n_slices, 1, " (512 is usual)")
-    one, directions = 16 * 8 * n * k_dim, 8 * n_slices * d * k_dim
+    one, directions = 20 * 8 * n * k_dim, 8 * n_slices * d * k_dim
     if max_bytes < one:
         raise InputError(f"max_bytes: {max_bytes:,} is too little; one slice of {n:,} samples takes {one:,}")
     if max_bytes < directions:
