@@ -191,3 +191,25 @@ def test_numbers_of_images_and_sizes_that_cannot_be_are_refused(argument, value,
 def test_a_seed_that_is_none_is_refused():
     with pytest.raises(InputError, match="seed: -1"):
         miue.load("digits_m", n_train=10, n_test=10, seed=-1)
+
+
+def test_the_first_classes_of_a_data_set_can_be_taken_alone(grow):
+    path = grow(*(f"{part}/{name}/{n}.png" for part in ("train", "val") for name in "abc" for n in range(2)))
+    whole, fewer = load(path)[0], load(f"{path}:classes=2")
+    assert [part.classes for part in fewer] == [["a", "b"], ["a", "b"]]
+    assert fewer[0].ids.equal(whole.ids[whole.y < 2]) and fewer[0].x.equal(whole.x[whole.y < 2])
+    assert fewer[0].name == f"folder {path.name}, 2 of 3 classes, 8 px"
+    for count in (3, 4):
+        with pytest.raises(InputError, match=f"classes: {count} of folder .*; it must be from 2 to 2"):
+            load(f"{path}:classes={count}")
+    with pytest.raises(InputError, match="classes must be 2 or more"):
+        load(f"{path}:classes=1")
+    digits, _ = miue.load("digits_m:classes=3", n_train=30, n_test=9)
+    assert digits.name == "Digits-M, 3 of 10 classes" and digits.y.bincount().tolist() == [10, 10, 10]
+
+
+def test_a_known_copy_is_named_for_what_it_is(grow, monkeypatch):
+    path = grow(*(f"{part}/n0{name}/{n}.png" for part in ("train", "val") for name in "123" for n in range(2)))
+    path = path.rename(path.with_name("tiny-imagenet32-jpeg"))
+    train, _ = load(f"{path}:classes=2")
+    assert train.name == "Tiny-ImageNet, 2 of 3 classes, 8 px (JPEG copy)"

@@ -235,6 +235,18 @@ class Images:
             names=None if self.names is None else self.names[at.numpy()],
         )
 
+    def of_classes(self, count: int) -> "Images":
+        """The images of the first `count` classes, 2 or more; the name tells it.
+
+        Raises:
+            InputError: there are no more classes than that.
+        """
+        if not 2 <= count < len(self.classes):
+            raise InputError(f"classes: {count} of {self.name}; it must be from 2 to {len(self.classes) - 1}")
+        first, comma, rest = self.name.partition(",")
+        name = f"{first}, {count} of {len(self.classes)} classes{comma}{rest}"
+        return self.subset(self.y < count)._copy(classes=self.classes[:count], name=name)
+
     def with_pixels(self, x: Tensor) -> "Images":
         """The same images (labels, ids, classes, names) with other pixels: `x` is (N, C, H, W) uint8."""
         names = None if self.names is None else self.names.tolist()

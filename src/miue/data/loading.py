@@ -1,6 +1,7 @@
 """`load`: the data sets by name, and anybody's folder of images."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from miue.progress import say
 Split = tuple[Images, Images]
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 DATASETS = ("digits_m", "cifar10", "cifar100", "svhn", "folder:PATH")
+FEWER = re.compile(r"(?P<name>.+):classes=(?P<count>\d+)")
+TITLES = {"tiny-imagenet32": "Tiny-ImageNet, {size} px (JPEG copy)"}
+"""How a folder is named that is a known copy of a data set, by the beginning of its name."""
 
 
 def load(
@@ -35,7 +39,8 @@ def load(
         name: `digits_m` (embedded), `cifar10`, `cifar100`, `svhn` (torchvision's download and check), or
             `folder:PATH` (see `folder`). A relative PATH is looked for under the root, then in the working folder. It
             may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked into the
-            cache.
+            cache. With `:classes=N` behind it, the first N of its classes alone, in the order of their numbers (of
+            folders: of their names).
         root: where downloads lie; falls back to `$MIUE_DATA`, then to `data/`. Where it holds
             `cifar10/{train,test}/<class>/*.jpg`, or an archive `cifar10` or `cifar10-jpeg` of that, `cifar10` is read
             from that JPEG copy and named so.
@@ -58,11 +63,14 @@ def load(
     for argument, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("size", size, MIN_SIZE)):
         if value is not None:
             whole(argument, value, least)
-    if name == "digits_m" and size in (None, 32):
+    name, count = _named(name)
+    if name == "digits_m" and count is None and size in (None, 32):
         return digits_m.make(3000 if n_train is None else n_train, 1000 if n_test is None else n_test, seed)
     where = Path(root or os.environ.get("MIUE_DATA") or "data")
     for anew in (False, True):
-        train, test = _read(name, where, size, anew)
+        train, test = _read(name, where, size, anew, seed)
+        if count is not None:
+            train, test = (part.of_classes(count) for part in (train, test))
         chosen = _subset(train, "n_train", n_train, seed), _subset(test, "n_test", n_test, seed)
         # A bit may have flipped on the disk. The images have to be hashed anyway, for the keys of the cache.
         wrong = sum(part.damaged() for part in chosen)
@@ -72,8 +80,16 @@ def load(
     raise OSError(f"data: {train.name} does not stay as it is decoded; disk or memory may be failing")
 
 
-def _read(name: str, where: Path, size: int | None, anew: bool) -> Split:
+def _named(name: str) -> tuple[str, int | None]:
+    """A name without the number of classes that may stand behind it, and that number."""
+    found = FEWER.fullmatch(name)
+    return (found["name"], int(found["count"])) if found else (name, None)
+
+
+def _read(name: str, where: Path, size: int | None, anew: bool, seed: int) -> Split:
     kind, _, path = name.partition(":")
+    if name == "digits_m" and size in (None, 32):
+        return digits_m.make(seed=seed)
     if kind == "folder":
         found = archives.find(_place(path, where))
         assert found is not None
@@ -93,8 +109,15 @@ def check_name(name: str) -> str:
     Raises:
         InputError: it does not; the message lists what exists.
     """
-    kind, _, path = name.partition(":") if isinstance(name, str) else ("", "", "")
-    return name if kind == "folder" and path else choose("data", name, DATASETS)
+    if not isinstance(name, str):
+        return choose("data", name, DATASETS)
+    base, count = _named(name)
+    kind, _, path = base.partition(":")
+    if not (kind == "folder" and path):
+        choose("data", base, DATASETS)
+    if count is not None and count < 2:
+        raise InputError(f"data: {name}; classes must be 2 or more")
+    return name
 
 
 def settled(name: str, root: Path) -> str:
@@ -106,8 +129,11 @@ def settled(name: str, root: Path) -> str:
     Raises:
         InputError: there is no such folder.
     """
-    kind, _, path = name.partition(":")
-    return f"folder:{_place(path, root).resolve()}" if kind == "folder" and archives.at(root / path) is None else name
+    base, _ = _named(name)
+    kind, _, path = base.partition(":")
+    if kind != "folder" or archives.at(root / path) is not None:
+        return name
+    return f"folder:{_place(path, root).resolve()}{name.removeprefix(base)}"
 
 
 def identity(name: str, root: Path) -> str | None:
@@ -119,7 +145,7 @@ def identity(name: str, root: Path) -> str | None:
         InputError: there is no such folder, it is laid out otherwise than `folder` reads, or something in it is no
             ordinary file.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = _named(name)[0].partition(":")
     found = archives.find(_place(path, root)) if kind == "folder" else None
     if found is None:
         return None
@@ -213,7 +239,9 @@ def folder(path: Path, size: int, name: str | None = None, anew: bool = False) -
         InputError: another layout, fewer than two classes, an empty class, an unreadable image, or so few of each
             class that none can be held out.
     """
-    title = f"folder {name or path.name}, {size} px"
+    called = name or path.name
+    known = next((title for start, title in TITLES.items() if called.startswith(start)), "folder {called}, {size} px")
+    title = known.format(called=called, size=size)
     at, held_out, left_out = parts(path)
     if left_out and held_out:
         used = f"training on {at.name}, testing on {held_out.name}"

@@ -40,7 +40,9 @@ DATA = {
     "cifar10": DataSet(r"CIFAR-10( \(JPEG-75 copy\))?", r"CIFAR-10", 10, 50_000, 10_000),
     "cifar100": DataSet(r"CIFAR-100", r"CIFAR-100", 100, 50_000, 10_000),
     # How many images the paper takes is not known to us; ImageNet has about 1,300 of most classes, and 50 to test on.
-    "imagenet_subset": DataSet(r"folder imagenet.*", r"folder imagenet.*, 224 px", 100, 100_000, 5_000),
+    "imagenet_subset": DataSet(
+        r"folder imagenet.*|Tiny-ImageNet, .*", r"folder imagenet.*, 224 px", 100, 100_000, 5_000
+    ),
 }
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "mi_ue_without_distance_term": ("mi_ue", {"zeta": 0}),
