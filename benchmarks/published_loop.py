@@ -2,16 +2,22 @@
 
     python benchmarks/published_loop.py                        # about a quarter of an hour on two cores
     python benchmarks/published_loop.py --record loop.json
+    miue poison --method benchmarks/published_loop.py:authors --data digits_m --out delta.safetensors
 
 `generate` is the published loop taken literally: a loader for each epoch, the network in evaluation mode as it is, the
 similarity of all pairs by broadcasting (B x B x d), the distances of each image to those of its class in a Python loop,
 everything in float32. It gives the same loss as `miue.losses.mi_ue_loss`, which is checked before anything is timed.
 Both sides take the same network, the same images, the same numbers of epochs and steps, one after the other in one
 process. What differs beside the code: its batches are shuffled and not class-balanced.
+
+`authors` makes perturbations with what the authors' code does beyond that, as far as it is described to us: half of the
+images are mirrored and their deltas are not, steps grow from the first pass to the last, the printed command leaves the
+distance term out, and what is published is cut off to whole grey levels, not rounded.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +30,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import miue
 from miue.data.images import Images
-from miue.losses import mi_ue_loss
+from miue.errors import Count
+from miue.losses import mi_ue_loss, similarity_term
 from miue.models import build
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons import perturb
-from miue.poisons.base import PGDPass, on_outputs
+from miue.poisons.base import Made, Method, Options, PGDPass, Task, on_outputs
 from miue.progress import say
 from miue.storage import files
 from miue.storage.provenance import collect
@@ -54,40 +61,108 @@ def literal_loss(z: Tensor, y: Tensor, temperature: float = 0.1, zeta: float = 0
     return similarity.mean() + zeta * torch.stack(distance).mean()
 
 
-def loader(images: Tensor, labels: Tensor, batch: int) -> Iterator[tuple[Tensor, ...]]:
+def loader(images: Tensor, labels: Tensor, batch: int, draws: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
     """Batches of numbers, images and labels, shuffled."""
-    return iter(DataLoader(TensorDataset(torch.arange(len(labels)), images, labels), batch, shuffle=True))
+    return iter(
+        DataLoader(TensorDataset(torch.arange(len(labels)), images, labels), batch, shuffle=True, generator=draws)
+    )
 
 
-def sweep(network: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, steps: int, batch: int) -> None:
+def mirrored(x: Tensor, draws: torch.Generator) -> Tensor:
+    """Images of which half, drawn anew, are mirrored."""
+    return torch.where((torch.rand(len(x), generator=draws) < 0.5).to(x.device)[:, None, None, None], x.flip(3), x)
+
+
+def sweep(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    delta: Tensor,
+    *,
+    steps: int,
+    batch: int,
+    draws: torch.Generator,
+    loss: Callable[[Tensor, Tensor], Tensor] = literal_loss,
+    step: float = STEP,
+    flips: bool = False,
+) -> None:
     """Take sign-gradient steps on every image once, and write them into `delta`."""
     network.eval()
-    for index, x, y in loader(images, labels, batch):
-        moving = delta[index]
+    for index, x, y in loader(images, labels, batch, draws):
+        x, moving = mirrored(x, draws) if flips else x, delta[index]
         for _ in range(steps):
             moving.requires_grad_(True)
             _, features = network(x + moving)
-            (gradient,) = torch.autograd.grad(literal_loss(features, y), moving)
-            moving = (moving.detach() - STEP * gradient.sign()).clamp(-EPSILON, EPSILON)
+            (gradient,) = torch.autograd.grad(loss(features, y), moving)
+            moving = (moving.detach() - step * gradient.sign()).clamp(-EPSILON, EPSILON)
             moving = (x + moving).clamp(0, 1) - x
         delta[index] = moving.detach()
 
 
-def generate(network: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, steps: int, batch: int) -> Tensor:
-    """The whole perturbation, (N, C, H, W) float, of images in [0, 1]."""
-    delta = torch.zeros_like(images)
+def generate(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    steps: int,
+    batch: int,
+    seed: int = 0,
+    lengths: tuple[float, float] = (STEP, STEP),
+    **how: Any,
+) -> Tensor:
+    """The whole perturbation, (N, C, H, W) float, of images in [0, 1]; `lengths`: of the first and the last step."""
+    delta, draws = torch.zeros_like(images), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
+    for epoch in range(epochs):
         network.train()
-        for index, x, y in loader(images, labels, 128):
-            loss = F.cross_entropy(network(x + delta[index])[0], y)
+        for index, x, y in loader(images, labels, 128, draws):
+            shown = x + delta[index]
+            loss = F.cross_entropy(network(mirrored(shown, draws) if how.get("flips") else shown)[0], y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
-        sweep(network, images, labels, delta, steps, batch)
+        step = lengths[0] + (lengths[1] - lengths[0]) * epoch / max(epochs - 1, 1)
+        sweep(network, images, labels, delta, steps=steps, batch=batch, draws=draws, step=step, **how)
     return delta
+
+
+@dataclass(frozen=True)
+class Loop(Options):
+    """Epochs of the surrogate, steps of the pass behind each, images that share a loss."""
+
+    epochs: Count
+    steps: Count
+    batch: Count = 512
+
+    @property
+    def passes(self) -> float:
+        """Every epoch trains once and passes once."""
+        return self.epochs * (1 + self.steps)
+
+
+def make(task: Task) -> Made:
+    """Make a perturbation as the authors' printed command does; see above."""
+    images, options = task.images, task.options
+    x = images.x.float() / 255
+    delta = generate(
+        task.network(),
+        x,
+        images.y,
+        epochs=options.epochs,
+        steps=options.steps,
+        batch=options.batch,
+        seed=task.seed,
+        lengths=(0.2 / 255, 4 / 255 / options.steps),
+        loss=similarity_term,
+        flips=True,
+    )
+    return Made(((x + delta).clamp(0, 1) * 255 + 1e-4).floor() - images.x.float(), {})
+
+
+authors = Method(make, {"quick": Loop(10, 5), "laptop": Loop(15, 10), "paper": Loop(100, 10)}, outer="epochs")
 
 
 def clocked(call: Callable[[], Any]) -> float:
@@ -108,8 +183,10 @@ def one_pass(train: Images, model: str, steps: int, batch: int) -> tuple[float, 
     ours = PGDPass(train, loss, batch=batch, budget=Budget(EPSILON), steps=steps, order=order, fixed=True)
     levels = torch.zeros(train.x.shape, dtype=torch.float16, device=train.device)
     few = train.subset(torch.arange(min(64, len(train))))
-    sweep(network, few.x.float() / 255, few.y, delta[: len(few)].clone(), 1, len(few))  # what the first pass sets up
-    taken = clocked(lambda: sweep(network, x, train.y, delta, steps, batch))
+    sweep(
+        network, few.x.float() / 255, few.y, delta[: len(few)].clone(), steps=1, batch=len(few), draws=order
+    )  # what the first pass sets up
+    taken = clocked(lambda: sweep(network, x, train.y, delta, steps=steps, batch=batch, draws=order))
     return taken, clocked(lambda: ours(levels, STEP))
 
 

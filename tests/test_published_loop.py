@@ -8,6 +8,7 @@ from samples import some_images
 
 from miue.losses import mi_ue_loss
 from miue.models import build
+from miue.poisons import perturb
 from miue.storage import files
 
 ROOT = Path(__file__).parents[1]
@@ -44,3 +45,20 @@ def test_all_three_comparisons_are_recorded(loop, tmp_path, capsys):
     rows = files.read_json(tmp_path / "loop.json")["rows"]
     assert [row["what"] for row in rows] == ["loss and gradient", "pgd pass", "whole perturbation"]
     assert all(row["times faster"] == pytest.approx(row["literal"] / row["miue"]) for row in rows)
+
+
+def test_the_authors_loop_is_a_method_whose_passes_count(loop):
+    images = some_images(n=40, size=12)
+    made = perturb(images, loop.authors, preset="quick", cache=False, epochs=2, steps=2, batch=20)
+    again = perturb(images, loop.authors, preset="quick", cache=False, epochs=2, steps=2, batch=20)
+    assert made.record["passes"] == 6 and torch.equal(made.delta, again.delta)
+    assert 0 < int(made.delta.abs().max()) <= 8
+
+
+def test_what_the_authors_publish_is_cut_off_and_not_rounded(loop, monkeypatch):
+    images = some_images(n=8, size=8)
+    images = images.with_pixels(images.x.clamp(20, 200))
+    monkeypatch.setattr(loop, "generate", lambda network, x, y, **how: torch.full_like(x, 1.7 / 255))
+    assert perturb(images, loop.authors, preset="quick", cache=False).delta.eq(1).all()
+    monkeypatch.setattr(loop, "generate", lambda network, x, y, **how: torch.full_like(x, -1.2 / 255))
+    assert perturb(images, loop.authors, preset="quick", cache=False).delta.eq(-2).all()
