@@ -142,6 +142,13 @@ def test_a_summary_shows_what_the_methods_cost_beside_their_accuracy():
     assert numbers[["seeds", "victims", "passes", "perturbation seconds"]].tolist() == [2, 3, 22, 7200]
 
 
+def test_a_summary_shows_how_visible_a_perturbation_is_where_that_was_measured():
+    rows = [row("clean", 0.9), row("em", 0.2) | {"psnr": 31.26, "ssim": 0.9123}]
+    assert "psnr" not in tables.summary(table(row("em", 0.2))).data
+    told = tables.summary(table(*rows)).to_html()
+    assert ">31.3<" in told and ">0.912<" in told and ">–<" in told
+
+
 def test_a_summary_marks_what_cannot_be_judged_and_keeps_it():
     rows = [row("clean", 0.12), row("em", 0.1), row("clean", 0.9, seed=1), row("em", 0.3, seed=1)]
     rows += [row("em", 0.5, seed=2, mi=9.0) | {"null": 0.5, "null_stderr": 0.1}]

@@ -15,6 +15,7 @@ from miue.experiments.trials import CLEAN, NONE, WITHHELD, Setting, Trial
 from miue.mi import with_controls
 from miue.mi.statistics import prediction_disagreement
 from miue.poisons import Poison, perturb
+from miue.poisons.measures import class_share, patch_reader, visibility
 from miue.progress import say
 from miue.storage import provenance
 from miue.training.loop import features
@@ -69,8 +70,9 @@ def compare(wanted: Sequence[Trial], setting: Setting, records: Records) -> pd.D
         fractions; `mi`, `null`, `within_class` and `ceiling` in nats, between the victim's features of the clean
         training images and of the same images as they were published, with `stderr` over slices and
         `stderr_samples` over images, and `null_stderr`, the larger of the two for the null; `levels`, `bounded`,
-        `passes` made and allowed, and seconds of the perturbation; optimiser steps and seconds of the victim; name,
-        content hash and sizes of the data, and how many images were `trained_on`; device, commit and versions.
+        `passes` made and allowed, and seconds of the perturbation; where there is one, `psnr` (dB), `ssim`,
+        `class_share` and `patch_reader` as `miue.poisons.measures` says; optimiser steps and seconds of the victim;
+        name, content hash and sizes of the data, and how many images were `trained_on`; device, commit and versions.
 
     Raises:
         InputError: a trial asks for what does not exist, or the records are of other images, also where they hold
@@ -112,6 +114,7 @@ def measure(trial: Trial, setting: Setting, train: Images, test: Images) -> dict
         "stderr_samples": measured.mi.stderr_samples,
         "null_stderr": max(measured.null.stderr or 0.0, measured.null.stderr_samples or 0.0),
         **_cost(poison),
+        **_look(poison, train, images),
         "victim_steps": victim.record["steps"],
         "victim_seconds": victim.record["seconds"],
         "victim_device": victim.record["device"],
@@ -124,6 +127,14 @@ def measure(trial: Trial, setting: Setting, train: Images, test: Images) -> dict
         "trained_on": len(images),
         **provenance.collect(),
     }
+
+
+def _look(poison: Poison | None, train: Images, images: Images) -> dict[str, Any]:
+    """How visible a perturbation is, and how plainly it tells the class; nothing where there is none."""
+    if poison is None:
+        return {}
+    read = {"class_share": class_share(poison, train), "patch_reader": patch_reader(poison, train)}
+    return read | (visibility(train, images) if len(images) == len(train) else {})
 
 
 def _cost(poison: Poison | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from miue.storage.provenance import collect
 
 PERCENT = ("test_accuracy", "lowest", "highest", "best_epoch", "train_accuracy", "disagreement")
 NATS = ("mi", "null", "within_class", "ceiling", "stderr", "stderr_samples")
+SEEN = {"psnr": "{:.1f}", "ssim": "{:.3f}"}
 FACTS = ("levels", "bounded")
 OF_DATA = ("data", "n_train", "n_test", "size", "n_classes", "content_hash")
 PERTURBATION = ["method", "surrogate", "epsilon", "seed"]
@@ -88,9 +89,8 @@ def summary(table: pd.DataFrame, by: str | Sequence[str] = "method") -> Styler:
     shared = [by] if isinstance(by, str) else list(by)
     rows = [*shared, "learned"]
     measured = [name for name in (*PERCENT, *NATS) if name in table and name != "test_accuracy"]
-    nats = [name for name in NATS if name in table]
     judgeable = judged(table.assign(trained=_trained(table)))
-    groups = believed(judgeable, rows, nats).groupby(rows, sort=False)
+    groups = believed(judgeable, rows, [name for name in NATS if name in table]).groupby(rows, sort=False)
     shown = groups.agg(
         seeds=("seed", "nunique"),
         victims=("trained", "nunique"),
@@ -100,19 +100,18 @@ def summary(table: pd.DataFrame, by: str | Sequence[str] = "method") -> Styler:
         passes=("passes", "mean"),
         perturbation_seconds=("perturbation_seconds", "mean"),
     )
-    shown = shown.join(groups[measured].mean()).join(groups[list(FACTS)].first())
+    seen = [name for name in SEEN if name in table]
+    shown = shown.join(groups[[*seen, *measured]].mean()).join(groups[list(FACTS)].first())
     marked = marks(groups)
     if marked.any():
         shown.insert(0, "mark", marked.to_numpy())
     shown = shown.droplevel("learned").rename(index=_titled)
     shown = shown.rename_axis(index=None if isinstance(by, str) else shared)
+    formats = dict.fromkeys(PERCENT, "{:.1%}") | dict.fromkeys(NATS, "{:.3f}") | SEEN
+    formats |= dict.fromkeys(("passes", "perturbation_seconds"), "{:.0f}")
     names = {name: name.replace("_", " ") for name in shown}
-    return (
-        shown.rename(columns=names)
-        .style.format("{:.1%}", subset=[names[name] for name in PERCENT])
-        .format("{:.3f}", subset=[names[name] for name in nats], na_rep="–")
-        .format("{:.0f}", subset=[names["passes"], names["perturbation_seconds"]])
-    )
+    wanted = {names[name]: formats[name] for name in shown if name in formats}
+    return shown.rename(columns=names).style.format(wanted, na_rep="–")
 
 
 def against_clean(table: pd.DataFrame) -> pd.DataFrame:

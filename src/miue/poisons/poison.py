@@ -75,12 +75,12 @@ class Poison:
         Raises:
             InputError: an image of `images` has no row here, or its pixels or label are not those it was made for.
         """
-        rows = self._rows(images)
+        rows = self.rows(images)
         in_order = len(rows) == len(self.ids) and bool((rows == torch.arange(len(rows))).all())
         return images.plus(self.delta, None if in_order else rows)
 
-    def _rows(self, images: Images) -> Tensor:
-        """Find the row of each image."""
+    def rows(self, images: Images) -> Tensor:
+        """Which row of delta belongs to each image, (N,) int64; see `apply` for the errors."""
         order = torch.argsort(self.ids)
         place = torch.searchsorted(self.ids[order], images.ids.cpu()).clamp(max=len(order) - 1)
         rows = order[place]
@@ -117,7 +117,7 @@ class Poison:
             InputError: `ratio` is out of range, or a class is unknown.
         """
         labels = torch.full((len(self.ids),), -1)
-        labels[self._rows(images)] = images.y.cpu()
+        labels[self.rows(images)] = images.y.cpu()
         wanted = [
             images.classes.index(choose("class", str(name), images.classes)) for name in classes or images.classes
         ]
