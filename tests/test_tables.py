@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from miue.errors import InputError
 from miue.experiments import tables
 from miue.experiments.trials import Setting, Trial
 
@@ -168,3 +169,24 @@ def test_a_summary_has_means_and_range_over_seeds():
     assert shown.data.index.tolist() == ["MI-UE", "EM"] and "30.0%" in shown.to_html()
     both = tables.summary(table(row("em", 0.2), row("em", 0.4, epsilon="4/255")), ["method", "epsilon"])
     assert len(both.data) == 2 and "4/255" in both.to_html()
+
+
+def test_pairs_are_compared_seed_by_seed_before_the_same_victim():
+    rows = [row("clean", 0.9, seed=s, victim=v) for s in (0, 1) for v in ("mlp2", "linear")]
+    rows += [row("em", 0.2, seed=0), row("em", 0.5, seed=1), row("tap", 0.3, seed=0), row("tap", 0.5, seed=1)]
+    rows += [row("clean", 0.9, seed=s) for s in (0, 1)] + [row("em", 0.1, victim="mlp2")]
+    found = tables.differences(table(*rows), [("em", "tap"), ("tap", "em")])
+    assert found["pair"].tolist() == 2 * ["EM − TAP"] + 2 * ["TAP − EM"]
+    assert found["difference"].tolist() == pytest.approx([-0.1, 0, 0.1, 0])
+    means = tables.mean_differences(found, ["pair"])
+    assert means["mean"].tolist() == pytest.approx([-0.05, 0.05]) and means["pairs"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("pair", ["em", "em ~", "~ em", "em ~ em", "em ~ tap ~ sem"])
+def test_what_is_no_pair_of_methods_is_refused(pair):
+    with pytest.raises(InputError, match="pairs: .*; it must be METHOD ~ METHOD, two different ones"):
+        tables.pairs_of([pair])
+
+
+def test_a_pair_is_split_where_the_wave_stands():
+    assert tables.pairs_of(["mi_ue:steps=1 ~ em:scope=class"]) == [("mi_ue:steps=1", "em:scope=class")]

@@ -21,8 +21,8 @@ matplotlib.use("Agg")
 
 FOLDER = Path(miue.__file__).parents[2] / "book" / "experiments"
 READ = {path.stem: template.read(path) for path in sorted(FOLDER.glob("*.md")) if "[parameters]" in path.read_text()}
-QUESTIONS = ["ablation", "budget", "cifar10", "cifar100", "comparison", "cost", "defenses", "depth"]
-QUESTIONS += ["imagenet_subset", "information", "initialisation", "poison_ratio", "transfer"]
+QUESTIONS = ["ablation", "budget", "cifar10", "cifar100", "comparison", "contrasts", "cost"]
+QUESTIONS += ["defenses", "depth", "imagenet_subset", "information", "initialisation", "poison_ratio", "transfer"]
 
 SHORT = {"n_train": 64, "n_test": 40, "victim": "linear", "recipe": "quick:epochs=1:batch=32"}
 SHORT |= {"estimator": "histogram", "n_slices": 4}
@@ -32,6 +32,7 @@ OWN = {
     "cifar10": {"methods": ["clean", "random"], "seeds": [0, 1]},
     "cifar100": {"methods": ["clean", "lsp"]},
     "comparison": {"methods": ["clean", "random", "ops", "lsp", "ar:l2=2"], "victims": ["linear", "mlp2"]},
+    "contrasts": {"pairs": ["random ~ lsp", "lsp ~ ops"], "victims": ["linear", "mlp2"], "seeds": [0, 1]},
     "cost": {"variants": ["mi_ue:steps=1"], "surrogate": "linear", "other_surrogates": ["mlp2"], "seeds": [0, 1]},
     "defenses": {"methods": ["lsp"], "defenses": ["cutout", "iss:kind=bit_depth"]},
     "depth": {"methods": ["lsp"], "victims": ["linear", "mlp2", "lenet5"]},

@@ -8,6 +8,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 from scipy import stats
 
+from miue.errors import InputError
 from miue.experiments.comparison import CLEAN, NONE, Setting
 from miue.experiments.judging import VICTIM, believed, judged, marks
 from miue.experiments.labels import title
@@ -207,14 +208,50 @@ def twins(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(difference=rows["test_accuracy"] - rows["stranger"])[[*pair, "twin", "difference"]]
 
 
-def mean_differences(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Sum up the pairs of `twins`: one row for each method and kind of twin.
+def pairs_of(given: Sequence[str]) -> list[tuple[str, str]]:
+    """Split "METHOD ~ METHOD" into the two methods.
+
+    Raises:
+        InputError: something else is given, or a method is compared with itself.
+    """
+    found = []
+    for text in given:
+        first, wave, second = (part.strip() for part in text.partition("~"))
+        if not (first and wave and second) or first == second or "~" in second:
+            raise InputError(f"pairs: {text!r}; it must be METHOD ~ METHOD, two different ones")
+        found.append((first, second))
+    return found
+
+
+def differences(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Hold pairs of methods against each other, before the same victim with the same seeds.
+
+    Args:
+        table: trials; those that cannot be judged are left out.
+        pairs: of methods.
+
+    Returns:
+        One row for each pair of trials: `pair`, as readers know the two; `victim`, `seed`, `victim_seed`; and
+        `difference`, test accuracy of the first minus that of the second, in [-1, 1].
+    """
+    table = judged(table)
+    table, same, rows = table[table["learned"]], ["victim", "seed", "victim_seed"], []
+    for first, second in pairs:
+        one, other = (table.loc[table["method"] == name, [*same, "test_accuracy"]] for name in (first, second))
+        both = one.merge(other, on=same, suffixes=("", "_of_second"))
+        difference = both["test_accuracy"] - both["test_accuracy_of_second"]
+        rows.append(both[same].assign(pair=f"{title(first)} − {title(second)}", difference=difference))
+    return pd.concat(rows)[["pair", *same, "difference"]]
+
+
+def mean_differences(pairs: pd.DataFrame, by: Sequence[str] = ("method", "twin")) -> pd.DataFrame:
+    """Sum up the pairs of `twins` or `differences`: one row for each value of the columns `by`.
 
     Returns:
         `pairs`, how many; `mean`; `deviation`, their standard deviation (n - 1); and `low` and `high`, the 95 %
         interval of the mean by Student's t. Deviation and interval are NaN for one pair.
     """
-    found = pairs.groupby(["method", "twin"], sort=False)["difference"].agg(pairs="size", mean="mean", deviation="std")
+    found = pairs.groupby(list(by), sort=False)["difference"].agg(pairs="size", mean="mean", deviation="std")
     half = stats.t.ppf(0.975, found["pairs"] - 1) * found["deviation"] / found["pairs"] ** 0.5
     return found.assign(low=found["mean"] - half, high=found["mean"] + half)
 
