@@ -15,7 +15,7 @@ from miue.losses import mi_ue_loss
 from miue.models import build
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
-from miue.poisons.base import Objective, PGDPass, balanced_batches, on_outputs
+from miue.poisons.passes import Objective, PGDPass, balanced_batches, on_outputs
 from miue.precision import arithmetic
 from miue.training import loop, recipes, step
 from miue.training.recipes import Recipe

@@ -36,7 +36,8 @@ from miue.models import build
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons import perturb
-from miue.poisons.base import Made, Method, Options, PGDPass, Task, on_outputs
+from miue.poisons.base import Made, Method, Options, Task
+from miue.poisons.passes import PGDPass, on_outputs
 from miue.progress import say
 from miue.storage import files
 from miue.storage.provenance import collect

@@ -18,8 +18,8 @@ from miue.models import build, forward, stages
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons import perturb
-from miue.poisons.base import PGDPass, on_outputs
 from miue.poisons.eot import Attack
+from miue.poisons.passes import PGDPass, on_outputs
 from miue.precision import PRECISIONS, arithmetic, precision
 from miue.training import loop
 from miue.training.recipes import Recipe

@@ -22,7 +22,7 @@ from miue.models import build, stages
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons import perturb
-from miue.poisons.base import PGDPass, on_outputs
+from miue.poisons.passes import PGDPass, on_outputs
 from miue.specs import parse
 from miue.training import loop
 from miue.training.recipes import Recipe

@@ -16,7 +16,7 @@ from miue.models import build, forward
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons import base
-from miue.poisons.base import PGDPass, on_outputs
+from miue.poisons.passes import PGDPass, on_outputs
 from miue.precision import arithmetic
 from miue.storage.checkpoint import Checkpoint
 from miue.training import loop

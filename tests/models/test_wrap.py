@@ -16,7 +16,7 @@ from miue import perturb, poisons, train_victim
 from miue.errors import InputError
 from miue.models import build, forward, stages, wrap
 from miue.models.frozen import Frozen
-from miue.poisons.base import on_outputs
+from miue.poisons.passes import on_outputs
 from miue.training import features
 from miue.victim import Victim, find_victim
 

@@ -6,7 +6,7 @@ import torch
 from miue.models import build, forward
 from miue.models import frozen as frozen_module
 from miue.models.frozen import Frozen
-from miue.poisons.base import balanced_batches
+from miue.poisons.passes import balanced_batches
 
 
 def test_batches_hold_every_image_once_and_every_class_in_proportion():

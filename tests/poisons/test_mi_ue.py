@@ -11,8 +11,9 @@ from miue.errors import InputError
 from miue.losses import agreement_term, mi_ue_loss
 from miue.models.frozen import Frozen
 from miue.poisons import options, perturb
-from miue.poisons.base import on_outputs, surrogate_network
+from miue.poisons.base import surrogate_network
 from miue.poisons.eot import expect
+from miue.poisons.passes import on_outputs
 from miue.training.loop import epochs, features
 
 small = partial(

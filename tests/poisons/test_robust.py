@@ -9,8 +9,8 @@ from samples import some_images
 
 from miue.pgd import Budget, pgd
 from miue.poisons import options, perturb
-from miue.poisons.base import PGDPass
 from miue.poisons.eot import Attack, expect
+from miue.poisons.passes import PGDPass
 from miue.training.loop import BatchContext
 
 small = partial(perturb, cache=False, preset="quick", device="cpu", epochs=2, pass_batch=24, batch=16)

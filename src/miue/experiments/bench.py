@@ -17,7 +17,7 @@ from miue.errors import InputError
 from miue.mi import sliced_mi
 from miue.models import build, builder, forward
 from miue.models.frozen import Frozen
-from miue.poisons.base import on_outputs
+from miue.poisons.passes import on_outputs
 from miue.precision import arithmetic, halves
 from miue.precision import precision as resolve
 from miue.progress import say

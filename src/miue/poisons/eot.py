@@ -14,7 +14,7 @@ from torch import Tensor
 from miue.data.images import Images
 from miue.errors import Options, Unit, Whole
 from miue.pgd import attack
-from miue.poisons.base import Loss
+from miue.poisons.passes import Loss
 from miue.training.augment import flip_crop
 from miue.training.loop import BatchContext
 

@@ -20,7 +20,7 @@ from miue.data.images import Images
 from miue.mi.critic import Critic, bound, loss
 from miue.models import Network
 from miue.models.frozen import Frozen
-from miue.poisons.base import Loss, Objective, on_outputs
+from miue.poisons.passes import Loss, Objective, on_outputs
 from miue.training import loop
 
 HIDDEN, LAYERS = 64, 2  # of the critic

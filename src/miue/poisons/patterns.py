@@ -8,7 +8,8 @@ from torch import Tensor
 
 from miue.data.images import Images
 from miue.pgd import Budget
-from miue.poisons.base import Made, blank, put
+from miue.poisons.base import Made, blank
+from miue.poisons.passes import put
 from miue.progress import track
 
 CIFAR = 3 * 32 * 32

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from miue.errors import InputError, Positive, Range
-from miue.poisons.base import Made, Options, Task, blank, put
+from miue.poisons.base import Made, Options, Task, blank
+from miue.poisons.passes import put
 from miue.progress import track
 
 BATCH = 256

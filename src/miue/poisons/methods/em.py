@@ -31,8 +31,9 @@ from miue import seeds
 from miue.errors import Count, InputError, Range, Share
 from miue.models.frozen import Frozen
 from miue.pgd import sign_steps
-from miue.poisons.base import Loss, Made, PgdOptions, Task, balanced_batches, blank, put
+from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.mine_term import Mine
+from miue.poisons.passes import Loss, balanced_batches, put
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe

@@ -29,7 +29,8 @@ from torch.optim.swa_utils import update_bn
 from miue import seeds
 from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, forward
-from miue.poisons.base import Made, Options, Task, balanced_batches, blank, put
+from miue.poisons.base import Made, Options, Task, blank
+from miue.poisons.passes import balanced_batches, put
 from miue.progress import track
 
 

@@ -30,8 +30,9 @@ from miue.errors import Count, InputError, NotNegative, Positive, Share, Unit, W
 from miue.losses import agreement_term, distance_term, similarity_term
 from miue.models import Network
 from miue.models.frozen import Frozen
-from miue.poisons.base import Made, PgdOptions, Task, blank, on_outputs
+from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.eot import Attack, expect
+from miue.poisons.passes import on_outputs
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
@@ -109,7 +110,7 @@ class MIUE(PgdOptions):
         return epochs * trained + -(-epochs // self.every) * self.steps * max(self.eot, 1)
 
 
-# float32, which means the same on every processor; see `miue.poisons.base.on_outputs` for what bfloat16 costs.
+# float32, which means the same on every processor; see `miue.poisons.passes.on_outputs` for what bfloat16 costs.
 _SURROGATE = Recipe(epochs=10, lr=0.1, schedule="cosine", weight_decay=1e-4, precision="float32")
 _QUICK = MIUE(surrogate=_SURROGATE, steps=5, step=0.8 / 255, last_step=0.8 / 255, pass_batch=256)
 

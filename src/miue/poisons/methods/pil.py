@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.errors import Count, Share, Unit
 from miue.pgd import sign_steps
-from miue.poisons.base import Made, Options, Task, blank, put
+from miue.poisons.base import Made, Options, Task, blank
+from miue.poisons.passes import put
 from miue.poisons.patterns import CIFAR
 from miue.progress import track
 from miue.training import loop

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import torch
 
-from miue.poisons.base import Made, Options, Task, blank, put, uniform
+from miue.poisons.base import Made, Options, Task, blank, uniform
+from miue.poisons.passes import put
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from torch import Tensor
 from miue import seeds
 from miue.errors import Count, Share, Whole
 from miue.models.frozen import Frozen
-from miue.poisons.base import Made, PgdOptions, Task, blank, on_outputs
+from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.eot import Attack, expect
+from miue.poisons.passes import on_outputs
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe

@@ -26,8 +26,9 @@ from miue.data.images import Images, pieces
 from miue.errors import Count, NotNegative
 from miue.models import Network
 from miue.models.frozen import Frozen
-from miue.poisons.base import Made, PgdOptions, Task, blank, put, uniform, whole
+from miue.poisons.base import Made, PgdOptions, Task, blank, uniform, whole
 from miue.poisons.mine_term import Mine
+from miue.poisons.passes import put
 from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
 from miue.training import loop

@@ -31,8 +31,9 @@ from miue import seeds
 from miue.errors import Count, InputError, NotNegative, Positive, Range, Share, Unit, Whole
 from miue.models.frozen import Frozen
 from miue.pgd import pgd
-from miue.poisons.base import ROUNDINGS, Loss, Made, Options, Task, balanced_batches, on_outputs, put, uniform
+from miue.poisons.base import Made, Options, Task, uniform
 from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
+from miue.poisons.passes import ROUNDINGS, Loss, balanced_batches, on_outputs, put
 from miue.progress import track
 
 
@@ -50,7 +51,7 @@ class TUE(Options):
         separability: weight of the CSD, 0 or above.
         temperature: of the contrastive loss.
         lr, weight_decay: of Adam, which trains the surrogate.
-        rounding: one of `miue.poisons.base.ROUNDINGS`.
+        rounding: one of `miue.poisons.passes.ROUNDINGS`.
         crop, jitter: how much two views of an image differ, `miue.poisons.contrastive.two_views`.
     """
 
@@ -165,7 +166,7 @@ def tue(task: Task) -> Made:
 def _pass(task: Task, delta: Tensor, contrast: Loss, order: torch.Generator, draws: torch.Generator) -> None:
     """Improve `delta` in place, once for every image, by descent on both losses.
 
-    Not `miue.poisons.base.pgd pass`, because the CSD is a function of delta and not of the perturbed image.
+    Not `miue.poisons.passes.PGDPass`, because the CSD is a function of delta and not of the perturbed image.
     """
     options: TUE = task.options
     for index in balanced_batches(task.images.y, options.batch, order):

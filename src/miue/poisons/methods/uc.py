@@ -31,7 +31,8 @@ from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, build
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
-from miue.poisons.base import Loss, Made, Objective, Options, Task, blank, on_outputs, put
+from miue.poisons.base import Made, Options, Task, blank
+from miue.poisons.passes import Loss, Objective, on_outputs, put
 from miue.precision import loss_scale, precision
 from miue.progress import track
 from miue.training import loop
