@@ -1,11 +1,17 @@
 """Chapters that are executed beforehand, side by side, and found by what renders the pages."""
 
+import importlib
+import re
 import time
+from pathlib import Path
 
 import pytest
 
 from miue.publishing import chapters
 from miue.storage import code
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "book").glob("*.md")) + sorted((ROOT / "book" / "experiments").glob("*.md"))
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +56,15 @@ def test_threads_that_were_asked_for_stay(given, expected, monkeypatch):
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     workers, threads = chapters.at_once()
     assert threads == expected and 1 <= workers <= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_what_a_page_imports_from_the_package_is_there(page):
+    """Pages are executed only when the book is built; a name that has moved is seen at once."""
+    for line in re.findall(r"^ *from (miue[\w.]*) import (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        module, names = line
+        for name in (part.split(" as ")[0].strip() for part in names.strip("() ").split(",")):
+            try:
+                importlib.import_module(f"{module}.{name}")
+            except ModuleNotFoundError:
+                assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
