@@ -169,6 +169,10 @@ def test_a_head_is_found_wherever_it_is_and_can_be_named():
     assert logits.shape == (2, 4) and torch.equal(named.head(found), logits)
 
 
+low = nn.Linear(8, 4)
+nn.init.constant_(low.bias, -10.0)  # so that what is below zero, and cut off, is not left to chance
+
+
 @pytest.mark.parametrize(
     ("theirs", "told", "message"),
     [
@@ -178,7 +182,7 @@ def test_a_head_is_found_wherever_it_is_and_can_be_named():
             "module: no nn.Linear of the Small gives what it returns, so it has no linear head",
         ),
         (Small(nn.Sequential(nn.Linear(8, 4), nn.Softmax(1))), HALF, "module: no nn.Linear of the Small gives what"),
-        (Small(nn.Sequential(nn.Linear(8, 4), nn.ReLU(inplace=True))), HALF, "head: 'last.0'; the logits of the Small"),
+        (Small(nn.Sequential(low, nn.ReLU(inplace=True))), HALF, "head: 'last.0'; the logits of the Small"),
         (Small(Both()), HALF, "head: the Small has 2 that give what it returns, last.coarse and last.fine; name one"),
         (Small(Both()), {"head": "last", **HALF}, "head: 'last'; what the Small returns is given by last.coarse and"),
         (
