@@ -35,12 +35,11 @@ def visibility(clean: Images, published: Images) -> dict[str, float | None]:
 
 
 def class_share(poison: Poison, images: Images) -> float:
-    """Share of the energy of delta, |delta|^2 over all images, that lies in the means of the classes, in [0, 1].
+    """Share of the energy of delta, its squared norm over all images, that lies in the means of the classes, in [0, 1].
 
-        sum_y n_y |mean of delta in y|^2 / sum_i |delta_i|^2
-
-    1 where all images of a class share one delta; about the number of classes over that of images where deltas have
-    nothing to do with the class.
+    The sum over classes of their number of images times the squared norm of their mean delta, over the sum of all
+    squared norms: 1 where all images of a class share one delta; about the number of classes over that of images where
+    deltas have nothing to do with the class.
     """
     rows = poison.rows(images)
     sums = torch.zeros(len(images.classes), *images.shape)
