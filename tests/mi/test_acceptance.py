@@ -13,7 +13,10 @@ BIASED = {("kde", "slices of normal, d = 64, r = 0.9")}
 """Outside their limit by a bias that is known and shown: kde reads independent variables 0.005 low."""
 
 
-@pytest.mark.parametrize("estimator", ["histogram", "kde", "ksg", "ross"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("kde", "ksg")]
+
+
+@pytest.mark.parametrize("estimator", ["histogram", "ross", *SLOW])
 def test_within_limits(estimator):
     limited = [task for task in acceptance.standard_tasks() if acceptance.limit(estimator, task, 0.0) is not None]
     table = acceptance.check(estimator, limited or None)

@@ -58,7 +58,7 @@ def test_gaussian_mixture():
         joint = (p_x * p_y).mean()
         return joint * math.log(joint / (p_x.mean() * p_y.mean())) if joint > 1e-300 else 0.0
 
-    truth = dblquad(integrand, -6, 6, -6, 6, epsabs=1e-4)[0]
+    truth = dblquad(integrand, -5, 5, -5, 5, epsabs=1e-3)[0]
     assert abs(task.truth - truth) < 4 * task.truth_stderr + 1e-4
     assert 0 < task.truth_stderr < 0.005
 
@@ -88,6 +88,7 @@ def test_sliced_normal_is_the_mean_over_directions():
     assert abs(values.mean() - tasks.sliced_normal(10, 0.9).truth) < 4 * values.std() / math.sqrt(len(values))
 
 
+@pytest.mark.slow
 def test_sliced_mixture_tends_to_the_class_as_clusters_tighten():
     loose, tight = (tasks.sliced_mixture(8, spread, classes=3) for spread in (1.0, 0.001))
     assert loose.truth < 0.1 < tight.truth < math.log(3) + 0.01
