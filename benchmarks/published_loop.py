@@ -1,6 +1,6 @@
 """MI-UE as one would first write it down, and this package beside it: one pgd pass, a whole perturbation, the loss.
 
-    python benchmarks/published_loop.py                        # about a quarter of an hour on two cores
+    python benchmarks/published_loop.py                        # about twenty minutes on two cores
     python benchmarks/published_loop.py --record loop.json
     miue poison --method benchmarks/published_loop.py:authors --data digits_m --out delta.safetensors
 

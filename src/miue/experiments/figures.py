@@ -10,7 +10,6 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
 from miue.data.images import Images
@@ -311,26 +310,24 @@ def _change(method: str, surrogate: str, usual: str) -> str:
     return " and ".join(CHANGES.get(option, option) for option in options) or PRESET
 
 
-def contrasts(differences: pd.DataFrame) -> Figure:
+def contrasts(differences: pd.DataFrame, means: pd.DataFrame) -> Figure:
     """Draw differences of pairs, in points, a row for each pair and victim, with the interval of their mean.
 
     Args:
         differences: of `tables.differences`.
+        means: of `tables.mean_differences`, by pair and victim.
     """
-    by = ["pair", "victim"] if differences["victim"].nunique() > 1 else ["pair"]
-    groups = list(differences.groupby(by, sort=False))
-    figure, axis = plt.subplots(figsize=(7, 0.42 * len(groups) + 1))
-    for place, (_, own) in enumerate(groups):
-        points = 100 * own["difference"]
-        half = stats.t.ppf(0.975, len(own) - 1) * points.std() / len(own) ** 0.5 if len(own) > 1 else 0
-        axis.plot([points.mean() - half, points.mean() + half], [place, place], color="0.6", lw=5, alpha=0.5)
-        axis.plot(points.mean(), place, "|", color="0.1", ms=12, mew=2)
+    figure, axis = plt.subplots(figsize=(7, 0.42 * len(means) + 1))
+    for place, ((pair, victim), mean) in enumerate(means.iterrows()):
+        own = differences[(differences["pair"] == pair) & (differences["victim"] == victim)]
+        axis.plot([100 * mean["low"], 100 * mean["high"]], [place, place], color="0.6", lw=5, alpha=0.5)
+        axis.plot(100 * mean["mean"], place, "|", color="0.1", ms=12, mew=2)
         for number, seed in enumerate(dict.fromkeys(own["seed"])):
-            chosen = points[own["seed"] == seed]
+            chosen = 100 * own.loc[own["seed"] == seed, "difference"]
             axis.plot(chosen, [place] * len(chosen), "osDv^"[number % 5], color=f"C{number}", mec="white", ms=6)
     axis.axvline(0, ls="--", color="0.4", lw=1)
-    names = [textwrap.fill(", ".join([name[0], *map(title, name[1:])]), 60) for name, _ in groups]
-    axis.set(yticks=range(len(groups)), ylim=(len(groups) - 0.5, -0.5), xlabel="first minus second, points of accuracy")
+    names = [textwrap.fill(f"{pair}, {title(victim)}", 60) for pair, victim in means.index]
+    axis.set(yticks=range(len(means)), ylim=(len(means) - 0.5, -0.5), xlabel="first minus second, points of accuracy")
     axis.set_yticklabels(names, fontsize=8)
     return figure
 
