@@ -1,4 +1,4 @@
-# make book    from a clone to _build/html/index.html: environment, default experiment, chapters, pages, check
+# make book    from a clone to _build/html/index.html: environment, chapters, pages, check
 # make test    lint, types and the fast tests            make test-slow  the tests that take longer
 # make check   the page check alone, on what is built    make clean      what make book built; runs/ stays
 
@@ -45,4 +45,4 @@ check: env
 	$(BIN)/python -m miue.publishing.page_check _build/html
 
 clean:
-	rm -rf _build book/results/default.ipynb book/results/default.json
+	rm -rf _build

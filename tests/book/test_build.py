@@ -5,9 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from miue import runs
 from miue.publishing import build
-from miue.runs import notebook
 from miue.storage import code
 
 
@@ -25,7 +23,6 @@ def jupyter_book(small_book, monkeypatch):
         return SimpleNamespace(returncode=calls.code)
 
     monkeypatch.setattr(subprocess, "run", stand_in)
-    monkeypatch.setattr(build, "_default_result", lambda root: None)
     monkeypatch.setattr(build.chapters, "execute", lambda *given: calls.failed)
     return calls
 
@@ -87,18 +84,3 @@ def test_a_chapter_that_fails_ends_the_build_before_anything_is_rendered(small_b
     with pytest.raises(build.BookError, match="chapter: ZeroDivisionError"):
         build.build(small_book.root)
     assert jupyter_book.count == 0
-
-
-def test_the_default_result_is_published_when_its_run_is_new_or_the_page_is_gone(small_book, monkeypatch):
-    page = small_book.result("default")
-    run = SimpleNamespace(folder=small_book.root, status={"notebook_sha256": notebook.sha256(page)})
-    published = []
-    monkeypatch.setattr(runs, "run", lambda *args, **options: run)
-    monkeypatch.setattr(build.publication, "publish", lambda *args: published.append(args))
-    build._default_result(small_book.root)
-    assert published == []
-    page.unlink()
-    build._default_result(small_book.root)
-    small_book.result("default", notebook_sha256="of another run")
-    build._default_result(small_book.root)
-    assert published == 2 * [([small_book.root], "default", small_book.root)]

@@ -150,6 +150,6 @@ def bench(
 
 
 def book(root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path(".")) -> None:
-    """Run the default experiment and every chapter, render the book, check its pages."""
+    """Execute every chapter, render the book, check its pages."""
 
     typer.echo(f"book: {builder.build(root)}")

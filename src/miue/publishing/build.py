@@ -1,4 +1,4 @@
-"""The book: the default experiment, Jupyter Book, and a check of the pages that came out."""
+"""The book: its chapters executed, Jupyter Book, and a check of the pages that came out."""
 
 import hashlib
 import os
@@ -8,18 +8,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from miue import progress, runs
+from miue import progress
 from miue.publishing import chapters, publication
 from miue.publishing.page_check import check
 from miue.runs.execution import waiting
-from miue.runs.run_folder import notebook_problems, read_object
 from miue.runs.watch import passed_on
 from miue.storage import cache, code
 
 __all__ = ["BookError", "build", "check"]
-
-TEMPLATE, GIVEN = Path("book/experiments/cifar10.md"), {"data": "digits_m"}
-"""The default run, which the page `publication.DEFAULT` shows."""
 
 BUILD = Path("_build")
 HTML = BUILD / "html"
@@ -36,10 +32,10 @@ class BookError(RuntimeError):
 
 
 def build(root: str | Path = ".") -> Path:
-    """Run the default experiment, execute the chapters, render `_build/html`, check every page.
+    """Execute the chapters, render `_build/html`, check every page.
 
-    What has not changed is not done again: the run is kept in `runs/`, the outputs of chapters in
-    `_build/.jupyter_cache`, both by a hash of the package's code.
+    What has not changed is not done again: the outputs of chapters are kept in `_build/.jupyter_cache`, by a hash of
+    the package's code and of what chapters read.
 
     Args:
         root: the repository, the folder that holds `_config.yml`.
@@ -49,7 +45,6 @@ def build(root: str | Path = ".") -> Path:
 
     Raises:
         InputError: `root` holds no book, or the packages of `miue[book]` are missing.
-        runs.RunFailed: the default experiment failed.
         BookError: a chapter failed, Sphinx warned, or the check found something.
     """
     root = publication.repository(root)
@@ -57,9 +52,8 @@ def build(root: str | Path = ".") -> Path:
         with passed_on(root / BUILD / "progress.log") as log:
             # The kernels of chapters show their progress here, not in pages, and are those of this Python.
             environment = {"MIUE_PROGRESS": str(log), "JUPYTER_PREFER_ENV_PATH": "1", **waiting()}
-            if failed := chapters.execute(root, _default_run(root), environment):
-                raise BookError("\n".join(["what the book is made of did not run to its end:", *failed]))
-            _default_result(root)
+            if failed := chapters.execute(root, environment):
+                raise BookError("\n".join(["chapters did not run to their end:", *failed]))
             _render(root, environment)
     made_of = (root / WHOLE).read_text()
     if not (root / CHECKED).exists() or (root / CHECKED).read_text() != made_of:
@@ -67,21 +61,6 @@ def build(root: str | Path = ".") -> Path:
             raise BookError("\n".join(["the pages are not fit to be read:", *problems]))
         (root / CHECKED).write_text(made_of)
     return root / HTML / "index.html"
-
-
-def _default_run(root: Path) -> list[str]:
-    """The words of the command that makes the default run; none where the book has no such template."""
-    given = [word for name, value in GIVEN.items() for word in ("-p", f"{name}={value}")]
-    return ["run", str(TEMPLATE), *given, "--out", "runs"] if (root / TEMPLATE).is_file() else []
-
-
-def _default_result(root: Path) -> None:
-    """Make `book/results/default` from the run of today's code, which is there."""
-    run = runs.run(root / TEMPLATE, GIVEN, out=root / "runs")
-    page = root / publication.RESULTS / f"{publication.DEFAULT}.ipynb"
-    made = run.status["notebook_sha256"]
-    if read_object(page.with_suffix(".json")).get("notebook_sha256") != made or notebook_problems(page, made):
-        publication.publish([run.folder], publication.DEFAULT, root)
 
 
 def _render(root: Path, environment: dict[str, str]) -> None:

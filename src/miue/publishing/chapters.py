@@ -1,29 +1,29 @@
 """The chapters of the book, executed several at a time into the cache from which myst-nb takes their outputs."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from miue import progress
-from miue.runs import kernel
-from miue.storage import code
+from miue.runs import kernel, notebook
+from miue.storage import cache, code
 
 TIMEOUT = 1800
 """Seconds for one cell, as in `_config.yml`."""
 
-FIRST = "mi_ue"
-"""The chapter to begin with."""
+READ = ("book/made", "book/results/records")
+"""The folders of files that chapters read."""
 
 
-def cache_of(build: Path) -> Path:
-    """The folder, in that of the build, that holds the outputs of this version of the package's code."""
-    return build / ".jupyter_cache" / f"code-{code.code_hash('miue')}"
+def cache_of(root: Path) -> Path:
+    """The folder that holds the outputs of chapters by this version of the package's code and of what chapters read."""
+    files = sorted(file for folder in READ for file in (root / folder).rglob("*") if file.is_file())
+    read = {file.relative_to(root).as_posix(): notebook.sha256(file) for file in files}
+    return root / "_build" / ".jupyter_cache" / f"code-{cache.key(code=code.code_hash('miue'), read=read)}"
 
 
 def at_once() -> tuple[int, int]:
@@ -38,13 +38,12 @@ def at_once() -> tuple[int, int]:
     return max(1, min(4, cores // threads)), threads
 
 
-def execute(root: Path, beside: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """Execute every chapter whose outputs are not in the cache, beside a command of ours that takes as long.
+def execute(root: Path, environment: Mapping[str, str]) -> list[str]:
+    """Execute every chapter whose outputs are not in the cache.
 
     Args:
         root: the repository.
-        beside: the words of the command, which starts before the chapters; none for no command.
-        environment: of the command and of the kernels, beside that of this process.
+        environment: of the kernels, beside that of this process.
 
     Returns:
         What failed, with its traceback.
@@ -53,23 +52,20 @@ def execute(root: Path, beside: Sequence[str], environment: Mapping[str, str]) -
 
     workers, threads = at_once()
     environment = {**environment, "OMP_NUM_THREADS": str(threads)}
-    cache, turn = get_cache(cache_of(root / "_build")), threading.Lock()
+    outputs, turn = get_cache(cache_of(root)), threading.Lock()
 
-    def chapter(path: Path, notebook: Any) -> None:
-        seconds = _run(path, notebook, environment)
+    def run(path: Path, chapter: Any) -> None:
+        seconds = _run(path, chapter, environment)
         with turn:
-            cache.cache_notebook_bundle(_bundle(path, notebook, seconds), check_validity=False, overwrite=True)
-
-    def command() -> None:
-        words = [sys.executable, "-m", "miue", *beside]
-        subprocess.run(words, cwd=root, env={**os.environ, **environment}, check=True)
+            outputs.cache_notebook_bundle(_bundle(path, chapter, seconds), check_validity=False, overwrite=True)
 
     failed = []
     with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(command): f"miue {' '.join(beside)}"} if beside else {}
-        for path, notebook in _chapters(root):
-            if not _known(cache, notebook):
-                running[pool.submit(chapter, path, notebook)] = path.stem
+        running = {
+            pool.submit(run, path, chapter): path.stem
+            for path, chapter in _chapters(root)
+            if not _known(outputs, chapter)
+        }
         for done in as_completed(running):
             if error := done.exception():
                 failed.append(f"{running[done]}: {error}")
@@ -80,11 +76,7 @@ def execute(root: Path, beside: Sequence[str], environment: Mapping[str, str]) -
 
 
 def _chapters(root: Path) -> Iterator[tuple[Path, Any]]:
-    """Path and notebook of each chapter, as myst-nb reads them, in the order in which to begin them.
-
-    The first is the one that makes what the default run comes to last, so that neither waits for the other; then those
-    with the most cells, which take longest.
-    """
+    """Path and notebook of each chapter, as myst-nb reads them; those with the most cells first."""
     from myst_nb.core.config import NbParserConfig
     from myst_nb.core.read import create_nb_reader
     from myst_parser.config.main import MdParserConfig
@@ -94,25 +86,25 @@ def _chapters(root: Path) -> Iterator[tuple[Path, Any]]:
         text = path.read_text(encoding="utf-8")
         if reader := create_nb_reader(str(path), MdParserConfig(), NbParserConfig(), text):
             found.append((path, reader.read(text)))
-    yield from sorted(found, key=lambda one: (one[0].stem != FIRST, -len(one[1].cells)))
+    yield from sorted(found, key=lambda one: -len(one[1].cells))
 
 
-def _known(cache: Any, notebook: Any) -> bool:
+def _known(outputs: Any, chapter: Any) -> bool:
     try:
-        cache.match_cache_notebook(notebook)
+        outputs.match_cache_notebook(chapter)
     except KeyError:
         return False
     return True
 
 
-def _run(path: Path, notebook: Any, environment: Mapping[str, str]) -> float:
+def _run(path: Path, chapter: Any, environment: Mapping[str, str]) -> float:
     """Execute a notebook in place, in the folder of its file; returns the seconds that it took."""
     from nbclient import NotebookClient
 
     began = time.monotonic()
     with kernel.private_sockets() as sockets:
         NotebookClient(
-            notebook,
+            chapter,
             timeout=TIMEOUT,
             startup_timeout=kernel.START_SECONDS,
             record_timing=False,  # the times would be a part of what the outputs are known by
@@ -123,7 +115,7 @@ def _run(path: Path, notebook: Any, environment: Mapping[str, str]) -> float:
     return time.monotonic() - began
 
 
-def _bundle(path: Path, notebook: Any, seconds: float) -> Any:
+def _bundle(path: Path, chapter: Any, seconds: float) -> Any:
     from jupyter_cache.base import CacheBundleIn
 
-    return CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    return CacheBundleIn(chapter, str(path), data={"execution_seconds": seconds})

@@ -13,8 +13,6 @@ from miue.runs.run_folder import Run, load, page_record, problems
 from miue.storage import files
 
 RESULTS = Path("book") / "results"
-DEFAULT = "default"
-"""The one page whose name says neither data nor scale: each build of the book makes it anew."""
 
 
 def publish(folders: Sequence[str | Path], name: str | None = None, root: str | Path = ".") -> list[Path]:
@@ -96,7 +94,7 @@ def _slug(data: str) -> str:
 def _checked(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"name: {name!r} must be made of letters, digits and the signs _ . -")
-    if "-" not in name and name != DEFAULT:
+    if "-" not in name:
         raise InputError(f"name: {name!r} must say data and scale, with a hyphen, as in cifar10-4000-laptop")
     return name
 

@@ -1,7 +1,7 @@
 """What Jupyter Book leaves open: outputs that follow the package's code, results that are what their record says.
 
-- Chapters are executed again after every change of `src/miue`: myst-nb's cache looks at code cells only, so
-  the hash of the package's code goes into the path of the cache.
+- Chapters are executed again after every change of `src/miue` and of the files that chapters read: myst-nb's cache
+  looks at code cells only, so a hash of both goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
 - A result gets a title that says also its data and scale, a box under it with what its run was, and figures with names
@@ -33,7 +33,7 @@ HEADER = "\n\n```{miue-header}\n```\n"
 
 def set_cache(app: Sphinx, config: Any) -> None:
     """Give myst-nb an execution cache of this version of the code, and remove those of other versions."""
-    current = cache_of(Path(app.outdir).parent)
+    current = cache_of(Path(app.srcdir))
     for outdated in set(current.parent.glob("code-*")) - {current}:
         shutil.rmtree(outdated)
     config.nb_execution_cache_path = str(current)
