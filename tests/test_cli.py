@@ -110,6 +110,7 @@ def test_failures_while_running_are_code_1(miue, image_folder, tmp_path):
     assert code == 1 and "training diverged" in err
 
 
+@pytest.mark.slow
 def test_an_estimator_is_held_against_truth(miue, tmp_path):
     table = tmp_path / "table.csv"
     code, out, _ = miue("mi", "check", "ross", "--n", 500, "--repeats", 2, "--out", table)
@@ -218,6 +219,7 @@ def test_help_gives_units_and_defaults():
     assert "a fraction of the pixel range" in text and "8/255" in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_leaves_nothing_partial(tmp_path):
     cache = tmp_path / "cache"

@@ -84,6 +84,7 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_told_and_leaves_nothing_partial(tmp_path):
     out = tmp_path / "delta.safetensors"
     command = ["poison", "--data", "digits_m", "--n-train", "100", "--method", "lsp", "--out", str(out)]

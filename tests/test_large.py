@@ -140,6 +140,7 @@ TINY = {
 """What makes a method quick on 1,030 images: more than any of them looks at in one go."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [*METHODS, "random:kind=sign", "em:scope=class"])
 def test_no_method_holds_all_images_in_memory(spec, little_memory):
     method, _ = parse(spec)

@@ -40,6 +40,7 @@ def test_its_perturbation_lowers_the_loss_within_the_budget(loop):
     assert perturbed < clean
 
 
+@pytest.mark.slow
 def test_all_three_comparisons_are_recorded(loop, tmp_path, capsys):
     loop.main(images=32, epochs=1, steps=1, deep=16, batch=16, record=tmp_path / "loop.json")
     rows = files.read_json(tmp_path / "loop.json")["rows"]

@@ -145,6 +145,7 @@ print(cache.cached(Text, make, "a text", seed=0).content)
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_makes_and_the_other_waits(tmp_path):
     code = TWO.format(tests=str(Path(__file__).parent), log=str(tmp_path / "log"))
     both = [

@@ -177,6 +177,7 @@ records.add(asdict(Trial("clean", "linear")))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_append_at_the_same_time_lose_nothing(file):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([sys.executable, "-c", WRITER, str(file), method], **pipes) for method in ("em", "lsp")]

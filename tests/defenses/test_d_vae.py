@@ -47,6 +47,7 @@ def left(x, clean, delta):
     return float(((x - clean) * delta).mean() / delta.square().mean())
 
 
+@pytest.mark.slow
 def test_stage_one_brings_the_images_nearer_to_the_clean_ones():
     clean, delta, rough, _ = stages()
     assert (rough - clean).square().mean() < 0.7 * delta.square().mean()

@@ -16,6 +16,7 @@ BIASED = {("kde", "slices of normal, d = 64, r = 0.9")}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("kde", "ksg")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["histogram", "ross", *SLOW])
 def test_within_limits(estimator):
     limited = [task for task in acceptance.standard_tasks() if acceptance.limit(estimator, task, 0.0) is not None]

@@ -59,6 +59,7 @@ def careless_ksg(x, y, k=5):
     return value
 
 
+@pytest.mark.slow
 def test_searchsorted_trap():
     """Identity in 64 dimensions: the truth of T6 is 0.0080, and careless counts lose nearly all of it."""
     d, n, slices = 64, 5000, 256

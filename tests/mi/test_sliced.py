@@ -83,6 +83,7 @@ def test_shared_directions_see_a_coordinatewise_dependence_better():
     assert sliced_mi(x, y, n_slices=16).value < 0.2
 
 
+@pytest.mark.slow
 def test_conditional_is_what_is_left_once_the_class_is_known():
     labels = torch.arange(3000) % 2
     truth = tasks.sliced_normal(2, 0.9).truth

@@ -170,6 +170,7 @@ def test_larger_images_are_perturbed_too(name, size):
     assert small(name, images).apply(images).shape == (3, size, size)
 
 
+@pytest.mark.slow
 def test_stopped_at_every_checkpoint_it_ends_as_if_never_stopped(method, poison, stops):
     images, stopped = some_images(), 0
     while True:
