@@ -5,7 +5,7 @@
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # A process for each core, with one thread each: the pictures of the tests are too small for more.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --durations 10
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --durations 10
 
 .PHONY: env test test-slow book check clean
 

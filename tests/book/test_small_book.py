@@ -75,7 +75,7 @@ def test_chapters_follow_the_code_of_the_package(small_book, monkeypatch):
         page = small_book.page("book/chapter")
         seen.append(next(word for word in ("one", "two", "three") if f"\n{word}\n" in page or f">{word}\n" in page))
     assert seen == ["one", "one", "three"]  # the second build shows that the cache is at work
-    assert [path.name for path in (small_book.root / "_build" / ".jupyter_cache").glob("code-*")] == ["code-b"]
+    assert len(list((small_book.root / "_build" / ".jupyter_cache").glob("code-*"))) == 1
 
 
 @pytest.mark.parametrize("code", ["1 / 0", "import os; os._exit(0)"])
