@@ -126,6 +126,7 @@ def test_an_estimator_is_held_against_truth(miue, tmp_path):
     assert code == 2 and "estimator: 'guess' does not exist; choose one of histogram" in err
 
 
+@pytest.mark.slow
 def test_a_function_of_the_users_own_never_ends_in_a_traceback(miue, tmp_path):
     own = tmp_path / "mine.py"
     own.write_text("import sys\ndef word(x, y): return 'word'\ndef leave(x, y): sys.exit(3)\nvalue = 3\n")

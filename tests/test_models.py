@@ -66,6 +66,7 @@ def test_logits_features_and_gradients(name, channels, size, classes):
     keeps_the_contract(thin(name), channels, size, classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "vit"])
 @pytest.mark.parametrize("size", [(28, 40), (14, 8), (8, 100)])
 def test_images_need_not_be_square(name, size):

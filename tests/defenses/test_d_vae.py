@@ -54,6 +54,7 @@ def test_stage_one_brings_the_images_nearer_to_the_clean_ones():
     assert left(rough, clean, delta) < 0.8
 
 
+@pytest.mark.slow
 def test_in_the_end_the_class_wise_pattern_is_gone_and_the_images_are_not():
     clean, delta, _, after = stages()
     assert abs(left(after, clean, delta)) < 0.1

@@ -35,6 +35,7 @@ def largest_canonical_correlation(x, y):
     return np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)[0]
 
 
+@pytest.mark.slow
 def test_finds_the_largest_canonical_correlation():
     x, y, mix_x, _ = canonical([0.8, 0.5, 0.2, 0.0], 2000)
     assert largest_canonical_correlation(x, y) == pytest.approx(0.8, abs=0.03)
@@ -67,6 +68,7 @@ def test_overfitted_directions_do_not_count():
     assert abs(found.mi.value) < 0.15
 
 
+@pytest.mark.slow
 def test_the_restart_is_chosen_on_the_searching_half():
     """Replacing every sample of the measuring half changes the value and neither directions nor search."""
     x, y, *_ = canonical([0.8, 0.3], 600)

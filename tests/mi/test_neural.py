@@ -116,6 +116,7 @@ def test_scores_are_those_of_a_plain_network():
     torch.testing.assert_close(blocks, scores.detach().double(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_close_to_the_truth(objective):
     x, y = normal(0.8, 2, 1500)

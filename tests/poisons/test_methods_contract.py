@@ -124,6 +124,7 @@ def test_budget_and_range_hold_exactly_and_something_moves(method, kind):
     assert (poison.delta < 0).any() and (poison.delta > 0).any()
 
 
+@pytest.mark.slow
 def test_epsilon_is_used_and_not_only_respected(method, images):
     if METHODS[parse(method)[0]].bounded:
         assert small(method, images, epsilon=1 / 255).delta.abs().max() == 1

@@ -169,6 +169,7 @@ def test_with_content_flips_half_of_the_images_are_mirrored_and_no_delta(images)
     assert not torch.equal(plain, flipped)
 
 
+@pytest.mark.slow
 def test_agreement_holds_perturbed_features_to_the_clean_ones_of_their_class(images):
     free, held = (small(images, epochs=6, agreement=weight) for weight in (0.0, 10.0))
     network = surrogate_network("small_resnet", images, seed=0)
