@@ -97,4 +97,4 @@ def test_a_missing_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_sweeps_fit_their_templates(path):
-    assert len(sweeps.read(path).runs) == {"paper": 8, "reasons": 8, "scales": 6, "seeds": 6}[path.stem]
+    assert len(sweeps.read(path).runs) == {"paper": 8, "reasons": 8, "recipes": 6, "scales": 6, "seeds": 6}[path.stem]
