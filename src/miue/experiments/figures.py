@@ -291,7 +291,7 @@ def costs(table: pd.DataFrame, surrogate: str, chance: float) -> Figure:
         axis.plot(own["passes"], own["test_accuracy"], "o", color=colour, mec="white", ms=6)
     axis.plot(base["passes"], base["test_accuracy"], "D", color=COLOURS["mi_ue"], mec="white", ms=7, label=PRESET)
     axis.axhline(clean["test_accuracy"].mean(), ls="--", color="0.25", lw=1)
-    places = sorted(perturbed.groupby(["method", "surrogate"])["passes"].mean().round().unique())
+    places = sorted(perturbed["passes"].round().unique())
     axis.set(xscale="log", xlabel="passes over the images", ylabel="clean test accuracy of the victim")
     axis.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
     axis.minorticks_off()

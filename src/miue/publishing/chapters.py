@@ -15,7 +15,7 @@ from miue.storage import cache, code
 TIMEOUT = 1800
 """Seconds for one cell, as in `_config.yml`."""
 
-READ = ("book/made", "book/results/records")
+READ = ("book/made", "book/results/records", "src/miue/publishing/reference")
 """The folders of files that chapters read."""
 
 
