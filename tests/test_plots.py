@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from miue.experiments import figures, variants
+from miue.experiments import figures, varied
 from miue.training.loop import Epoch
 
 matplotlib.use("Agg")
@@ -98,7 +98,7 @@ def test_variations_mark_the_value_of_the_preset():
         ("steps", "5", True, 0.2),
     ]
     table = pd.DataFrame(values, columns=["option", "value", "base", "test_accuracy"])
-    axes = variants.variations(table, {"test_accuracy": "accuracy"}, 0.1).axes
+    axes = varied.variations(table, {"test_accuracy": "accuracy"}, 0.1).axes
     assert [axis.get_title() for axis in axes] == ["zeta", "steps"]
     marked = {line.get_marker(): list(line.get_ydata()) for line in axes[0].lines}
     assert marked["D"] == [0.2] and marked["o"] == [0.5]
