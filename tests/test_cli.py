@@ -240,7 +240,8 @@ def test_ctrl_c_leaves_nothing_partial(tmp_path):
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted" in err
+    # Of a process that SIGINT ended a shell says 130 as well: Python ends so where Ctrl-C met code made from text.
+    assert process.returncode in (130, -signal.SIGINT) and "interrupted" in err, (process.returncode, err)
     assert not (tmp_path / "delta").exists() and not list(tmp_path.glob(".delta*"))
     kept = [f for f in cache.rglob("*") if f.is_file() and f.suffix != ".lock"]
     assert all(f.parent.suffix == ".parts" for f in kept), kept  # checkpoints, and nothing that looks like a result

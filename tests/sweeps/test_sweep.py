@@ -179,7 +179,7 @@ def test_ctrl_c_stops_the_kernels_and_says_how_to_go_on(sweep, tmp_path):
     pid = wait(lambda: next((file for file in tmp_path.glob("runs/*/pid") if file.read_text()), None))
     parent.send_signal(signal.SIGINT)
     _, err = parent.communicate(timeout=60)
-    assert parent.returncode == 130 and "the same command goes on from there" in err
+    assert parent.returncode in (130, -signal.SIGINT) and "the same command goes on from there" in err, err
     assert json.loads((pid.parent / "status.json").read_text())["state"] == "interrupted"
     assert status(tmp_path / "runs")["runs"][0]["state"] == "interrupted"
     assert wait(lambda: not alive(int(pid.read_text())))
