@@ -63,11 +63,11 @@ def trials(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             hold a trial with the same seeds, it counts once, as the one that was run last has it.
 
     Returns:
-        One row for each trial and its seeds, with the fields `ROW` and `SEEDS`; `test_accuracy` in [0, 1]; `mi` and
-        `null` in nats, NaN where they were not measured, by `estimator`, with `null_stderr`; `passes` and `seconds`
-        that its perturbation took, on `device`; `pages`, the names of all that show it; what can be judged of it,
-        `learned` and `informed` of `judging.judged`; and what the paper says: its `family` of data or None, `reported`
-        in [0, 1] or NaN, and `same`, whether the two may be subtracted.
+        One row for each trial and its seeds, with the fields `ROW` and `SEEDS`; what was measured, under the names of
+        `comparison.compare` and NaN where it was not; `seconds` that its perturbation took; the `estimator` of its
+        information; `pages`, the names of all that show it; what can be judged of it, `learned` and `informed` of
+        `judging.judged`; and what the paper says: its `family` of data or None, `reported` in [0, 1] or NaN, and
+        `same`, whether the two may be subtracted.
     """
     newest_last = sorted(records, key=lambda page: (str(records[page].get("ended")), page))
     rows = [row for page in newest_last for row in _trials(page, records[page])]
@@ -95,7 +95,10 @@ def read(folder: str | Path = "book/results") -> dict[str, dict[str, Any]]:
     return {path.stem: page_record(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
-MEASURED = ["test_accuracy", "mi", "null", "null_stderr", "estimator", "passes", "seconds", "device", "page"]
+MEASURED = [
+    *("test_accuracy", "train_accuracy", "disagreement", "mi", "null", "null_stderr", "within_class", "ceiling"),
+    *("estimator", "passes", "seconds", "psnr", "ssim", "class_share", "patch_reader", "device", "page"),
+]
 
 
 def _trials(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

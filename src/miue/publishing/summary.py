@@ -43,6 +43,22 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
+def brief(record: Mapping[str, Any]) -> str:
+    """Say in a line on what a page was measured, how often and where; pages of the earlier protocol say so."""
+    given, data = record.get("parameters", {}), record.get("metrics", {}).get("data", {})
+    rows = _rows(record)
+    seeds, many = len({row.get("seed") for row in rows}), "s" if len(rows) > 1 else ""
+    parts = [
+        f"{data['data']}, {data['n']:,} images" if {"data", "n"} <= data.keys() else "",
+        f"preset {given['preset']}" if "preset" in given else "",
+        f"recipe {given['recipe']}" if "recipe" in given else "",
+        f"{seeds} perturbation seed{'s' if seeds > 1 else ''}, {len(rows)} trial{many}" if rows else "",
+        "; ".join(_all(record, "device")),
+        OUTDATED if outdated(record) else "",
+    ]
+    return " · ".join(filter(None, parts))
+
+
 def outdated(record: Mapping[str, Any]) -> bool:
     """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`."""
     return any(leaderboard.protocol(row) == "before" for row in _rows(record))

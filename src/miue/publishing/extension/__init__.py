@@ -4,12 +4,13 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from miue.publishing.extension import pages, records, reference
+from miue.publishing.extension import findings, pages, records, reference
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect all of it to Sphinx, which calls this for the extension `miue.publishing.extension`."""
     pages.connect(app)
     records.connect(app)
+    findings.connect(app)
     reference.connect(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,130 @@
+"""What a page found, as a card, and numbers in sentences that come from the records of pages.
+
+- `{miue-finding} PAGE`: a card: the page's title, what it was measured on, a figure of it, and the sentences in the
+  directive. `:figure:` names the figure's label in the template; without it the page's first one is shown.
+- `{measured}`: a number of a page's trials, written as `quoting.quote` says, or `metric NAME.NAME` of its metrics. It
+  is of the page of its card; elsewhere PAGE: stands before it.
+- `{reported}`: an accuracy that the paper reports; see `quoting.reported`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from miue.errors import InputError
+from miue.publishing import leaderboard, quoting, summary
+from miue.publishing.extension.records import RESULTS, link
+from miue.runs import notebook, run_folder
+
+CARD = "miue_card"
+"""Where Sphinx's environment keeps, while a card is read, the page that it is about."""
+
+
+class Card(SphinxDirective):
+    """`{miue-finding} PAGE`: what a page found, in sentences, with its figure small."""
+
+    required_arguments = 1
+    has_content = True
+    option_spec: ClassVar[dict[str, Any]] = {"figure": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """Return the card; a page that the book does not hold is an error of the build."""
+        name = self.arguments[0]
+        record = record_of(self.env, name)
+        if not record:
+            raise self.error(f"miue-finding: no page is called {name!r}")
+        body = nodes.container(classes=["miue-finding"])
+        body += nodes.paragraph("", "", link(RESULTS + name), classes=["miue-finding-title"])
+        figure = first_figure(Path(self.env.doc2path(RESULTS + name)), self.options.get("figure"))
+        if figure is None:
+            raise self.error(f"miue-finding: {name} has no such figure: {self.options.get('figure', 'any')}")
+        body += self._image(name, *figure)
+        text = nodes.container(classes=["miue-finding-text"])
+        self.env.temp_data[CARD] = name
+        self.state.nested_parse(self.content, self.content_offset, text)
+        del self.env.temp_data[CARD]
+        body += text
+        body += nodes.paragraph("", summary.brief(record), classes=["miue-finding-facts"])
+        return [body]
+
+    def _image(self, name: str, drawing: str, alt: str) -> nodes.Node:
+        """Write the picture where the notebooks' own go, and return what shows it as a link to its page."""
+        place = Path(self.env.app.outdir).parent / "jupyter_execute" / "cards" / f"{name}.svg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(drawing, encoding="utf-8")
+        uri = "/" + Path(os.path.relpath(place, self.env.srcdir)).as_posix()
+        return nodes.container("", nodes.image(uri=uri, alt=alt), classes=["miue-finding-figure"])
+
+
+class Measured(SphinxRole):
+    """`{measured}`: a number of a page's trials or metrics."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the number, which tells where it comes from when one points at it."""
+        page, colon, words = self.text.partition(": ")
+        if not colon:
+            page, words = self.env.temp_data.get(CARD, ""), self.text
+        record = record_of(self.env, page)
+        if not record:
+            return _failed(self, f"measured: no page is called {page!r}; write PAGE: METHOD, or stand in its card")
+        try:
+            if words.startswith("metric "):
+                found = quoting.metric(record["metrics"], words.removeprefix("metric ").strip())
+            else:
+                found = quoting.quote(leaderboard.trials({page: record}), words)
+        except InputError as error:
+            return _failed(self, str(error))
+        return [_number(found, f"{page}: {found.source}")], []
+
+
+class Reported(SphinxRole):
+    """`{reported}`: an accuracy that the paper reports."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Return the number, which tells where it comes from when one points at it."""
+        try:
+            found = quoting.reported(self.text)
+        except InputError as error:
+            return _failed(self, str(error))
+        return [_number(found, found.source)], []
+
+
+def record_of(env: BuildEnvironment, page: str) -> dict[str, Any]:
+    """Return the record of a page, {} where there is none; what asks is made again when it changes."""
+    path = Path(env.srcdir) / RESULTS / f"{page}.json"
+    env.note_dependency(str(path))
+    return run_folder.page_record(path)
+
+
+def first_figure(page: Path, name: str | None = None) -> tuple[str, str] | None:
+    """Return a figure of an executed notebook, SVG and alternative text: the first, or the one of that name."""
+    for cell in notebook.load(page).cells:
+        about = cell.metadata.get("mystnb", {})
+        if cell.cell_type != "code" or name not in (None, about.get("figure", {}).get("name")):
+            continue
+        for output in cell.outputs:
+            if drawing := output.get("data", {}).get("image/svg+xml"):
+                return drawing, about.get("image", {}).get("alt", "")
+    return None
+
+
+def _number(found: quoting.Quote, source: str) -> nodes.Node:
+    return nodes.abbreviation("", found.text, explanation=source, classes=["miue-measured"])
+
+
+def _failed(role: SphinxRole, message: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+    told = role.inliner.reporter.error(message, line=role.lineno)
+    return [role.inliner.problematic(role.rawtext, role.rawtext, told)], [told]
+
+
+def connect(app: Sphinx) -> None:
+    """Connect all of it to Sphinx."""
+    app.add_directive("miue-finding", Card)
+    app.add_role("measured", Measured())
+    app.add_role("reported", Reported())

@@ -1,0 +1,168 @@
+"""Numbers in sentences: taken from records, refused where they say something else, and never written by hand."""
+
+import re
+from pathlib import Path
+
+import pytest
+from nbformat import v4
+
+from miue.errors import InputError
+from miue.publishing import leaderboard, quoting, summary
+from miue.runs.run_folder import page_record
+
+ROOT = Path(__file__).parents[2]
+PAGE = "cost-cifar10-jpeg75-4000-quick"
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
+
+
+def record(rows, **more):
+    data = {"data": "Digits-M", "n": 300, "n_test": 100, "n_classes": 4, "content_hash": "x", "shape": [3, 32, 32]}
+    common = {"victim": "small_resnet", "surrogate": "small_resnet", "epsilon": "8/255", "twin": "none"}
+    trials = [{**common, "victim_steps": 9, **row} for row in rows]
+    given = {"preset": "quick", "recipe": "quick"}
+    return {"state": "done", "parameters": given, "metrics": {"data": data, "trials": trials, **more}}
+
+
+def row(method, seed, victim_seed, accuracy, **more):
+    return {"method": method, "seed": seed, "victim_seed": victim_seed, "test_accuracy": accuracy, **more}
+
+
+@pytest.fixture
+def table():
+    rows = [row("clean", seed, victim, 0.8 + victim / 100) for seed in (0, 1) for victim in (0, 1)]
+    rows += [row("em", 0, 0, 0.10, mi=0.05, ceiling=None), row("em", 0, 1, 0.12, mi=0.07), row("em", 1, 0, 0.2)]
+    rows += [row("mi_ue", 0, 0, 0.2), row("mi_ue", 0, 1, 0.24), row("mi_ue", 1, 0, 0.33, surrogate="lenet5")]
+    rows += [row("em", 0, 0, 0.5, defense="grayscale"), row("em", 0, 0, 0.3, victim="mlp2")]
+    return leaderboard.trials({"page": record(rows)})
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "source"),
+    [
+        ("clean", "80.5 %", "clean, 2 victims"),  # one of each seed, whatever perturbations stand beside them
+        ("em, victim=small_resnet", "14.0 %", "EM, 3 victims"),
+        ("em, victim=small_resnet, whole", "14.0 % (10.0 to 20.0)", "EM, 3 victims"),
+        ("em, victim=small_resnet, range, seed=0", "10.0 to 12.0 %", "EM, 2 victims"),
+        ("em, victim=mlp2, whole", "30.0 %", "EM, 1 victim"),
+        ("em, defense=grayscale", "50.0 %", "EM, 1 victim"),
+        ("em, victim=small_resnet, mi", "0.060 nats", "EM, 2 victims"),
+        ("em, victim=small_resnet, mi, whole", "0.060 nats (0.050 to 0.070)", "EM, 2 victims"),
+        (
+            "mi_ue ~ em, victim=small_resnet, seed=0",
+            "+11.0 points (\N{MINUS SIGN}1.7 to +23.7)",
+            "MI-UE \N{MINUS SIGN} EM, 2 pairs, 95 % interval of the mean",
+        ),
+        (
+            "mi_ue ~ clean, surrogate=lenet5",
+            "\N{MINUS SIGN}47.0 points",
+            "MI-UE \N{MINUS SIGN} clean, 1 pairs, 95 % interval of the mean",
+        ),
+    ],
+)
+def test_a_number_and_what_it_sums_up(table, words, text, source):
+    assert quoting.quote(table, words) == quoting.Quote(text, source)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("tap", "no trial is 'tap'"),
+        ("em", "several values of victim: mlp2, small_resnet"),
+        ("mi_ue", "several values of surrogate: lenet5, small_resnet"),
+        ("mi_ue, psnr, surrogate=lenet5", "has psnr"),
+        ("clean, colour", "measure: 'colour' does not exist"),
+        ("clean, colour=red", "field: 'colour' does not exist"),
+        ("em ~ em:mine=1, victim=mlp2", "no two trials"),
+    ],
+)
+def test_what_no_record_says_is_refused(table, words, reason):
+    with pytest.raises(InputError, match=reason):
+        quoting.quote(table, words)
+
+
+def test_metrics_by_their_path():
+    metrics = {"rho": [{"value": 0.456}], "n": 3000, "name": "x", "yes": True}
+    assert quoting.metric(metrics, "rho.0.value").text == "0.46" and quoting.metric(metrics, "n").text == "3,000"
+    for path in ("rho.1.value", "nothing", "name", "rho", "yes"):
+        with pytest.raises(InputError, match="metric"):
+            quoting.metric(metrics, path)
+
+
+def test_what_the_paper_reports():
+    assert quoting.reported("em").text == "24.17 %" and quoting.reported("mi_ue, dataset=cifar100").text == "1.17 %"
+    with pytest.raises(InputError, match="the paper has no accuracy"):
+        quoting.reported("em, victim=mlp9")
+    with pytest.raises(InputError, match="field"):
+        quoting.reported("em, network=mlp2")
+
+
+ROLE = re.compile(r"\{(measured|reported)\}`([^`]*)`")
+CARD = re.compile(r"^:{3,}\{miue-finding\} (\S+)\n(.*?)^:{3,}$", re.MULTILINE | re.DOTALL)
+SOURCES = sorted(path for path in (ROOT / "book").rglob("*.md") if "{measured}" in path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def published():
+    def trials(page, known={}):  # noqa: B006, kept on purpose: a record is read once
+        if page not in known:
+            found = page_record(ROOT / "book" / "results" / f"{page}.json")
+            known[page] = found, leaderboard.trials({page: found})
+        return known[page]
+
+    return trials
+
+
+def quoted(text):
+    """Every number of a source that comes from a record, with the page of its card."""
+    for card in CARD.finditer(text):
+        for role, words in ROLE.findall(card[2]):
+            yield role, words if ": " in words else f"{card[1]}: {words}"
+    for role, words in ROLE.findall(CARD.sub("", text)):
+        yield role, words
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_number_in_the_book_is_found_in_its_record(path, published):
+    for role, words in quoted(path.read_text(encoding="utf-8")):
+        if role == "reported":
+            assert quoting.reported(words.rpartition(": ")[2])
+            continue
+        page, _, asked = words.partition(": ")
+        known, trials = published(page)
+        assert known, page
+        found = asked.removeprefix("metric ")
+        assert quoting.metric(known["metrics"], found) if found != asked else quoting.quote(trials, asked)
+
+
+def test_no_hand_wrote_a_measurement_on_the_page_of_results():
+    text = (ROOT / "book" / "results" / "index.md").read_text(encoding="utf-8")
+    by_hand = re.findall(r"[^ ]*\d[^ ]*(?: to [\d.]+)? (?:%|nats|points|dB)", ROLE.sub("", text))
+    assert by_hand == []
+
+
+def test_every_page_has_its_card():
+    text = (ROOT / "book" / "results" / "index.md").read_text(encoding="utf-8")
+    pages = [path.stem for path in (ROOT / "book" / "results").glob("*.json")]
+    assert sorted(card[1] for card in CARD.finditer(text)) == sorted(pages)
+
+
+@pytest.mark.slow
+def test_a_card_shows_figure_numbers_and_facts(small_book):
+    def drawn(cell):
+        cell.outputs = [v4.new_output("display_data", data={"image/svg+xml": SVG})]
+        cell.metadata["mystnb"] = {"image": {"alt": "Bars"}, "figure": {"name": "fig-bars", "caption": "Bars."}}
+
+    told = record([row("clean", 0, 0, 0.83), row("em", 0, 0, 0.12)], rho=0.5)
+    small_book.result("cifar10-small", drawn, **told)
+    told_of = "EM leaves {measured}`em` of {measured}`clean`; {measured}`metric rho`."
+    text = f"# Results\n\n:::{{miue-finding}} cifar10-small\n{told_of}\n:::\n\nThe paper says {{reported}}`em`, we {{measured}}`cifar10-small: em`.\n"
+    small_book.write("book/results/index.md", text)
+    assert small_book.render() == 0
+    page = small_book.page("book/results/index")
+    assert page.count(">12.0 %</abbr>") == 2 and ">83.0 %</abbr>" in page and ">0.50</abbr>" in page
+    assert 'title="cifar10-small: EM, 1 victim"' in page and ">24.17 %</abbr>" in page
+    assert 'alt="Bars"' in page and summary.brief(told) in page
+    assert list((small_book.root / "_build" / "html" / "_images").glob("cifar10-small.svg"))
+
+    small_book.write("book/results/index.md", text.replace("`em`", "`tap`"))
+    assert small_book.render() != 0
