@@ -155,7 +155,8 @@ def test_a_card_shows_figure_numbers_and_facts(small_book):
     told = record([row("clean", 0, 0, 0.83), row("em", 0, 0, 0.12)], rho=0.5)
     small_book.result("cifar10-small", drawn, **told)
     told_of = "EM leaves {measured}`em` of {measured}`clean`; {measured}`metric rho`."
-    text = f"# Results\n\n:::{{miue-finding}} cifar10-small\n{told_of}\n:::\n\nThe paper says {{reported}}`em`, we {{measured}}`cifar10-small: em`.\n"
+    text = f"# Results\n\n:::{{miue-finding}} cifar10-small\n{told_of}\n:::\n\n"
+    text += "The paper says {reported}`em`, we {measured}`cifar10-small: em`.\n"
     small_book.write("book/results/index.md", text)
     assert small_book.render() == 0
     page = small_book.page("book/results/index")
