@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbformat import v4
 from sphinx.errors import ExtensionError
@@ -123,3 +124,26 @@ def test_names_in_code_lead_to_the_reference_also_on_pages_that_are_only_written
         assert "reference/data.html#miue.load" in small_book.page("book/index")
     table = re.search("<table.*</table>", small_book.page("book/reference/index"), re.DOTALL)[0]
     assert re.findall(r"<tr[^>]*><td><p>(<\w+)", table) == ["<a"] * len(miue.__all__)
+
+
+def test_a_chapter_can_be_taken_away_and_opened_elsewhere_where_its_repository_is_known(small_book, monkeypatch):
+    sources = small_book.root / "_build" / "html" / "_sources" / "book"
+    assert not failed(small_book.render())
+    made = nbformat.read(sources / "chapter.ipynb", as_version=4)
+    assert "from the chapter" in str(made.cells[-1].outputs) and (sources / "chapter.md").exists()
+    page = small_book.page("book/chapter")
+    assert "_sources/book/chapter.ipynb" in page and "colab" not in page
+
+    monkeypatch.setenv("MIUE_REPOSITORY", "https://github.com/someone/the.book")
+    assert not failed(small_book.render())
+    first = nbformat.read(sources / "chapter.ipynb", as_version=4).cells[0].source
+    assert "git clone --quiet --depth 1 https://github.com/someone/the.book the-book" in first
+    assert "%cd the-book/book" in first
+    page = small_book.page("book/chapter")
+    place = "colab.research.google.com/github/someone/the.book/blob/gh-pages/_sources/book/chapter.ipynb"
+    assert place in page and "mybinder.org/v2/gh/someone/the.book/HEAD?urlpath=lab/tree/book/chapter.md" in page
+    assert "mybinder" not in small_book.page("book/results/index")
+    assert build.check(small_book.root / "_build" / "html") == []
+
+    monkeypatch.setenv("MIUE_REPOSITORY", "elsewhere")
+    assert isinstance(small_book.render(), ExtensionError) or failed(small_book.render())

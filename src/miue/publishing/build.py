@@ -97,7 +97,8 @@ def _sources(root: Path) -> str:
     settings = [root / name for name in ("_config.yml", "_toc.yml", "constraints.txt")]
     files = sorted(f for f in [*settings, *(root / "book").rglob("*")] if f.is_file() and f.suffix != ".pyc")
     contents = {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
-    return cache.key(contents=contents, code=code.code_hash("miue"), jupyter_book=version("jupyter-book"))
+    told = {"code": code.code_hash("miue"), "jupyter_book": version("jupyter-book")}
+    return cache.key(contents=contents, repository=os.environ.get("MIUE_REPOSITORY", ""), **told)
 
 
 def _forget(root: Path) -> None:
