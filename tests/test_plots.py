@@ -3,6 +3,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from nbclient import NotebookClient
+from nbformat import v4
 
 from miue.experiments import figures, varied
 from miue.training.loop import Epoch
@@ -111,3 +113,16 @@ def test_shares_are_of_the_ceiling_of_the_same_row():
     )
     axis = figures.share_table(table, "victim").axes[0]
     assert [t.get_text() for t in axis.texts] == ["50", "25"]
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_lines_as_svg_and_images_as_png_alone():
+    cells = [
+        "import matplotlib.pyplot as plt\nfrom miue.experiments import figures\nfigures.setup()",
+        "plt.plot([1, 2]);",
+        "plt.imshow([[1, 2], [3, 4]]);",
+    ]
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook).execute()
+    shown = [{name for name in cell.outputs[0].data if "image" in name} for cell in notebook.cells[1:]]
+    assert shown == [{"image/svg+xml", "image/png"}, {"image/png"}]

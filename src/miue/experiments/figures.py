@@ -1,7 +1,9 @@
 """Figures from records, in one look: a palette that colour-blind readers can tell apart, SVG for lines."""
 
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,15 +30,30 @@ CONTROLS = {
 
 
 def setup() -> None:
-    """Use the look of the book in this notebook."""
+    """Use the look of the book in this notebook: figures of lines are SVG, those with images PNG."""
     look = {
         "axes.spines.top": False,
         "axes.spines.right": False,
         "figure.constrained_layout.use": True,
-        "figure.dpi": 120,
+        "figure.dpi": 144,
         "legend.frameon": False,
     }
+    if "IPython" in sys.modules:
+        _choose_formats()
     sns.set_theme(style="ticks", palette="colorblind", font_scale=0.9, rc=look)
+
+
+def _choose_formats() -> None:
+    """Show figures as SVG, which is always sharp, beside PNG; those that hold images as PNG alone, which is small."""
+    from IPython import get_ipython
+    from IPython.core.pylabtools import print_figure
+
+    def svg(figure: Figure) -> Any:
+        return None if any(axis.images for axis in figure.axes) else print_figure(figure, "svg")
+
+    if (shell := get_ipython()) is not None:
+        shell.run_line_magic("matplotlib", "inline")  # now, since it resets formats when it is loaded
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg)
 
 
 def _colours(methods: Iterable[str]) -> dict[str, object]:
