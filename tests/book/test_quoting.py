@@ -1,5 +1,6 @@
 """Numbers in sentences: taken from records, refused where they say something else, and never written by hand."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from nbformat import v4
 
 from miue.errors import InputError
 from miue.publishing import leaderboard, quoting, summary
+from miue.publishing.extension import findings
 from miue.runs.run_folder import page_record
 
 ROOT = Path(__file__).parents[2]
@@ -167,3 +169,17 @@ def test_a_card_shows_figure_numbers_and_facts(small_book):
 
     small_book.write("book/results/index.md", text.replace("`em`", "`tap`"))
     assert small_book.render() != 0
+
+
+def test_the_figure_of_a_card_is_the_first_or_the_named_one(small_book):
+    def drawn(cell):
+        dot = v4.new_output("display_data", data={"image/png": base64.b64encode(b"dot").decode()})
+        line = v4.new_output("display_data", data={"image/svg+xml": SVG, "image/png": "AAAA"})
+        cell.outputs = [v4.new_output("stream", text="x"), line, dot]
+        cell.metadata["mystnb"] = {"figure": {"name": "fig-line"}}
+
+    page = small_book.result("cifar10-small", drawn)
+    assert findings.first_figure(page) == findings.first_figure(page, "fig-line") == ("svg", SVG.encode(), "")
+    assert findings.first_figure(page, "fig-dot") is None
+    small_book.result("cifar10-small", lambda cell: (drawn(cell), cell.outputs.pop(1)))
+    assert findings.first_figure(page) == ("png", b"dot", "")

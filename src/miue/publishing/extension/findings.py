@@ -8,6 +8,7 @@
 """
 
 import os
+from base64 import b64decode
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from miue.errors import InputError
 from miue.publishing import leaderboard, quoting, summary
 from miue.publishing.extension.records import RESULTS, link
 from miue.runs import notebook, run_folder
+from miue.runs.figures import PNG, SVG
 
 CARD = "miue_card"
 """Where Sphinx's environment keeps, while a card is read, the page that it is about."""
@@ -53,11 +55,11 @@ class Card(SphinxDirective):
         body += nodes.paragraph("", summary.brief(record), classes=["miue-finding-facts"])
         return [body]
 
-    def _image(self, name: str, drawing: str, alt: str) -> nodes.Node:
-        """Write the picture where the notebooks' own go, and return what shows it as a link to its page."""
-        place = Path(self.env.app.outdir).parent / "jupyter_execute" / "cards" / f"{name}.svg"
+    def _image(self, name: str, ending: str, content: bytes, alt: str) -> nodes.Node:
+        """Write a figure where those of notebooks go, and return what shows it."""
+        place = Path(self.env.app.outdir).parent / "jupyter_execute" / "cards" / f"{name}.{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(drawing, encoding="utf-8")
+        place.write_bytes(content)
         uri = "/" + Path(os.path.relpath(place, self.env.srcdir)).as_posix()
         return nodes.container("", nodes.image(uri=uri, alt=alt), classes=["miue-finding-figure"])
 
@@ -102,15 +104,21 @@ def record_of(env: BuildEnvironment, page: str) -> dict[str, Any]:
     return run_folder.page_record(path)
 
 
-def first_figure(page: Path, name: str | None = None) -> tuple[str, str] | None:
-    """Return a figure of an executed notebook, SVG and alternative text: the first, or the one of that name."""
+def first_figure(page: Path, name: str | None = None) -> tuple[str, bytes, str] | None:
+    """Return a figure of an executed notebook: "svg" or "png", content and alternative text.
+
+    It is the first, or the one of that name; None where there is none.
+    """
     for cell in notebook.load(page).cells:
         about = cell.metadata.get("mystnb", {})
         if cell.cell_type != "code" or name not in (None, about.get("figure", {}).get("name")):
             continue
-        for output in cell.outputs:
-            if drawing := output.get("data", {}).get("image/svg+xml"):
-                return drawing, about.get("image", {}).get("alt", "")
+        for shown in (output.get("data", {}) for output in cell.outputs):
+            alt = about.get("image", {}).get("alt", "")
+            if SVG in shown:
+                return "svg", shown[SVG].encode(), alt
+            if PNG in shown:
+                return "png", b64decode(shown[PNG]), alt
     return None
 
 
