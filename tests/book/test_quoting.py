@@ -99,7 +99,6 @@ def test_what_the_paper_reports():
 
 
 ROLE = re.compile(r"\{(measured|reported)\}`([^`]*)`")
-CARD = re.compile(r"^:{3,}\{miue-finding\} (\S+)\n(.*?)^:{3,}$", re.MULTILINE | re.DOTALL)
 SOURCES = sorted(path for path in (ROOT / "book").rglob("*.md") if "{measured}" in path.read_text(encoding="utf-8"))
 
 
@@ -116,10 +115,10 @@ def published():
 
 def quoted(text):
     """Every number of a source that comes from a record, with the page of its card."""
-    for card in CARD.finditer(text):
+    for card in findings.WRITTEN.finditer(text):
         for role, words in ROLE.findall(card[2]):
             yield role, words if ": " in words else f"{card[1]}: {words}"
-    for role, words in ROLE.findall(CARD.sub("", text)):
+    for role, words in ROLE.findall(findings.WRITTEN.sub("", text)):
         yield role, words
 
 
@@ -145,7 +144,7 @@ def test_no_hand_wrote_a_measurement_on_the_page_of_results():
 def test_every_page_has_its_card():
     text = (ROOT / "book" / "results" / "index.md").read_text(encoding="utf-8")
     pages = [path.stem for path in (ROOT / "book" / "results").glob("*.json")]
-    assert sorted(card[1] for card in CARD.finditer(text)) == sorted(pages)
+    assert sorted(card[1] for card in findings.WRITTEN.finditer(text)) == sorted(pages)
 
 
 @pytest.mark.slow

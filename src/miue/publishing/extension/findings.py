@@ -1,13 +1,15 @@
 """What a page found, as a card, and numbers in sentences that come from the records of pages.
 
 - `{miue-finding} PAGE`: a card: the page's title, what it was measured on, a figure of it, and the sentences in the
-  directive. `:figure:` names the figure's label in the template; without it the page's first one is shown.
+  directive. `:figure:` names the figure's label in the template; without it the page's first one is shown. With
+  `:alone:` it is the sentences alone: so they stand on their page as well, under its title.
 - `{measured}`: a number of a page's trials, written as `quoting.quote` says, or `metric NAME.NAME` of its metrics. It
   is of the page of its card; elsewhere PAGE: stands before it.
 - `{reported}`: an accuracy that the paper reports; see `quoting.reported`.
 """
 
 import os
+import re
 from base64 import b64decode
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +28,8 @@ from miue.runs.figures import PNG, SVG
 
 CARD = "miue_card"
 """Where Sphinx's environment keeps, while a card is read, the page that it is about."""
+WRITTEN = re.compile(r"^:{3,}\{miue-finding\} (\S+)\n(?::\w+:[^\n]*\n)*\n?(.*?)^:{3,}$", re.MULTILINE | re.DOTALL)
+"""A card in the source of a page: what it is about, and its sentences."""
 
 
 class Card(SphinxDirective):
@@ -33,7 +37,7 @@ class Card(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec: ClassVar[dict[str, Any]] = {"figure": directives.unchanged}
+    option_spec: ClassVar[dict[str, Any]] = {"figure": directives.unchanged, "alone": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """Return the card; a page that the book does not hold is an error of the build."""
@@ -41,19 +45,18 @@ class Card(SphinxDirective):
         record = record_of(self.env, name)
         if not record:
             raise self.error(f"miue-finding: no page is called {name!r}")
-        body = nodes.container(classes=["miue-finding"])
-        body += nodes.paragraph("", "", link(RESULTS + name), classes=["miue-finding-title"])
-        figure = first_figure(Path(self.env.doc2path(RESULTS + name)), self.options.get("figure"))
-        if figure is None:
-            raise self.error(f"miue-finding: {name} has no such figure: {self.options.get('figure', 'any')}")
-        body += self._image(name, *figure)
         text = nodes.container(classes=["miue-finding-text"])
         self.env.temp_data[CARD] = name
         self.state.nested_parse(self.content, self.content_offset, text)
         del self.env.temp_data[CARD]
-        body += text
-        body += nodes.paragraph("", summary.brief(record), classes=["miue-finding-facts"])
-        return [body]
+        if "alone" in self.options:
+            return [text]
+        figure = first_figure(Path(self.env.doc2path(RESULTS + name)), self.options.get("figure"))
+        if figure is None:
+            raise self.error(f"miue-finding: {name} has no such figure: {self.options.get('figure', 'any')}")
+        heading = nodes.paragraph("", "", link(RESULTS + name), classes=["miue-finding-title"])
+        facts = nodes.paragraph("", summary.brief(record), classes=["miue-finding-facts"])
+        return [nodes.container("", heading, self._image(name, *figure), text, facts, classes=["miue-finding"])]
 
     def _image(self, name: str, ending: str, content: bytes, alt: str) -> nodes.Node:
         """Write a figure where those of notebooks go, and return what shows it."""
@@ -95,6 +98,13 @@ class Reported(SphinxRole):
         except InputError as error:
             return _failed(self, str(error))
         return [_number(found, found.source)], []
+
+
+def written(app: Sphinx, page: str) -> str:
+    """Return the sentences that the card of a page has on the page of results, "" where it has none."""
+    index = Path(app.srcdir) / RESULTS / "index.md"
+    found = {card[1]: card[2] for card in WRITTEN.finditer(index.read_text(encoding="utf-8"))} if index.exists() else {}
+    return found.get(page, "")
 
 
 def record_of(env: BuildEnvironment, page: str) -> dict[str, Any]:

@@ -4,8 +4,9 @@
   looks at code cells only, so a hash of both goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
-- A result gets a title that says also its data and scale, a box under it with what its run was, and figures with names
-  of their own: pages of one template would name them alike.
+- A result gets a title that says also its data and scale, the finding of its card, a box with what its run was, and
+  figures with names of their own: pages of one template would name them alike. Its code is
+  folded, and what shows nothing left out: the notebook to take away has it.
 - A page that comes or goes renders all pages anew: each shows the table of contents. Pages that list the contents are
   written after any change, and are read for that: sphinx-codeautolink knows the names in what was read only.
 - `{miue-parameters} NAME` shows the parameters of a template.
@@ -25,6 +26,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from miue.errors import InputError
 from miue.publishing.chapters import cache_of
+from miue.publishing.extension import findings
 from miue.publishing.extension.records import RESULTS, results, table
 from miue.runs import notebook, run_folder, template
 
@@ -59,14 +61,23 @@ def refuse_bad_results(app: Sphinx, env: BuildEnvironment, docnames: list[str]) 
 
 
 def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
-    """Add data and scale to the title of a result, its box below, and its name before those of its figures."""
+    """Say in the title of a result on what it was measured, and below what it found; fold its record and its code.
+
+    Its name goes before those of its figures.
+    """
     if name not in results(app.env):
         return
     record = run_folder.page_record(Path(app.srcdir) / f"{name}.json")
     page = json.loads(source[0])
     first = page["cells"][0]
     heading, _, rest = "".join(first["source"]).partition("\n")
-    first["source"] = _title(heading, record) + HEADER + rest
+    told = findings.written(app, name.removeprefix(RESULTS))
+    finding = f"\n\n:::{{miue-finding}} {name.removeprefix(RESULTS)}\n:alone:\n\n{told}:::" if told else ""
+    first["source"] = _title(heading, record) + finding + HEADER + rest
+    for cell in page["cells"]:
+        if cell["cell_type"] == "code":
+            kept = [tag for tag in cell["metadata"].get("tags", []) if tag != "hide-input"]
+            cell["metadata"]["tags"] = [*kept, "hide-input" if cell["outputs"] else "remove-input"]
     source[0] = json.dumps(page, ensure_ascii=False)
     for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in page["cells"]} - {None}:
         own = f"{name.removeprefix(RESULTS)}-{figure}"

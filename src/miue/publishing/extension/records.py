@@ -112,7 +112,7 @@ class Header(OfRecords):
         told = nodes.paragraph("", f"{about}:")
         command = nodes.literal_block(line, line, language="bash")
         heading = nodes.title("", "This page is one run")
-        box = nodes.admonition("", heading, fields, told, command, classes=["note", "miue-run"])
+        box = nodes.admonition("", heading, fields, told, command, classes=["note", "miue-run", "dropdown"])
         return [*outdated(record), box]
 
 
