@@ -11,7 +11,7 @@ from miue.publishing import chapters
 from miue.storage import code
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "book").glob("*.md")) + sorted((ROOT / "book" / "experiments").glob("*.md"))
+PAGES = sorted(path for folder in (".", "appendix", "experiments") for path in (ROOT / "book" / folder).glob("*.md"))
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,16 @@ def test_two_chapters_meet_and_neither_is_executed_again(small_book, monkeypatch
     began = time.monotonic()
     assert chapters.execute(small_book.root, {}) == []
     assert time.monotonic() - began < 2 and not (small_book.root / "book" / "here").exists()
+
+
+def test_an_appendix_is_executed_in_its_own_folder(small_book):
+    small_book.chapter("1")
+    head, _, _ = (small_book.root / "book" / "chapter.md").read_text().partition("```{code-cell}")
+    small_book.write(
+        "book/appendix/chapter.md", f"{head}```{{code-cell}} ipython3\nopen('seen', 'w').write('x');\n```\n"
+    )
+    assert chapters.execute(small_book.root, {}) == []
+    assert (small_book.root / "book" / "appendix" / "seen").exists()
 
 
 def test_what_fails_is_told_and_the_rest_is_kept(small_book):

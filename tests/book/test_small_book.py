@@ -147,3 +147,20 @@ def test_a_chapter_can_be_taken_away_and_opened_elsewhere_where_its_repository_i
 
     monkeypatch.setenv("MIUE_REPOSITORY", "elsewhere")
     assert isinstance(small_book.render(), ExtensionError) or failed(small_book.render())
+
+
+def test_an_interactive_figure_brings_its_library_and_a_still_for_who_cannot_run_it(small_book):
+    small_book.chapter(
+        "import altair as alt\n"
+        "from miue.experiments.interactive import Interactive, slider\n"
+        "line = alt.Chart(alt.sequence(0, 3, 1, as_='x')).transform_calculate(y='datum.x * rise').mark_line()\n"
+        "chart = line.encode(x='x:Q', y='y:Q').add_params(slider('rise', 0, 2, 0.5, 1, 'how steep'))\n"
+        "Interactive(chart, 'A line that a slider <tilts>')"
+    )
+    assert not failed(small_book.render())
+    page = small_book.page("book/chapter")
+    assert 'aria-label="A line that a slider &lt;tilts&gt;"' in page and "<svg" in page and '"how steep"' in page
+    for name in ("vega", "vega-lite", "vega-embed"):
+        assert f"_static/vega-6/{name}.min.js" in page
+    assert "_static/interactive.js" in page and "vega" not in small_book.page("book/index")
+    assert build.check(small_book.root / "_build" / "html") == []

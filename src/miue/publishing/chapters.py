@@ -15,6 +15,9 @@ from miue.storage import cache, code
 TIMEOUT = 1800
 """Seconds for one cell, as in `_config.yml`."""
 
+FOLDERS = ("book", "book/appendix")
+"""Where chapters lie."""
+
 READ = ("book/made", "book/results/records", "src/miue/publishing/reference")
 """The folders of files that chapters read."""
 
@@ -62,7 +65,7 @@ def execute(root: Path, environment: Mapping[str, str]) -> list[str]:
     failed = []
     with ThreadPoolExecutor(workers) as pool:
         running = {
-            pool.submit(run, path, chapter): path.stem
+            pool.submit(run, path, chapter): path.relative_to(root / "book").with_suffix("").as_posix()
             for path, chapter in _chapters(root)
             if not _known(outputs, chapter)
         }
@@ -82,7 +85,7 @@ def _chapters(root: Path) -> Iterator[tuple[Path, Any]]:
     from myst_parser.config.main import MdParserConfig
 
     found = []
-    for path in sorted((root / "book").glob("*.md")):
+    for path in sorted(path for folder in FOLDERS for path in (root / folder).glob("*.md")):
         text = path.read_text(encoding="utf-8")
         if reader := create_nb_reader(str(path), MdParserConfig(), NbParserConfig(), text):
             found.append((path, reader.read(text)))
