@@ -185,7 +185,7 @@ ANSWERED = (
         "not confirmed at our scale",
         "Under AR a linear network reads images about as well as clean ones, no worse; and at its published norm AR "
         "does our victims no harm.",
-        pages=("detecting",),
+        pages=("separability",),
     ),
 )
 """Claims that chapters answer, and no record of a run."""
