@@ -119,7 +119,8 @@ def test_a_result_is_titled_by_its_data_and_scale_with_its_box_below(small_book)
     template = nbformat.read(page, as_version=4)
     template.cells[0].source = '# Some "question"\n\nWhat came out.'
     source = [nbformat.writes(template)]
-    env = SimpleNamespace(found_docs={"book/results/cifar10-small", "book/results/index", "book/results/leaderboard"})
+    found = {"book/results/cifar10-small", "book/results/index", "book/results/leaderboard"}
+    env = SimpleNamespace(found_docs=found, note_dependency=lambda path: None)
     pages.tell_apart(SimpleNamespace(srcdir=small_book.root, env=env), "book/results/cifar10-small", source)
     first = nbformat.reads(source[0], as_version=4).cells[0].source.splitlines()
     assert first[0] == '# Some "question": Digits-M, 3,000 images, quick'

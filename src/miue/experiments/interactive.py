@@ -20,21 +20,19 @@ class Interactive:
     Args:
         chart: of Altair; its data must be in it.
         alt: what is seen, in words.
-        images: whether it shows images, which keep their colours in the dark.
     """
 
-    def __init__(self, chart: Any, alt: str, images: bool = False) -> None:
+    def __init__(self, chart: Any, alt: str) -> None:
         look = {"font": FONT, "background": "white", "view": {"stroke": None}, "axis": {"grid": False}}
         self.spec = {**chart.to_dict(), "config": look}
-        self.alt, self.images = alt, images
+        self.alt = alt
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """As HTML for the book, whose pages bring the library, and as a still for all others."""
         still = vl_convert.vegalite_to_svg(self.spec)
-        name = "miue-interactive miue-images" if self.images else "miue-interactive"
         spec = json.dumps(self.spec).replace("<", "\\u003c")
         inner = f'<script type="application/json">{spec}</script><div role="img">{still}</div>'
-        shown = f'<div class="{name}" role="figure" aria-label="{html.escape(self.alt)}">{inner}</div>'
+        shown = f'<div class="miue-interactive" role="figure" aria-label="{html.escape(self.alt)}">{inner}</div>'
         return {"text/html": shown, "image/svg+xml": still}
 
 

@@ -1,7 +1,6 @@
 """Numbers for sentences, taken from the trials of published pages, so that no hand copies them."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -70,23 +69,6 @@ def quote(trials: pd.DataFrame, words: str) -> Quote:
     used = trials[trials["method"].isin([first, second] if wave else [first])]
     _refuse_mixed(used, words)
     return _difference(used, (first, second), words) if wave else _value(used, measure, form, words)
-
-
-def metric(metrics: Any, path: str) -> Quote:
-    """Write a number of a run's metrics by its path: names and places of a list, with dots between, as "a.0.b".
-
-    Raises:
-        InputError: there is none.
-    """
-    value = metrics
-    for name in path.split("."):
-        try:
-            value = value[int(name) if isinstance(value, list) else name]
-        except (KeyError, IndexError, ValueError, TypeError):
-            raise InputError(f"metric: {path!r} is not among the metrics") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"metric: {path!r} is no number but {value!r}")
-    return Quote(f"{value:.2f}" if isinstance(value, float) else f"{value:,}", path)
 
 
 def reported(words: str) -> Quote:

@@ -3,8 +3,8 @@
 - `{miue-finding} PAGE`: a card: the page's title, what it was measured on, a figure of it, and the sentences in the
   directive. `:figure:` names the figure's label in the template; without it the page's first one is shown. With
   `:alone:` it is the sentences alone: so they stand on their page as well, under its title.
-- `{measured}`: a number of a page's trials, written as `quoting.quote` says, or `metric NAME.NAME` of its metrics. It
-  is of the page of its card; elsewhere PAGE: stands before it.
+- `{measured}`: a number of a page's trials, written as `quoting.quote` says. It is of the page of its card; elsewhere
+  PAGE: stands before it.
 - `{reported}`: an accuracy that the paper reports; see `quoting.reported`.
 """
 
@@ -17,13 +17,12 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from miue.errors import InputError
 from miue.publishing import leaderboard, quoting, summary
-from miue.publishing.extension.records import RESULTS, link
-from miue.runs import notebook, run_folder
+from miue.publishing.extension.records import RESULTS, link, read
+from miue.runs import notebook
 from miue.runs.figures import PNG, SVG
 
 CARD = "miue_card"
@@ -42,7 +41,7 @@ class Card(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the card; a page that the book does not hold is an error of the build."""
         name = self.arguments[0]
-        record = record_of(self.env, name)
+        record = read(self.env, RESULTS + name)
         if not record:
             raise self.error(f"miue-finding: no page is called {name!r}")
         text = nodes.container(classes=["miue-finding-text"])
@@ -68,50 +67,43 @@ class Card(SphinxDirective):
 
 
 class Measured(SphinxRole):
-    """`{measured}`: a number of a page's trials or metrics."""
+    """`{measured}`: a number of a page's trials."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Return the number, which tells where it comes from when one points at it."""
+        try:
+            text, source = self.quoted()
+        except InputError as error:
+            told = self.inliner.reporter.error(str(error), line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, told)], [told]
+        return [nodes.abbreviation("", text, explanation=source, classes=["miue-measured"])], []
+
+    def quoted(self) -> tuple[str, str]:
+        """The number, and where it comes from."""
         page, colon, words = self.text.partition(": ")
         if not colon:
             page, words = self.env.temp_data.get(CARD, ""), self.text
-        record = record_of(self.env, page)
-        if not record:
-            return _failed(self, f"measured: no page is called {page!r}; write PAGE: METHOD, or stand in its card")
-        try:
-            if words.startswith("metric "):
-                found = quoting.metric(record["metrics"], words.removeprefix("metric ").strip())
-            else:
-                found = quoting.quote(leaderboard.trials({page: record}), words)
-        except InputError as error:
-            return _failed(self, str(error))
-        return [_number(found, f"{page}: {found.source}")], []
+        if not (record := read(self.env, RESULTS + page)):
+            raise InputError(f"measured: no page is called {page!r}; write PAGE: METHOD, or stand in its card")
+        found = quoting.quote(leaderboard.trials({page: record}), words)
+        return found.text, f"{page}: {found.source}"
 
 
-class Reported(SphinxRole):
+class Reported(Measured):
     """`{reported}`: an accuracy that the paper reports."""
 
-    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        """Return the number, which tells where it comes from when one points at it."""
-        try:
-            found = quoting.reported(self.text)
-        except InputError as error:
-            return _failed(self, str(error))
-        return [_number(found, found.source)], []
+    def quoted(self) -> tuple[str, str]:
+        """The number, and where it comes from."""
+        found = quoting.reported(self.text)
+        return found.text, found.source
 
 
 def written(app: Sphinx, page: str) -> str:
     """Return the sentences that the card of a page has on the page of results, "" where it has none."""
     index = Path(app.srcdir) / RESULTS / "index.md"
+    app.env.note_dependency(str(index))  # the page is read again when they change
     found = {card[1]: card[2] for card in WRITTEN.finditer(index.read_text(encoding="utf-8"))} if index.exists() else {}
     return found.get(page, "")
-
-
-def record_of(env: BuildEnvironment, page: str) -> dict[str, Any]:
-    """Return the record of a page, {} where there is none; what asks is made again when it changes."""
-    path = Path(env.srcdir) / RESULTS / f"{page}.json"
-    env.note_dependency(str(path))
-    return run_folder.page_record(path)
 
 
 def first_figure(page: Path, name: str | None = None) -> tuple[str, bytes, str] | None:
@@ -130,15 +122,6 @@ def first_figure(page: Path, name: str | None = None) -> tuple[str, bytes, str] 
             if PNG in shown:
                 return "png", b64decode(shown[PNG]), alt
     return None
-
-
-def _number(found: quoting.Quote, source: str) -> nodes.Node:
-    return nodes.abbreviation("", found.text, explanation=source, classes=["miue-measured"])
-
-
-def _failed(role: SphinxRole, message: str) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-    told = role.inliner.reporter.error(message, line=role.lineno)
-    return [role.inliner.problematic(role.rawtext, role.rawtext, told)], [told]
 
 
 def connect(app: Sphinx) -> None:

@@ -80,14 +80,19 @@ def results(env: BuildEnvironment) -> list[str]:
     return sorted(name for name in env.found_docs if name.startswith(RESULTS) and name not in own)
 
 
+def read(env: BuildEnvironment, name: str) -> dict[str, Any]:
+    """Return the record of a page, {} where there is none; what asks is made again when it changes."""
+    path = Path(env.srcdir) / f"{name}.json"
+    env.note_dependency(str(path))
+    return run_folder.page_record(path)
+
+
 class OfRecords(SphinxDirective):
     """What all directives here share: they are made again when a record changes."""
 
     def read(self, name: str) -> dict[str, Any]:
         """Return the record of a page, {} where there is none."""
-        path = Path(self.env.doc2path(name)).with_suffix(".json")
-        self.env.note_dependency(str(path))
-        return run_folder.page_record(path)
+        return read(self.env, name)
 
     def trials(self) -> pd.DataFrame:
         """Return the trials of all published pages."""
