@@ -96,5 +96,10 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_sweeps_fit_their_templates(path):
-    assert len(sweeps.read(path).runs) == {"paper": 8, "reasons": 8, "recipes": 6, "scales": 6, "seeds": 6}[path.stem]
+def test_shipped_sweeps_fit_their_templates(path, tmp_path, monkeypatch):
+    for folder in ("imagenette224", "tiny-imagenet32-jpeg"):  # of which only the names are asked
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("MIUE_DATA", str(tmp_path))
+    expected = {"all_images": 1, "ladder": 2, "methods": 3, "paper": 8, "paper_sets": 2}
+    expected |= {"reasons": 9, "recipes": 6, "scales": 6, "seeds": 6}
+    assert len(sweeps.read(path).runs) == expected[path.stem]
