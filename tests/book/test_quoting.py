@@ -104,8 +104,8 @@ def published(page):
 def quoted(text):
     """Every number of a source that comes from a record, with the page of its card."""
     for card in findings.WRITTEN.finditer(text):
-        for role, words in ROLE.findall(card[2]):
-            yield role, words if ": " in words else f"{card[1]}: {words}"
+        for role, words in ROLE.findall(card["text"]):
+            yield role, words if ": " in words else f"{card['page']}: {words}"
     for role, words in ROLE.findall(findings.WRITTEN.sub("", text)):
         yield role, words
 
@@ -123,10 +123,13 @@ def test_no_hand_wrote_a_measurement_on_the_page_of_results():
     assert by_hand == []
 
 
-def test_every_page_has_its_card():
+def test_every_page_has_its_card_with_a_title_of_its_own():
     text = (ROOT / "book" / "results" / "index.md").read_text(encoding="utf-8")
     pages = [path.stem for path in (ROOT / "book" / "results").glob("*.json")]
-    assert sorted(card[1] for card in findings.WRITTEN.finditer(text)) == sorted(pages)
+    cards = list(findings.WRITTEN.finditer(text))
+    assert sorted(card["page"] for card in cards) == sorted(pages)
+    titles = [re.findall(r"^:title: (.+)$", card["options"], re.MULTILINE) for card in cards]
+    assert all(len(own) == 1 for own in titles) and len({own[0] for own in titles}) == len(pages)
 
 
 @pytest.mark.slow
@@ -138,7 +141,7 @@ def test_a_card_shows_figure_numbers_and_facts(small_book):
     told = record([row("clean", 0, 0, 0.83), row("em", 0, 0, 0.12)])
     small_book.result("cifar10-small", drawn, **told)
     told_of = "EM leaves {measured}`em` of {measured}`clean`."
-    text = f"# Results\n\n:::{{miue-finding}} cifar10-small\n{told_of}\n:::\n\n"
+    text = f"# Results\n\n:::{{miue-finding}} cifar10-small\n:title: EM, measured\n\n{told_of}\n:::\n\n"
     text += "The paper says {reported}`em`, we {measured}`cifar10-small: em`.\n"
     small_book.write("book/results/index.md", text)
     assert small_book.render() == 0
@@ -150,6 +153,7 @@ def test_a_card_shows_figure_numbers_and_facts(small_book):
 
     # The sentences stand on their page too, and change there as well.
     assert "EM leaves" in small_book.page("book/results/cifar10-small")
+    assert "<h1>EM, measured<" in small_book.page("book/results/cifar10-small") and page.count(">EM, measured<") >= 1
     small_book.write("book/results/index.md", text.replace("EM leaves", "EM keeps"))
     assert small_book.render() == 0 and "EM keeps" in small_book.page("book/results/cifar10-small")
 

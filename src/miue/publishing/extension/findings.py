@@ -1,8 +1,9 @@
 """What a page found, as a card, and numbers in sentences that come from the records of pages.
 
 - `{miue-finding} PAGE`: a card: the page's title, what it was measured on, a figure of it, and the sentences in the
-  directive. `:figure:` names the figure's label in the template; without it the page's first one is shown. With
-  `:alone:` it is the sentences alone: so they stand on their page as well, under its title.
+  directive. `:title:` is the title that the page gets, in place of its template's; `:figure:` names the figure's label
+  in the template; without it the page's first one is shown. With `:alone:` it is the sentences alone: so they stand
+  on their page as well, under its title.
 - `{measured}`: a number of a page's trials, written as `quoting.quote` says. It is of the page of its card; elsewhere
   PAGE: stands before it.
 - `{reported}`: an accuracy that the paper reports; see `quoting.reported`.
@@ -27,8 +28,11 @@ from miue.runs.figures import PNG, SVG
 
 CARD = "miue_card"
 """Where Sphinx's environment keeps, while a card is read, the page that it is about."""
-WRITTEN = re.compile(r"^:{3,}\{miue-finding\} (\S+)\n(?::\w+:[^\n]*\n)*\n?(.*?)^:{3,}$", re.MULTILINE | re.DOTALL)
-"""A card in the source of a page: what it is about, and its sentences."""
+WRITTEN = re.compile(
+    r"^:{3,}\{miue-finding\} (?P<page>\S+)\n(?P<options>(?::\w+:[^\n]*\n)*)\n?(?P<text>.*?)^:{3,}$",
+    re.MULTILINE | re.DOTALL,
+)
+"""A card in the source of a page: what it is about, its options, and its sentences."""
 
 
 class Card(SphinxDirective):
@@ -36,7 +40,11 @@ class Card(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec: ClassVar[dict[str, Any]] = {"figure": directives.unchanged, "alone": directives.flag}
+    option_spec: ClassVar[dict[str, Any]] = {
+        "title": directives.unchanged_required,
+        "figure": directives.unchanged,
+        "alone": directives.flag,
+    }
 
     def run(self) -> list[nodes.Node]:
         """Return the card; a page that the book does not hold is an error of the build."""
@@ -98,12 +106,15 @@ class Reported(Measured):
         return found.text, found.source
 
 
-def written(app: Sphinx, page: str) -> str:
-    """Return the sentences that the card of a page has on the page of results, "" where it has none."""
+def written(app: Sphinx, page: str) -> tuple[str, str]:
+    """Return title and sentences that the card of a page has on the page of results, each "" where it has none."""
     index = Path(app.srcdir) / RESULTS / "index.md"
     app.env.note_dependency(str(index))  # the page is read again when they change
-    found = {card[1]: card[2] for card in WRITTEN.finditer(index.read_text(encoding="utf-8"))} if index.exists() else {}
-    return found.get(page, "")
+    for card in WRITTEN.finditer(index.read_text(encoding="utf-8") if index.exists() else ""):
+        if card["page"] == page:
+            title = re.search(r"^:title: *(.+)$", card["options"], re.MULTILINE)
+            return title[1] if title else "", card["text"]
+    return "", ""
 
 
 def first_figure(page: Path, name: str | None = None) -> tuple[str, bytes, str] | None:
