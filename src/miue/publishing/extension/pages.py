@@ -4,9 +4,9 @@
   looks at code cells only, so a hash of both goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
-- A result gets the title of its card, or one that says also its data and scale, the finding of its card, a box with what its run was, and
-  figures with names of their own: pages of one template would name them alike. Its code is
-  folded, and what shows nothing left out: the notebook to take away has it.
+- A result gets the title of its card, or its template's with data and scale; the finding of its card, a box with what
+  its run was, and figures with names of their own: pages of one template would name them alike. Its code is folded,
+  and what shows nothing left out: the notebook to take away has it.
 - A page that comes or goes renders all pages anew: each shows the table of contents. Pages that list the contents are
   written after any change, and are read for that: sphinx-codeautolink knows the names in what was read only.
 - `{miue-parameters} NAME` shows the parameters of a template.
