@@ -130,7 +130,7 @@ def accuracy_bars(table: pd.DataFrame, chance: float) -> Figure:
         axis.plot(values, [place] * len(values), "o", color=colours[method], mec="white", ms=6)
         axis.text(values.max() + 0.02, place, f"{values.mean():.1%}", va="center")
     axis.axvline(chance, ls=":", color="0.4", lw=1)
-    axis.set(yticks=range(len(methods)), yticklabels=map(title, methods), xlim=(0, 1.05), xlabel="clean test accuracy")
+    axis.set(yticks=range(len(methods)), yticklabels=_wrapped(methods), xlim=(0, 1.05), xlabel="clean test accuracy")
     axis.invert_yaxis()
     return figure
 
@@ -148,11 +148,16 @@ def information(table: pd.DataFrame) -> Figure:
     for name, label in CONTROLS.items():
         height = [methods.index(m) for m in table["method"]]
         axis.plot(table[name], height, ls="", marker=marks[name], color=colours[name], label=label, ms=8, alpha=0.8)
-    axis.set(yticks=range(len(methods)), yticklabels=map(title, methods), xlabel="sliced mutual information in nats")
+    axis.set(yticks=range(len(methods)), yticklabels=_wrapped(methods), xlabel="sliced mutual information in nats")
     axis.margins(y=0.2)
     axis.invert_yaxis()
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=4, fontsize=8, handletextpad=0.2)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.2)
     return figure
+
+
+def _wrapped(specs: Iterable[str]) -> list[str]:
+    """`title` of each, in lines that leave room for what they name."""
+    return [textwrap.fill(title(spec), 34) for spec in specs]
 
 
 def spectrum(spectra: Mapping[str, Tensor]) -> Figure:

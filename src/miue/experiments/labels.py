@@ -28,7 +28,22 @@ NAMES = {
 }
 
 
+OPTIONS = {
+    "objective=cross_entropy": "cross-entropy",
+    "objective=no_self_pairs": "no self-pairs",
+    "objective=centred": "centred features",
+    "batches_per_epoch=10": "10 batches an epoch",
+    "schedule=constant": "constant rate",
+    "content_flips=true": "content flips",
+    "rounding=each_pass": "rounded each pass",
+    "scope=class": "per class",
+    "similarity=false": "no similarity",
+}
+"""Options that say more in other words than by name and value."""
+
+
 def title(spec: str) -> str:
     """Write a method, victim or defense as a reader knows it: "resnet18:width=0.25" as "ResNet-18, width 0.25"."""
     name, *options = spec.split(":")
-    return ", ".join([NAMES.get(name, name.replace("_", " ")), *(option.replace("=", " ") for option in options)])
+    words = (OPTIONS.get(option, option.replace("=", " ").replace("_", " ")) for option in options)
+    return ", ".join([NAMES.get(name, name.replace("_", " ")), *words])

@@ -81,7 +81,10 @@ def contrasts(differences: pd.DataFrame, means: pd.DataFrame) -> Figure:
         differences: of `tables.differences`.
         means: of `tables.mean_differences`, by pair and victim.
     """
-    figure, axis = plt.subplots(figsize=(7, 0.42 * len(means) + 1))
+    several = means.index.get_level_values("victim").nunique() > 1
+    names = [f"{pair}, {title(victim)}" if several else pair for pair, victim in means.index]
+    names = ["\n− ".join(textwrap.fill(one, 46) for one in name.split(" − ")) for name in names]
+    figure, axis = plt.subplots(figsize=(8, 0.19 * sum(name.count("\n") + 2 for name in names) + 0.8))
     for place, ((pair, victim), mean) in enumerate(means.iterrows()):
         own = differences[(differences["pair"] == pair) & (differences["victim"] == victim)]
         axis.plot([100 * mean["low"], 100 * mean["high"]], [place, place], color="0.6", lw=5, alpha=0.5)
@@ -90,7 +93,6 @@ def contrasts(differences: pd.DataFrame, means: pd.DataFrame) -> Figure:
             chosen = 100 * own.loc[own["seed"] == seed, "difference"]
             axis.plot(chosen, [place] * len(chosen), "osDv^"[number % 5], color=f"C{number}", mec="white", ms=6)
     axis.axvline(0, ls="--", color="0.4", lw=1)
-    names = [textwrap.fill(f"{pair}, {title(victim)}", 60) for pair, victim in means.index]
     axis.set(yticks=range(len(means)), ylim=(len(means) - 0.5, -0.5), xlabel="first minus second, points of accuracy")
     axis.set_yticklabels(names, fontsize=8)
     return figure
