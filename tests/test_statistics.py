@@ -171,6 +171,23 @@ def test_rank_correlation_is_spearmans_and_its_interval_covers():
     assert str(rank_correlation([1, 2, 3, 4], [1, 2, 4, 3], draws=50)).startswith("0.80 (")
 
 
+def test_what_a_third_thing_explains_is_taken_out_of_a_rank_correlation():
+    rng = np.random.default_rng(0)
+    given = rng.normal(size=400)
+    x, y = given + 0.3 * rng.normal(size=(2, 400))
+    assert rank_correlation(x, y).rho > 0.8
+    found = rank_correlation(x, y, given)
+    assert found.low < 0 < found.high and abs(found.rho) < 0.1
+    # By the definition: the correlation of what straight lines through the ranks of the third leave.
+    ranks = [stats.rankdata(one) for one in (x, y + 0.2 * x, given)]
+    left = [one - np.polyval(np.polyfit(ranks[2], one, 1), ranks[2]) for one in ranks[:2]]
+    assert rank_correlation(x, y + 0.2 * x, given).rho == pytest.approx(np.corrcoef(*left)[0, 1])
+    with pytest.raises(InputError, match="without exception"):
+        rank_correlation(x, y, np.exp(x))
+    with pytest.raises(InputError, match="x, y, given: shapes"):
+        rank_correlation(x, y, given[1:])
+
+
 def test_rank_correlation_refuses_what_has_no_order():
     with pytest.raises(InputError, match="n of 4 or more"):
         rank_correlation([1, 2, 3], [1, 2, 3])

@@ -10,6 +10,7 @@ import pytest
 from miue.errors import InputError
 from miue.experiments import tables
 from miue.experiments.trials import Setting, Trial
+from miue.mi.statistics import rank_correlation
 
 FACTS = {"levels": 8, "bounded": True, "passes": 3, "perturbation_seconds": 7200.0, "victim_seconds": 1800.0}
 DATA = {"data": "Digits-M", "content_hash": "0a", "n_train": 300, "n_test": 100, "n_classes": 10, "size": 32}
@@ -95,6 +96,9 @@ def test_correlations_are_left_out_where_there_is_nothing_to_rank():
     rows["disagreement"] = [4, 3, 2, 1]
     rho = {name: found.rho for name, found in tables.correlations(rows).items()}
     assert rho == pytest.approx({"information: clean minus perturbed": 1, "disagreement": -1})
+    rows["disagreement"] = [1, 2, 4, 3]
+    beyond = tables.correlations(rows)["information: clean minus perturbed, given the disagreement"]
+    assert beyond == rank_correlation(rows["mi_gap"], rows["accuracy_gap"], rows["disagreement"])
     assert tables.correlations(rows[:3]) == {} == tables.correlations(rows.assign(accuracy_gap=0.1))
 
 

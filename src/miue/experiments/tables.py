@@ -1,6 +1,7 @@
 """Tables of measured trials, for reading and for metrics: what templates show beside their figures."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -142,14 +143,20 @@ def against_clean(table: pd.DataFrame) -> pd.DataFrame:
 def correlations(rows: pd.DataFrame) -> dict[str, RankCorrelation]:
     """Spearman's correlation over `rows` (of `against_clean`) between the accuracy gap and each of `GAPS`.
 
-    What cannot be judged, and so is NaN, is left out. Under four rows, or where all are equal, a rank correlation says
+    Of each but the disagreement, also the partial correlation given the disagreement: what it says beyond it. What
+    cannot be judged, and so is NaN, is left out. Under four rows, or where all are equal, a rank correlation says
     nothing: what cannot be said is left out.
     """
     found = {}
     for measure, name in GAPS.items():
         pairs = rows[[measure, "accuracy_gap"]].dropna()
-        if len(pairs) >= 4 and (pairs.nunique() > 1).all():
-            found[name] = rank_correlation(pairs[measure], pairs["accuracy_gap"])
+        if len(pairs) < 4 or not (pairs.nunique() > 1).all():
+            continue
+        found[name] = rank_correlation(pairs[measure], pairs["accuracy_gap"])
+        if measure != "disagreement":
+            with suppress(InputError):  # the disagreement may be the same in all, or order them without exception
+                given = rank_correlation(pairs[measure], pairs["accuracy_gap"], rows.loc[pairs.index, "disagreement"])
+                found[f"{name}, given the disagreement"] = given
     return found
 
 

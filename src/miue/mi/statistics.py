@@ -264,32 +264,59 @@ def label_pair(u: Array, v: Array) -> tuple[tuple[Tensor, Tensor], tuple[Tensor,
     return first, second
 
 
-def rank_correlation(x: Array, y: Array, *, draws: int = 2000, seed: int = 0) -> RankCorrelation:
+def rank_correlation(
+    x: Array, y: Array, given: Array | None = None, *, draws: int = 2000, seed: int = 0
+) -> RankCorrelation:
     """Spearman's correlation of paired values with a 95 % bootstrap interval over the pairs.
 
     Args:
         x, y: (n,) values, n >= 4, for instance an MI gap and an accuracy gap of each method.
+        given: (n,) values of a third thing. What x and y share then is what is left when the ranks of both have been
+            cleared of what the ranks of `given` say by a straight line: the partial rank correlation.
         draws: bootstrap samples of the n pairs; the interval lies between the percentiles 2.5 and 97.5. Samples in
-            which x or y is constant have no correlation and are left out.
+            which x, y or given is constant, or given orders x or y without exception, have no correlation and are left
+            out.
         seed: of the bootstrap.
 
     Raises:
-        InputError: lengths that differ, fewer than 4 pairs, NaN or infinity, or values that are all the same.
+        InputError: lengths that differ, fewer than 4 pairs, NaN or infinity, values that are all the same, or an x or y
+            that given orders without exception.
 
     Example:
         >>> from miue.mi.statistics import rank_correlation
         >>> print(rank_correlation([1, 2, 3, 4, 5, 6], [2, 4, 6, 8, 10, 12], draws=100))
         1.00 (1.00 to 1.00, n = 6)
     """
-    first, second = (as_finite(name, values).cpu().numpy() for name, values in (("x", x), ("y", y)))
-    if first.ndim != 1 or first.shape != second.shape or len(first) < 4:
-        raise InputError(f"x, y: shapes {first.shape} and {second.shape}; both must be (n,) with n of 4 or more")
-    if not (np.ptp(first) > 0 and np.ptp(second) > 0):
-        raise InputError("x, y: all values of one of them are the same; there is no order to compare")
-    size = whole("draws", draws, 1), len(first)
-    rows = torch.randint(len(first), size, generator=seeds.stream(seed, "subsamples")).numpy()
-    ranks = (stats.rankdata(values[rows], axis=1) for values in (first, second))
-    a, b = (rank - rank.mean(1, keepdims=True) for rank in ranks)
-    spread = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    low, high = np.percentile((a * b).sum(1)[spread > 0] / spread[spread > 0], [2.5, 97.5])
-    return RankCorrelation(float(stats.spearmanr(first, second).statistic), float(low), float(high), len(first))
+    named = {"x": x, "y": y} | ({} if given is None else {"given": given})
+    values = [as_finite(name, value).cpu().numpy() for name, value in named.items()]
+    names, n = ", ".join(named), len(values[0])
+    if any(one.ndim != 1 or one.shape != values[0].shape for one in values) or n < 4:
+        told = " and ".join(str(one.shape) for one in values)
+        raise InputError(f"{names}: shapes {told}; all must be (n,) with n of 4 or more")
+    if not all(np.ptp(one) > 0 for one in values):
+        raise InputError(f"{names}: all values of one of them are the same; there is no order to compare")
+    size = whole("draws", draws, 1), n
+    rows = torch.randint(n, size, generator=seeds.stream(seed, "subsamples")).numpy()
+    rho = _spearman([one[None] for one in values])
+    if not np.isfinite(rho).all():
+        raise InputError("given: it orders x or y without exception, so that nothing of them is left to compare")
+    drawn = _spearman([one[rows] for one in values])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return RankCorrelation(float(rho[0]), float(low), float(high), n)
+
+
+def _spearman(values: list[np.ndarray]) -> np.ndarray:
+    """Spearman's correlation in each row of x and y, or the partial one of x, y and given; NaN where there is none."""
+    ranks = [stats.rankdata(value, axis=1) for value in values]
+    x, y, *given = [rank - rank.mean(1, keepdims=True) for rank in ranks]
+
+    def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = correlation(x, y)
+        for z in given:
+            with_x, with_y = correlation(x, z), correlation(y, z)
+            left = (1 - with_x**2) * (1 - with_y**2)
+            rho = np.where(left > CONSTANT, (rho - with_x * with_y) / np.sqrt(left), np.nan)
+    return rho
