@@ -6,6 +6,7 @@ import pytest
 
 from miue.experiments.trials import NONE
 from miue.publishing import leaderboard, reference
+from miue.publishing.extension import interactive
 
 PAPER = {
     "data": "CIFAR-10",
@@ -251,3 +252,23 @@ def test_a_difference_is_taken_in_the_papers_setting_only():
     assert same["difference"] == pytest.approx(0.12 - 0.0995)
     (part,) = board(a=record(ours, data="CIFAR-10", n=4000, **settings)).to_dict("records")
     assert part["reported"] == pytest.approx(0.0995) and math.isnan(part["difference"])
+
+
+def test_the_plot_has_a_setting_for_each_victim_that_three_perturbations_met():
+    methods = {"clean": 0.9, "random": 0.8, "em": 0.2, "mi_ue": 0.3, "tap": 0.5}
+    trials = [trial(method, value, victim=victim) for victim in ("linear", "mlp2") for method, value in methods.items()]
+    trials += [trial(method, value, victim="mlp3") for method, value in list(methods.items())[:4]]
+    trials += [trial("em", 0.85, defense="cutout"), trial("sem", 0.4, epsilon="4/255"), trial("sem", 0.4, ratio=0.5)]
+    trials += [trial("em", 0.25, surrogate="mlp2"), trial("tap", 0.6, surrogate="mlp2")]
+    trials = [{"twin": "none"} | one for one in trials] + [trial("tap", 0.1, twin="weights")]
+    found = interactive.compared(board(a=record(*trials), b=record(*trials[:5], n=600)))
+    assert found.groupby("setting")["method"].agg(sorted).map(tuple).to_dict() == {
+        name: tuple(sorted(methods))
+        for name in (
+            "Digits-M, 300 images, linear",
+            "Digits-M, 300 images, 2-layer MLP",
+            "Digits-M, 600 images, linear",
+        )
+    }
+    assert found.set_index("method").loc["em", "mean"].tolist() == [0.2, 0.2, 0.2]
+    assert len(interactive.compared(board())) == 0
