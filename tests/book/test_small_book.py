@@ -5,12 +5,16 @@ import re
 import shutil
 from pathlib import Path
 
+import altair as alt
 import nbformat
+import pandas as pd
 import pytest
+import torch
 from nbformat import v4
 from sphinx.errors import ExtensionError
 
 import miue
+from miue.experiments.interactive import Interactive, png, slider
 from miue.publishing import build
 from miue.storage import code, files
 
@@ -164,3 +168,14 @@ def test_an_interactive_figure_brings_its_library_and_a_still_for_who_cannot_run
         assert f"_static/vega-6/{name}.min.js" in page
     assert "_static/interactive.js" in page and "vega" not in small_book.page("book/index")
     assert build.check(small_book.root / "_build" / "html") == []
+
+
+def test_an_interactive_figure_holds_each_image_once_and_tells_what_its_sliders_say():
+    address = png(torch.zeros(3, 2, 2, dtype=torch.uint8))
+    chart = alt.Chart(pd.DataFrame({"url": [address, address]})).mark_image().encode(url="url:N")
+    chart = chart.add_params(slider("n", 0, 1, 1, 0, "samples"))
+    shown = Interactive(chart, "A dot", stops={"n": [0.5, 1000]}, play="n")._repr_mimebundle_()
+    spec = json.loads(re.search("<script[^>]*>(.*?)</script>", shown["text/html"])[1])
+    assert [row["url"] for row in next(iter(spec["datasets"].values()))] == ["image 0"] * 2
+    assert address in shown["image/svg+xml"] and shown["image/svg+xml"] in shown["text/html"]
+    assert spec["usermeta"] == {"stops": {"n": ["0.5", "1,000"]}, "play": "n"}
