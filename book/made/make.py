@@ -2,15 +2,17 @@
 
     python book/made/make.py
 
-Half an hour on one core. Each file tells in its header how, when and on what machine it was made.
+An hour on one core. Each file tells in its header how, when and on what machine it was made.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 import miue
+from miue.storage import provenance
 
 HERE = Path(__file__).parent
 
@@ -25,3 +27,19 @@ for method, poison in poisons.items():
     poison.save(HERE / f"{method}.safetensors")
 for name, images in published.items():
     miue.train_victim(images, test, recipe="quick", seed=0).save(HERE / f"victim-{name}.safetensors")
+
+# Is the content lost when it has been learned before? The victims of the perturbed images once more, from random weights
+# and from those of the clean victim, at two rates.
+start = miue.Victim.load(HERE / "victim-clean.safetensors")
+rows = []
+for seed in (1, 2):
+    for rate in (0.1, 0.01):
+        for method in poisons:
+            for name, weights in (("random weights", None), ("the clean victim", start)):
+                recipe = f"quick:lr={rate}"
+                victim = miue.train_victim(published[method], test, recipe=recipe, seed=seed, start=weights, cache=False)
+                curve = [epoch.test_accuracy for epoch in victim.history]
+                rows.append({"method": method, "start": name, "rate": rate, "seed": seed, "test_accuracy": curve})
+images = {method: published[method].content_hash for method in poisons}
+order = {"made": provenance.collect(), "images": images, "start": start.accuracy, "rows": rows}
+(HERE / "order.json").write_text(json.dumps(order, indent=1) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """The perturbations and victims that the chapters read are what today's code would make of today's data."""
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def test_a_victim_was_trained_on_these_images_and_has_its_accuracy(name, digits,
     assert victim.record["train"]["content_hash"] == published[name].content_hash
     assert victim.record["options"] == asdict(recipe("quick")) and victim.record["seed"] == 0
     assert miue.accuracy(victim.model, test) == pytest.approx(victim.accuracy, abs=0.003)  # sums differ by processor
+
+
+def test_victims_in_another_order_saw_these_images_and_began_as_is_said(published):
+    order = json.loads((MADE / "order.json").read_text(encoding="utf-8"))
+    assert order["images"] == {method: published[method].content_hash for method in ("em", "mi_ue")}
+    assert order["start"] == miue.Victim.load(MADE / "victim-clean.safetensors").accuracy
+    told = {(row["method"], row["start"], row["rate"], row["seed"]) for row in order["rows"]}
+    starts = ("random weights", "the clean victim")
+    assert told == {(m, s, r, n) for m in ("em", "mi_ue") for s in starts for r in (0.1, 0.01) for n in (1, 2)}
+    assert {len(row["test_accuracy"]) for row in order["rows"]} == {recipe("quick").epochs}
