@@ -1,5 +1,6 @@
 # make book    from a clone to _build/html/index.html: environment, chapters, pages, check
 # make test    lint, types and the fast tests            make test-slow  the tests that take longer
+# make copies  the book also as a PDF and as a zip to read offline, linked on its first page; needs Chromium
 # make check   the page check alone, on what is built    make clean      what make book built; runs/ stays
 
 BIN := .venv/bin
@@ -7,7 +8,7 @@ INSTALLED := .venv/installed
 # A process for each core, with one thread each: the pictures of the tests are too small for more.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --durations 10
 
-.PHONY: env test test-slow book check clean
+.PHONY: env test test-slow book copies check clean
 
 env: $(INSTALLED)
 
@@ -36,10 +37,13 @@ test: env
 	$(PYTEST)
 
 test-slow: env
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -r s
 
 book: env
 	$(BIN)/miue book
+
+copies: env
+	$(BIN)/miue book --pdf --zip
 
 check: env
 	$(BIN)/python -m miue.publishing.page_check _build/html

@@ -5,6 +5,7 @@
 An hour on one core. Each file tells in its header how, when and on what machine it was made.
 """
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -28,18 +29,15 @@ for method, poison in poisons.items():
 for name, images in published.items():
     miue.train_victim(images, test, recipe="quick", seed=0).save(HERE / f"victim-{name}.safetensors")
 
-# Is the content lost when it has been learned before? The victims of the perturbed images once more, from random weights
-# and from those of the clean victim, at two rates.
-start = miue.Victim.load(HERE / "victim-clean.safetensors")
+# Is the content lost when it was learned before? Victims of the perturbed images once more, from random weights and from
+# those of the clean victim, at two rates.
+clean = miue.Victim.load(HERE / "victim-clean.safetensors")
 rows = []
-for seed in (1, 2):
-    for rate in (0.1, 0.01):
-        for method in poisons:
-            for name, weights in (("random weights", None), ("the clean victim", start)):
-                recipe = f"quick:lr={rate}"
-                victim = miue.train_victim(published[method], test, recipe=recipe, seed=seed, start=weights, cache=False)
-                curve = [epoch.test_accuracy for epoch in victim.history]
-                rows.append({"method": method, "start": name, "rate": rate, "seed": seed, "test_accuracy": curve})
+for seed, rate, method in itertools.product((1, 2), (0.1, 0.01), poisons):
+    for name, start in (("random weights", None), ("the clean victim", clean)):
+        how = {"recipe": f"quick:lr={rate}", "seed": seed, "start": start, "cache": False}
+        curve = [epoch.test_accuracy for epoch in miue.train_victim(published[method], test, **how).history]
+        rows.append({"method": method, "start": name, "rate": rate, "seed": seed, "test_accuracy": curve})
 images = {method: published[method].content_hash for method in poisons}
-order = {"made": provenance.collect(), "images": images, "start": start.accuracy, "rows": rows}
+order = {"made": provenance.collect(), "images": images, "start": clean.accuracy, "rows": rows}
 (HERE / "order.json").write_text(json.dumps(order, indent=1) + "\n", encoding="utf-8")

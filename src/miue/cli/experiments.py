@@ -15,6 +15,7 @@ from miue.models import MODELS
 from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.publishing import build as builder
+from miue.publishing import copies, printing
 from miue.runs.execution import CELL, RUN
 from miue.storage import files
 
@@ -149,7 +150,21 @@ def bench(
         typer.echo(f"record: {record}")
 
 
-def book(root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path(".")) -> None:
-    """Execute every chapter, render the book, check its pages."""
+def book(
+    root: Annotated[Path, typer.Argument(help="The repository that holds the book.")] = Path("."),
+    pdf: Annotated[bool, typer.Option("--pdf", help="Print it too, to _build/miue.pdf; needs Chromium.")] = False,
+    archive: Annotated[
+        bool, typer.Option("--zip", help="Pack it too, to _build/miue-book.zip, to be read offline.")
+    ] = False,
+) -> None:
+    """Execute every chapter, render the book, check its pages.
 
-    typer.echo(f"book: {builder.build(root)}")
+    Copies that are made are linked on the first page.
+    """
+    if pdf:
+        printing.browser()
+    first = builder.build(root)
+    typer.echo(f"book: {first}")
+    if pdf or archive:
+        for copy in copies.make(first.parent, pdf=pdf, archive=archive):
+            typer.echo(f"copy: {copy}")

@@ -4,7 +4,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from miue.publishing.extension import downloads, findings, interactive, pages, records, reference
+from miue.publishing.extension import downloads, findings, interactive, pages, readers, records, reference
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -15,4 +15,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     reference.connect(app)
     downloads.connect(app)
     interactive.connect(app)
+    readers.connect(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
