@@ -29,8 +29,8 @@ for method, poison in poisons.items():
 for name, images in published.items():
     miue.train_victim(images, test, recipe="quick", seed=0).save(HERE / f"victim-{name}.safetensors")
 
-# Is the content lost when it was learned before? Victims of the perturbed images once more, from random weights and from
-# those of the clean victim, at two rates.
+# Is the content lost when it was learned before? Victims of the perturbed images once more, from random weights and
+# from those of the clean victim, at two rates.
 clean = miue.Victim.load(HERE / "victim-clean.safetensors")
 rows = []
 for seed, rate, method in itertools.product((1, 2), (0.1, 0.01), poisons):
