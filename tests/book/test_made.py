@@ -46,11 +46,14 @@ def test_a_victim_was_trained_on_these_images_and_has_its_accuracy(name, digits,
     assert miue.accuracy(victim.model, test) == pytest.approx(victim.accuracy, abs=0.003)  # sums differ by processor
 
 
-def test_victims_in_another_order_saw_these_images_and_began_as_is_said(published):
-    order = json.loads((MADE / "order.json").read_text(encoding="utf-8"))
-    assert order["images"] == {method: published[method].content_hash for method in ("em", "mi_ue")}
-    assert order["start"] == miue.Victim.load(MADE / "victim-clean.safetensors").accuracy
-    told = {(row["method"], row["start"], row["rate"], row["seed"]) for row in order["rows"]}
-    starts = ("random weights", "the clean victim")
-    assert told == {(m, s, r, n) for m in ("em", "mi_ue") for s in starts for r in (0.1, 0.01) for n in (1, 2)}
-    assert {len(row["test_accuracy"]) for row in order["rows"]} == {recipe("quick").epochs}
+def test_what_the_last_chapter_tried_was_made_of_these_images(published):
+    answer = json.loads((MADE / "answer.json").read_text(encoding="utf-8"))
+    assert answer["images"] == {name: published[name].content_hash for name in ("clean", "random", "em", "mi_ue")}
+    assert answer["start"] == miue.Victim.load(MADE / "victim-clean.safetensors").accuracy
+    told = [(one["method"], one["dealt"], one["start"], one["rate"], one["seed"]) for one in answer["trials"]]
+    home, fresh, learned = "in their places", "random weights", "the clean victim"
+    asked = [(m, home, start, rate) for m in ("em", "mi_ue") for start in (fresh, learned) for rate in (0.1, 0.01)]
+    asked += [(m, home, learned, 0.1) for m in ("clean", "random")]
+    asked += [(m, dealt, fresh, 0.1) for m in ("em", "mi_ue") for dealt in ("within classes", "over all images")]
+    assert sorted(told) == sorted((*one, seed) for one in asked for seed in (1, 2))
+    assert {len(one["test_accuracy"]) for one in answer["trials"]} == {recipe("quick").epochs}

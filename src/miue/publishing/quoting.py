@@ -16,9 +16,13 @@ UNITS = (
         ("test_accuracy", "train_accuracy", "disagreement", "class_share", "patch_reader"), (100, "{:.1f}", " %")
     )
     | dict.fromkeys(("mi", "null", "within_class", "ceiling"), (1, "{:.3f}", " nats"))
+    | {"share": (100, "{:.0f}", " %")}
     | {"psnr": (1, "{:.1f}", " dB"), "ssim": (1, "{:.3f}", ""), "passes": (1, "{:.0f}", "")}
 )
-"""What can be quoted: its factor, how a number is written, and the unit behind it."""
+"""What can be quoted: its factor, how a number is written, and the unit behind it. `share` is that of the ceiling which
+the information has."""
+OF_VICTIM = ("test_accuracy", "train_accuracy")
+"""What one clean victim has but once, whatever perturbations stand beside it."""
 FORMS = ("mean", "range", "whole")
 ALIKE = ("victim", "surrogate", "defense", "budget", "ratio", "twin", "recipe", "data")
 """Fields in which trials that are quoted together must not differ."""
@@ -100,7 +104,8 @@ def _refuse_mixed(used: pd.DataFrame, words: str) -> None:
 
 
 def _value(used: pd.DataFrame, measure: str, form: str, words: str) -> Quote:
-    used = used[~pd.Series(list(map(trained, used.to_dict("records"))), index=used.index).duplicated()]
+    victims = pd.Series(list(map(trained, used.to_dict("records"))), index=used.index)
+    used = used.assign(share=used["mi"] / used["ceiling"])[~victims.duplicated() | (measure not in OF_VICTIM)]
     values = used[measure].dropna().astype(float)
     if values.empty:
         raise InputError(f"measured: no trial of {words!r} has {measure}")
@@ -111,7 +116,9 @@ def _value(used: pd.DataFrame, measure: str, form: str, words: str) -> Quote:
         "range": f"{low} to {high}{unit}",
         "whole": f"{mean}{unit}" if len(values) == 1 else f"{mean}{unit} ({low} to {high})",
     }
-    return Quote(texts[form], f"{title(used['method'].iloc[0])}, {len(values)} victim{'s' if len(values) > 1 else ''}")
+    count = victims[values.index].nunique()
+    told = f"{count} victim{'s' if count > 1 else ''}" + (f" in {len(values)} trials" if len(values) > count else "")
+    return Quote(texts[form], f"{title(used['method'].iloc[0])}, {told}")
 
 
 def _difference(used: pd.DataFrame, pair: tuple[str, str], words: str) -> Quote:
