@@ -101,6 +101,16 @@ def test_what_is_missing_is_said_in_one_line(html, monkeypatch, miue):
     )
 
 
+def test_bookmarks_say_a_title_once_and_move_nothing():
+    doubled = b"<</Title (2.3. 2.3. The lossThe loss)\n/Title (RecordRecord)/Title (2.3. The loss)/Title (Record 33)>>"
+    mended = printing.named_once(doubled)
+    assert mended.split() == [
+        *(b"<</Title", b"(2.3.", b"The", b"loss)", b"/Title", b"(Record)"),
+        *(b"/Title", b"(2.3.", b"The", b"loss)/Title", b"(Record", b"33)>>"),
+    ]
+    assert len(mended) == len(doubled) and mended.index(b"33)") == doubled.index(b"33)")
+
+
 @pytest.mark.slow
 def test_the_book_is_printed(html):
     try:

@@ -6,6 +6,7 @@ solutions are open. How it looks in print stands under `@media print` in `book/_
 
 import html as markup
 import posixpath
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -39,6 +40,9 @@ FIT = """() => {
   }
 }"""
 """Makes tables and formulas smaller that are wider than the page."""
+
+TWICE = re.compile(rb"/Title \((\d[\d.]*\. )?(?(1)\1)([^()]+)\2\)")
+"""A bookmark whose number, if it has one, and words stand there twice."""
 
 
 class Line(NamedTuple):
@@ -93,9 +97,18 @@ def write(html: Path, out: Path) -> None:
             if wrong := page.locator("mjx-merror").all_text_contents():
                 raise RuntimeError(f"pdf: formulas that cannot be set: {'; '.join(wrong[:3])}")
             page.evaluate(FIT)
-            page.pdf(path=part, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+            printed = page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+            part.write_bytes(named_once(printed))
         except Error as error:
             raise RuntimeError(f"pdf: Chromium could not print it: {error.message.splitlines()[0]}") from None
+
+
+def named_once(pdf: bytes) -> bytes:
+    """Mend bookmarks: Chromium says the parts of a heading twice where it moved it to the next page.
+
+    The places of all that follows stay as they are, which a PDF counts in bytes.
+    """
+    return TWICE.sub(lambda title: (b"/Title (%b%b)" % (title[1] or b"", title[2])).ljust(len(title[0])), pdf)
 
 
 def document(html: Path) -> str:
