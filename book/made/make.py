@@ -2,7 +2,7 @@
 
     python book/made/make.py
 
-An hour and a half on one core. Each file tells in its header how, when and on what machine it was made.
+Each perturbation and each victim takes minutes on one core. Each file tells how, when and on what machine it was made.
 """
 
 import itertools

@@ -2,8 +2,8 @@
 
 - `{miue-finding} PAGE`: a card: the page's title, what it was measured on, a figure of it, and the sentences in the
   directive. `:title:` is the title that the page gets, in place of its template's; `:figure:` names the figure's label
-  in the template; without it the page's first one is shown. With `:alone:` it is the sentences alone: so they stand
-  on their page as well, under its title.
+  in the template; without it the page's first one is shown. With `:alone:` it is the sentences and the figure alone:
+  so they lead their page as well, under its title.
 - `{measured}`: a number of a page's trials, written as `quoting.quote` says. It is of the page of its card; elsewhere
   PAGE: stands before it.
 - `{reported}`: an accuracy that the paper reports; see `quoting.reported`.
@@ -56,14 +56,15 @@ class Card(SphinxDirective):
         self.env.temp_data[CARD] = name
         self.state.nested_parse(self.content, self.content_offset, text)
         del self.env.temp_data[CARD]
-        if "alone" in self.options:
-            return [text]
         figure = first_figure(Path(self.env.doc2path(RESULTS + name)), self.options.get("figure"))
         if figure is None:
             raise self.error(f"miue-finding: {name} has no such figure: {self.options.get('figure', 'any')}")
+        image = self._image(name, *figure)
+        if "alone" in self.options:
+            return [text, image]
         heading = nodes.paragraph("", "", link(RESULTS + name), classes=["miue-finding-title"])
         facts = nodes.paragraph("", summary.brief(record), classes=["miue-finding-facts"])
-        return [nodes.container("", heading, self._image(name, *figure), text, facts, classes=["miue-finding"])]
+        return [nodes.container("", heading, image, text, facts, classes=["miue-finding"])]
 
     def _image(self, name: str, ending: str, content: bytes, alt: str) -> nodes.Node:
         """Write a figure where those of notebooks go, and return what shows it."""
@@ -106,15 +107,12 @@ class Reported(Measured):
         return found.text, found.source
 
 
-def written(app: Sphinx, page: str) -> tuple[str, str]:
-    """Return title and sentences that the card of a page has on the page of results, each "" where it has none."""
+def written(app: Sphinx, page: str) -> re.Match[str] | None:
+    """Return the card of a page as the page of results has it, None where it has none; see `WRITTEN`."""
     index = Path(app.srcdir) / RESULTS / "index.md"
     app.env.note_dependency(str(index))  # the page is read again when they change
-    for card in WRITTEN.finditer(index.read_text(encoding="utf-8") if index.exists() else ""):
-        if card["page"] == page:
-            title = re.search(r"^:title: *(.+)$", card["options"], re.MULTILINE)
-            return title[1] if title else "", card["text"]
-    return "", ""
+    cards = WRITTEN.finditer(index.read_text(encoding="utf-8") if index.exists() else "")
+    return next((card for card in cards if card["page"] == page), None)
 
 
 def first_figure(page: Path, name: str | None = None) -> tuple[str, bytes, str] | None:

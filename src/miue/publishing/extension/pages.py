@@ -4,9 +4,9 @@
   looks at code cells only, so a hash of both goes into the path of the cache.
 - A page under `book/results/` is refused unless its record says that the run ended well and the notebook is
   the one that was executed, whole and without an error.
-- A result gets the title of its card, or its template's with data and scale; the finding of its card, a box with what
-  its run was, and figures with names of their own: pages of one template would name them alike. Its code is folded,
-  and what shows nothing left out: the notebook to take away has it.
+- A result gets the title of its card, or its template's with data and scale; the finding of its card with its figure, a
+  box with what its run was, and figures with names of their own: pages of one template would name them alike. Its code
+  is folded, and what shows nothing left out: the notebook to take away has it.
 - A page that comes or goes renders all pages anew: each shows the table of contents. Pages that list the contents are
   written after any change, and are read for that: sphinx-codeautolink knows the names in what was read only.
 - `{miue-parameters} NAME` shows the parameters of a template.
@@ -71,9 +71,12 @@ def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
     page = json.loads(source[0])
     first = page["cells"][0]
     heading, _, rest = "".join(first["source"]).partition("\n")
-    titled, told = findings.written(app, name.removeprefix(RESULTS))
-    finding = f"\n\n:::{{miue-finding}} {name.removeprefix(RESULTS)}\n:alone:\n\n{told}:::" if told else ""
-    first["source"] = (f"# {titled}" if titled else _title(heading, record)) + finding + HEADER + rest
+    heading, finding = _title(heading, record), ""
+    if card := findings.written(app, name.removeprefix(RESULTS)):
+        titled = re.search(r"^:title: *(.+)$", card["options"], re.MULTILINE)
+        heading = f"# {titled[1]}" if titled else heading
+        finding = f"\n\n:::{{miue-finding}} {card['page']}\n:alone:\n{card['options']}\n{card['text']}:::"
+    first["source"] = heading + finding + HEADER + rest
     for cell in page["cells"]:
         if cell["cell_type"] == "code":
             kept = [tag for tag in cell["metadata"].get("tags", []) if tag != "hide-input"]
