@@ -8,11 +8,11 @@ import subprocess
 import pytest
 from bs4 import BeautifulSoup
 
-from miue.publishing import build
+from miue.publishing import build, printing
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, printing.BROWSERS)), None)
 
 TRIALS = [
     {"method": method, "victim": victim, "seed": 0, "test_accuracy": accuracy, "mi": 0.1, "null": 0.0, "bounded": True}
@@ -115,7 +115,7 @@ def test_records_become_a_box_a_row_and_a_leaderboard(html):
 def test_the_leaderboard_is_sorted_and_filtered_in_a_browser(html, tmp_path):
     page = html / "book" / "results" / "leaderboard.html"
     page.write_text(page.read_text().replace("<head>", f"<head><script>{PROBE}</script>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    command = [CHROMIUM, "--headless", *printing.FLAGS, "--virtual-time-budget=10000", "--dump-dom"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     done = subprocess.run([*command, profile, page.as_uri()], capture_output=True, text=True, timeout=100, check=True)
     seen = json.loads(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)[1])

@@ -206,8 +206,7 @@ def _heat(
     figure, axis = plt.subplots(figsize=(1.9 + 0.72 * len(across), 1.8 + 0.3 * len(down)))
     sns.heatmap(means, ax=axis, annot=True, fmt=".0f", cmap="cividis", vmin=low, vmax=high, cbar_kws={"label": label})
     axis.set(xlabel="", ylabel="", yticklabels=map(title, down))
-    labels = [textwrap.fill(title(name), 32) for name in across]
-    axis.set_xticklabels(labels, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_xticklabels(_wrapped(across), rotation=40, ha="right", rotation_mode="anchor")
     axis.tick_params(left=False, bottom=False)
     axis.tick_params(axis="y", rotation=0)
     return figure

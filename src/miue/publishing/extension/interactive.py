@@ -21,7 +21,6 @@ from miue.publishing.extension.records import OfRecords
 VEGA = "vega-6"
 """Folder of Vega, Vega-Lite and Vega-Embed in `_static`, as published."""
 
-SETTING = [*leaderboard.SETTING, "victim", "surrogate"]
 OF_SETTING = ["data", "n_train", "victim", "recipe", "surrogate", "allowed", "protocol"]
 """What tells the settings of the plot apart, in the order in which it is told until they are."""
 
@@ -46,9 +45,8 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
     """
     usual = (rows["defense"] == NONE) & (rows["ratio"] == 1) & (rows["twin"] == NONE) & rows["learned"].astype(bool)
     rows = rows[usual & rows["budget"].isin(["8/255", leaderboard.UNBOUNDED, NONE])]
-    shared = [name for name in SETTING if name != "surrogate"]
     parts = []
-    for _, own in rows.groupby(shared, dropna=False, sort=False):
+    for _, own in rows.groupby([*leaderboard.SETTING, "victim"], dropna=False, sort=False):
         for surrogate in dict.fromkeys(own.loc[own["surrogate"] != NONE, "surrogate"]):
             part = own[own["surrogate"].isin([surrogate, NONE])].drop_duplicates("method")
             if (~part["method"].isin(leaderboard.CONTROLS)).sum() >= 3:
