@@ -77,6 +77,8 @@ def costs(table: pd.DataFrame, surrogate: str, chance: float) -> Figure:
 def contrasts(differences: pd.DataFrame, means: pd.DataFrame) -> Figure:
     """Draw differences of pairs, in points, a row for each pair and victim, with the interval of their mean.
 
+    The axis holds all marks; the interval of two pairs, far wider than these, leaves it.
+
     Args:
         differences: of `tables.differences`.
         means: of `tables.mean_differences`, by pair and victim.
@@ -93,6 +95,9 @@ def contrasts(differences: pd.DataFrame, means: pd.DataFrame) -> Figure:
             chosen = 100 * own.loc[own["seed"] == seed, "difference"]
             axis.plot(chosen, [place] * len(chosen), "osDv^"[number % 5], color=f"C{number}", mec="white", ms=6)
     axis.axvline(0, ls="--", color="0.4", lw=1)
+    low, high = (100 * pick(0, pick(differences["difference"], default=0)) for pick in (min, max))
+    room = 0.2 * (high - low) or 1
+    axis.set_xlim(low - room, high + room)
     axis.set(yticks=range(len(means)), ylim=(len(means) - 0.5, -0.5), xlabel="first minus second, points of accuracy")
     axis.set_yticklabels(names, fontsize=8)
     return figure
