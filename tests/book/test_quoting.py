@@ -143,7 +143,9 @@ def test_a_card_shows_figure_numbers_and_facts(small_book):
     told = record([row("clean", 0, 0, 0.83), row("em", 0, 0, 0.12)])
     small_book.result("cifar10-small", drawn, **told)
     told_of = "EM leaves {measured}`em` of {measured}`clean`."
-    text = f"# Results\n\n:::{{miue-finding}} cifar10-small\n:title: EM, measured\n\n{told_of}\n:::\n\n"
+    text = (
+        f"# Results\n\n:::{{miue-finding}} cifar10-small\n:title: EM, measured\n:figure: fig-bars\n\n{told_of}\n:::\n\n"
+    )
     text += "The paper says {reported}`em`, we {measured}`cifar10-small: em`.\n"
     small_book.write("book/results/index.md", text)
     assert small_book.render() == 0

@@ -68,7 +68,11 @@ def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
     if name not in results(app.env):
         return
     record = run_folder.page_record(Path(app.srcdir) / f"{name}.json")
-    page = json.loads(source[0])
+    text, cells = source[0], json.loads(source[0])["cells"]
+    for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}:
+        own = f"{name.removeprefix(RESULTS)}-{figure}"
+        text = re.sub(rf"(?<![\w-]){re.escape(figure)}(?![\w-])", own, text)
+    page = json.loads(text)
     first = page["cells"][0]
     heading, _, rest = "".join(first["source"]).partition("\n")
     heading, finding = _title(heading, record), ""
@@ -82,9 +86,6 @@ def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
             kept = [tag for tag in cell["metadata"].get("tags", []) if tag != "hide-input"]
             cell["metadata"]["tags"] = [*kept, "hide-input" if cell["outputs"] else "remove-input"]
     source[0] = json.dumps(page, ensure_ascii=False)
-    for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in page["cells"]} - {None}:
-        own = f"{name.removeprefix(RESULTS)}-{figure}"
-        source[0] = re.sub(rf"(?<![\w-]){re.escape(figure)}(?![\w-])", own, source[0])
 
 
 def _title(heading: str, record: dict[str, Any]) -> str:
