@@ -10,7 +10,7 @@ import torch
 from miue import defenses, seeds
 from miue.data.images import Images
 from miue.errors import InputError, override
-from miue.models import Network, build, builder
+from miue.models import Network, build, builders
 from miue.models.handed import Spec, title
 from miue.precision import precision
 from miue.progress import track
@@ -168,7 +168,7 @@ class _Training:
 
     def key(self) -> dict[str, Any]:
         """What it is kept under."""
-        if foreign := foreign_code(builder(self.model), *([] if self.defense is None else [self.defense])):
+        if foreign := foreign_code(*builders(self.model), *([] if self.defense is None else [self.defense])):
             return {"foreign": foreign}
         modules = () if self.defense is None else (type(self.defense).__module__,)
         return {

@@ -8,11 +8,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path, PurePath
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from miue.data.arrays import whole
@@ -26,7 +28,7 @@ from miue.storage.files import atomic, cache_dir, cache_locked, clear_parts
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 """What images are decoded as, whatever their names say; of the other formats, some would start other programs."""
 MIN_SIZE, MAX_SIZE = 8, 4096  # px
-DECODING = 2  # in the names of cached files; raised whenever a file comes out otherwise than before
+DECODING = 3  # in the names of cached files; raised whenever a file comes out otherwise than before
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -218,10 +220,8 @@ def as_seen(image: Image.Image, size: int | None = None) -> tuple[np.ndarray, li
         ValueError: nothing says which of its values is white. What is damaged raises errors of all sorts.
     """
     seen, notes = _colours(image), []
-    try:
-        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF data, too, raise errors of all sorts
-        turn = None
+    turn, damaged = turned(image)
+    if damaged:
         notes.append(UNKNOWN)
     if getattr(image, "n_frames", 1) > 1:
         notes.append(SEVERAL)
@@ -232,8 +232,26 @@ def as_seen(image: Image.Image, size: int | None = None) -> tuple[np.ndarray, li
     return np.asarray(seen).transpose(2, 0, 1), notes
 
 
+def turned(image: Image.Image) -> tuple[Image.Transpose | None, bool]:
+    """What turns an image upright, None where it is; and whether its EXIF data are damaged, so that none can tell."""
+    try:
+        return UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1)), False
+    except Exception:  # damaged EXIF data raise errors of all sorts
+        return None, True
+
+
 def _colours(image: Image.Image) -> Image.Image:
-    """The image as RGB on white.
+    """The image as RGB on white; see `coloured` for the errors."""
+    seen = coloured(image)
+    if seen.mode == "RGB":
+        return seen
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+
+
+def coloured(image: Image.Image) -> Image.Image:
+    """The image as RGB, or as RGBA where some of it may be transparent; of 16 bits the upper 8 stay.
+
+    Colours of CMYK are those that its profile says, where it has one.
 
     Raises:
         ValueError: nothing says which of its values is white.
@@ -259,7 +277,11 @@ def _colours(image: Image.Image) -> Image.Image:
         raise ValueError("one of its 16-bit colours means transparent; save it with an alpha channel")
     if samples in KEY_LEVELS and key is not None:
         image.info["transparency"] = key * KEY_LEVELS[samples]
+    if image.mode == "CMYK" and (profile := image.info.get("icc_profile")):
+        with suppress(ImageCms.PyCMSError, OSError):  # a profile that is damaged, or of other colours
+            made = ImageCms.profileToProfile(image, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+            assert made is not None
+            return made
     if not image.has_transparency_data:
         return image.convert("RGB")
-    seen = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")

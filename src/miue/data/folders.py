@@ -55,7 +55,7 @@ def listing(path: Path) -> Listing:
     """
     left_out: Counter[str] = Counter()
     classes = []
-    for entry in _entries(path):
+    for entry in entries(path):
         if hidden(entry.name):
             left_out["hidden files or folders"] += 1
         elif entry.is_dir():
@@ -67,7 +67,7 @@ def listing(path: Path) -> Listing:
     files: list[str] = []
     labels: list[int] = []
     for label, one in enumerate(classes):
-        found = sorted(_images(path, one, left_out))
+        found = sorted(images_under(path, one, left_out))
         if not found:
             raise InputError(printable(f"data: {path / one} holds no image ({', '.join(ENDINGS)})"))
         files += found
@@ -75,7 +75,8 @@ def listing(path: Path) -> Listing:
     return Listing(classes, files, labels, +left_out)
 
 
-def _entries(path: Path) -> list[os.DirEntry[str]]:
+def entries(path: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, sorted by name; an InputError where it cannot be read."""
     try:
         with os.scandir(path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -87,17 +88,36 @@ def _unreadable(error: OSError) -> InputError:
     return InputError(printable(f"data: {error.filename} cannot be read ({error.strerror})"))
 
 
-def _images(path: Path, one: str, left_out: Counter[str]) -> Iterator[str]:
+def images_under(
+    path: Path, one: str, left_out: Counter[str], endings: tuple[str, ...] = ENDINGS, links: bool = True
+) -> Iterator[str]:
+    """The images in a folder and in what it holds, by their paths in `path`; what is left out is counted.
+
+    Args:
+        path: the folder from which paths are taken.
+        one: a folder in it, by its name.
+        left_out: where what is left out is counted, by its kind.
+        endings: of the files that are images, in small letters.
+        links: whether links to files are images, too; links to folders are not followed.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
+
     def refuse(error: OSError) -> None:
         raise _unreadable(error)
 
     for where, folders, files in os.walk(path / one, onerror=refuse):
-        links = [folder for folder in folders if os.path.islink(os.path.join(where, folder))]
+        linked = [folder for folder in folders if os.path.islink(os.path.join(where, folder))]
         left_out["hidden files or folders"] += sum(map(hidden, folders + files))
-        left_out["links to folders"] += sum(not hidden(folder) for folder in links)
-        folders[:] = [folder for folder in folders if not hidden(folder) and folder not in links]
+        left_out["links to folders"] += sum(not hidden(folder) for folder in linked)
+        folders[:] = [folder for folder in folders if not hidden(folder) and folder not in linked]
         seen = [file for file in files if not hidden(file)]
-        images = [file for file in seen if file.lower().endswith(ENDINGS)]
+        if not links:
+            files = [file for file in seen if not os.path.islink(os.path.join(where, file))]
+            left_out["links to files"] += len(seen) - len(files)
+            seen = files
+        images = [file for file in seen if file.lower().endswith(endings)]
         for file in set(seen) - set(images):
             left_out[f"files of the kind {os.path.splitext(file)[1].lower() or 'without ending'}"] += 1
         if not images and not folders:
@@ -118,7 +138,7 @@ def parts(path: Path) -> tuple[Path, Path | None, list[str]]:
     Raises:
         InputError: the names leave open which folder is for what.
     """
-    names = [entry.name for entry in _entries(path) if entry.is_dir() and not hidden(entry.name)]
+    names = [entry.name for entry in entries(path) if entry.is_dir() and not hidden(entry.name)]
     train = [name for name in names if name.lower() in TRAIN]
     tests = sorted((n for n in names if n.lower() in HELD_OUT), key=lambda name: HELD_OUT.index(name.lower()))
     others = [name for name in names if name not in train + tests]
@@ -132,4 +152,4 @@ def parts(path: Path) -> tuple[Path, Path | None, list[str]]:
 
 
 def _holds_folders(path: Path) -> bool:
-    return any(entry.is_dir() and not hidden(entry.name) for entry in _entries(path))
+    return any(entry.is_dir() and not hidden(entry.name) for entry in entries(path))

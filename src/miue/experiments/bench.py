@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from miue.errors import InputError
 from miue.mi import sliced_mi
-from miue.models import build, builder, forward
+from miue.models import build, builders, forward
 from miue.models.frozen import Frozen
 from miue.poisons.passes import on_outputs
 from miue.precision import arithmetic, halves
@@ -101,7 +101,7 @@ def measure(
         code=[code.code_hash(f"miue.{module}") for module in ("experiments.bench", "models")],
     )
     path = cache_dir() / "bench" / f"{key}.json"
-    foreign = code.foreign_code(builder(model))
+    foreign = code.foreign_code(*builders(model))
     if not (again or foreign):
         with suppress(InputError, TypeError):  # nothing was measured before, or the file is damaged
             return Speed(**files.read_json(path))

@@ -1,6 +1,5 @@
 """The file of what was measured: a line for each trial, behind a line for the setting that all of them share."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from miue.data.images import Images
 from miue.errors import InputError
 from miue.experiments.migration import VERSION, settled
 from miue.experiments.trials import Setting, Trial
-from miue.storage.files import locked, writing
+from miue.storage import lines
+from miue.storage.files import locked
 
 PRESENT = (3, VERSION)
 """Versions of files whose protocol is the present one; only these are measured into, or drawn by a template."""
@@ -44,7 +44,7 @@ class Records:
         head = {"version": VERSION, "setting": asdict(setting)}
         with self._alone():
             whole = self.path.read_bytes() if self.path.exists() else b""
-            if b"\n" not in whole and _line(head).startswith(whole):  # a new file, or its writer was stopped at once
+            if b"\n" not in whole and lines.line(head).startswith(whole):  # a new file, or its writer was stopped
                 self.path.unlink(missing_ok=True)
                 self._append(head)
                 return
@@ -81,14 +81,9 @@ class Records:
 
     def _refresh(self) -> None:
         """Read the whole lines that have come since the last look."""
-        if not self.path.exists() or self.path.stat().st_size <= self._read:
-            return
-        with open(self.path, "rb") as file:
-            file.seek(self._read)
-            new = file.read()
-        new = new[: new.rfind(b"\n") + 1]
-        self.rows += [settled(json.loads(line)) for line in new.splitlines()]
-        self._read += len(new)
+        rows, size = lines.whole(self.path, self._read)
+        self.rows += [settled(row) for row in rows]
+        self._read += size
 
     def _cut(self) -> None:
         """Take away a last line within which its writer was stopped; who holds the lock knows that nobody writes it."""
@@ -96,12 +91,7 @@ class Records:
             os.truncate(self.path, self._read)
 
     def _append(self, value: dict[str, Any]) -> None:
-        line = _line(value)
-        with writing(self.path), open(self.path, "ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        self._read += len(line)
+        self._read += lines.append(self.path, value)
 
 
 def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
@@ -144,18 +134,13 @@ def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> N
         )
 
 
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, allow_nan=False).encode() + b"\n"
-
-
 def _parsed(path: Path, versions: Sequence[int]) -> tuple[Setting, list[dict[str, Any]]]:
     """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it.
 
     Files of version 2 are read as `settled` says; they were made with the presets' own passes.
     """
     try:
-        whole = path.read_text(encoding="utf-8")
-        head, *rows = [json.loads(line) for line in whole[: whole.rfind("\n") + 1].splitlines()]
+        head, *rows = lines.whole(path)[0]
         version, setting = head.get("version", 1), head["setting"]
         if version in versions:
             before = {} if version in PRESENT else {"passes": "own"}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from miue.errors import InputError, choose
+from miue.models.dealt import Dealt
 from miue.models.handed import Handed, Spec
 from miue.models.network import Network, Size, forward
 from miue.models.plain import lenet5, linear, mlp2, mlp3, small_resnet, wrn34_10
@@ -70,17 +71,23 @@ def check(spec: Spec) -> Spec:
 
     Raises:
         InputError: a name that is not of `MODELS`, as "resnet18" and "resnet18:width=0.25" are, or a width outside
-            (0, 8]; an object that is neither a module with a linear `head` nor a function.
+            (0, 8], of one of those that a plus joins; an object that is neither a module with a linear `head` nor a
+            function.
     """
-    builder(spec)
+    builders(spec)
     return spec
 
 
-def builder(spec: Spec) -> Builder | Handed:
-    """Return what makes the network `spec`, see `check` for the errors: for a name the function that makes its body."""
+def builders(spec: Spec) -> list[Builder | Handed]:
+    """Return what makes the network `spec`, see `check` for the errors: for names the functions that make bodies."""
     if isinstance(spec, str) and not is_own(spec):
-        return MODELS[_read(spec)[0]]
-    return Handed(load("model", spec) if isinstance(spec, str) else spec)
+        return [MODELS[name] for name, _ in _named(spec)]
+    return [Handed(load("model", spec) if isinstance(spec, str) else spec)]
+
+
+def _named(spec: str) -> list[tuple[str, float]]:
+    """The names and width factors in `spec`, several being joined by a plus."""
+    return [_read(one) for one in spec.split("+")]
 
 
 def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence[int] = 32, seed: int = 0) -> Network:
@@ -88,9 +95,10 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
 
     Args:
         spec: a name of `MODELS`; with `:width=FACTOR` behind it, channels and hidden units are so many times as wide
-            (rounded, at least 1). Or one of your own: a module that returns (logits, features), as `wrap` makes them,
-            of which a copy is returned, with its weights. Or a function (n_classes, channels, (height, width)) that
-            makes one, or "FILE.py:NAME" of either, which is executed.
+            (rounded, at least 1). Several, joined by a plus, are one network, see `miue.models.dealt`. Or one of your
+            own: a module that returns (logits, features), as `wrap` makes them, of which a copy is returned, with its
+            weights. Or a function (n_classes, channels, (height, width)) that makes one, or "FILE.py:NAME" of either,
+            which is executed.
         n_classes: number of logits, at least 2.
         channels: of the images.
         size: of the images in pixels, at least 8: one number, or height and width; the stem fits the smaller one.
@@ -108,7 +116,7 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
         >>> logits.shape, features.shape
         (torch.Size([2, 10]), torch.Size([2, 32]))
     """
-    made_by = builder(spec)
+    made_by = builders(spec)
     if n_classes < 2:
         raise InputError(f"n_classes: {n_classes}; a classifier needs at least 2")
     height, wide = (size, size) if isinstance(size, int) else size
@@ -116,11 +124,13 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
         raise InputError(f"size: images of {min(height, wide)} px; networks need at least {MIN_SIZE}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if isinstance(made_by, Handed):
-            network = made_by.make(n_classes, channels, (height, wide))
+        first = made_by[0]
+        if isinstance(first, Handed):
+            network = first.make(n_classes, channels, (height, wide))
         else:
-            _, width = _read(str(spec))
-            body, features = made_by(channels, (height, wide), width)
+            made = [MODELS[name](channels, (height, wide), width) for name, width in _named(str(spec))]
+            bodies, each = zip(*made, strict=True)
+            body, features = Dealt(bodies, each) if len(made) > 1 else bodies[0], sum(each)
             shown = height if height == wide else [height, wide]
             called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": shown}
             network = Network(body, nn.Linear(features, n_classes), called)

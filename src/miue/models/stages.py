@@ -43,7 +43,8 @@ def layers(model: Network) -> list[tuple[str, nn.Module]]:
     Raises:
         InputError: `model` was not made by `miue.models.build`.
     """
-    name = parse(model.spec["name"])[0] if type(model) is Network else None
+    called = model.spec["name"] if type(model) is Network else ""
+    name = None if "+" in called else parse(called)[0]
     if name not in STAGES:
         raise InputError(f"model: the stages of a {type(model).__name__} are unknown; use one that models.build made")
     inside = dict(model.body.named_modules())

@@ -8,6 +8,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch
 from miue import specs
 from miue.data.images import Images
 from miue.errors import InputError, choose, override
-from miue.models import builder, check
+from miue.models import builders, check
 from miue.models.handed import Spec
 from miue.pgd import Budget
 from miue.poisons.base import Method, Task, make
@@ -141,7 +142,7 @@ def perturb(
     preset: str = "laptop",
     passes: float | None = None,
     device: torch.device | str | None = None,
-    cache: bool = True,
+    cache: bool | Path = True,
     ranks: Ranks = ALONE,
     **changes: Any,
 ) -> Poison:
@@ -162,7 +163,7 @@ def perturb(
         passes: over the data that generation may take, as in `options`; by default the preset's own.
         device: by default the GPU where there is one.
         cache: take the perturbation from the cache where it lies there, and keep it; a stopped generation then goes on
-            where it was. False makes it anew and keeps nothing.
+            where it was. False makes it anew and keeps nothing; a folder is used in place of the cache.
         ranks: the processes that share the images, as `miue.ranks.joined` tells them: what comes back is the
             perturbation of those that this one owns, for `miue.poisons.shards.save`.
         **changes: fields of the preset, or of its surrogate's recipe, to override.
@@ -183,9 +184,10 @@ def perturb(
     how = _how(images, method, surrogate, epsilon, seed, preset, passes, device, **changes)
     if ranks.count > 1:
         how = how.of(ranks)
-    if not cache:
+    if cache is False:
         return how.make(Checkpoint())
-    return storage.cached(Poison, how.make, f"perturbation {how.name}", ranks=ranks, **how.key())
+    folder = None if cache is True else cache
+    return storage.cached(Poison, how.make, f"perturbation {how.name}", ranks=ranks, folder=folder, **how.key())
 
 
 def find_perturbation(images: Images, method: str | Method | Callable[..., Any], **how: Any) -> Poison | None:
@@ -225,7 +227,7 @@ class _Generation:
     def key(self) -> dict[str, Any]:
         """What it is kept under."""
         make, told = self.method.make, determined_by(self.surrogate)
-        surrogate = [] if told is not None else [builder(self.surrogate)]
+        surrogate = [] if told is not None else builders(self.surrogate)
         if foreign := foreign_code(make, self.options, *surrogate):
             return {"foreign": foreign}
         return {

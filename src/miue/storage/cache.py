@@ -60,6 +60,7 @@ def cached(
     foreign: Sequence[str] = (),
     threads: int | None = None,
     ranks: Ranks = ALONE,
+    folder: Path | None = None,
     **parts: Any,
 ) -> K:
     """Return the result that `parts` determine: from the cache where it lies there, else from `make`.
@@ -74,6 +75,7 @@ def cached(
             time, and not kept.
         threads: of the processor that makes it. What another number of them made counts where `any_threads` says so.
         ranks: the processes that make it together, each a part of its own; all find their parts, or all make them.
+        folder: where it is kept instead of in the cache.
         parts: everything else that determines it: parameters, content hashes, `code_hash`, processor or GPU, torch
             version.
 
@@ -83,17 +85,17 @@ def cached(
     if foreign:
         say(f"{what}: made anew and not kept, for no key can tell when {', '.join(foreign)} changes")
         return make(Checkpoint(ranks=ranks))
-    path = _place(kind, threads, parts)
+    path = _place(kind, threads, parts, folder)
     if ranks.count > 1:
         return _cached_together(kind, make, what, ranks, path)
-    if found := _find(kind, threads, parts):
+    if found := _find(kind, threads, parts, folder):
         result, place = found
         if place != path:
             say(f"{what}: from the cache, where {place.stem.rpartition('-')[2]} threads made it")
         return result
     with ExitStack() as locks:
         if threads is not None and any_threads():  # whatever the number of threads, only one makes it
-            locks.enter_context(cache_locked(_place(kind, None, parts), what))
+            locks.enter_context(cache_locked(_place(kind, None, parts, folder), what))
         locks.enter_context(cache_locked(path, what))
         clear_parts(path)
         try:
@@ -104,7 +106,7 @@ def cached(
             aside = path.with_suffix(".damaged")
             os.replace(path, aside)
             say(f"cache: {error}; it is set aside as {aside.name} and made anew")
-        if found := _find(kind, threads, parts):  # by one with another number of threads
+        if found := _find(kind, threads, parts, folder):  # by one with another number of threads
             return found[0]
         keep = Checkpoint(path.with_suffix(".parts"))
         result = make(keep)
@@ -144,11 +146,13 @@ def _saved(result: Kept, path: Path, what: str) -> bool:
     return True
 
 
-def _find(kind: type[K], threads: int | None, parts: dict[str, Any]) -> tuple[K, Path] | None:
+def _find(
+    kind: type[K], threads: int | None, parts: dict[str, Any], folder: Path | None = None
+) -> tuple[K, Path] | None:
     """The result and where it lies: at its own place or, if so asked, at that of another number of threads."""
-    places = [_place(kind, threads, parts)]
+    places = [_place(kind, threads, parts, folder)]
     if threads is not None and any_threads():
-        pattern = _place(kind, None, parts).stem + "-*.safetensors"
+        pattern = key(**parts) + "-*.safetensors"
         places += sorted(set(places[0].parent.glob(pattern)) - set(places))
     for place in places:
         try:
@@ -158,6 +162,6 @@ def _find(kind: type[K], threads: int | None, parts: dict[str, Any]) -> tuple[K,
     return None
 
 
-def _place(kind: type, threads: int | None, parts: dict[str, Any]) -> Path:
+def _place(kind: type, threads: int | None, parts: dict[str, Any], folder: Path | None = None) -> Path:
     name = key(**parts) if threads is None else f"{key(**parts)}-{threads}"
-    return cache_dir() / kind.__name__.lower() / f"{name}.safetensors"
+    return (folder or cache_dir()) / kind.__name__.lower() / f"{name}.safetensors"

@@ -1,0 +1,56 @@
+"""What a protected copy is made with."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from miue import poisons
+from miue.data.photographs import ENDINGS
+from miue.errors import InputError, Options, Range, Seed
+from miue.models import check
+from miue.pgd import Budget
+from miue.specs import parse_epsilon
+
+
+@dataclass(frozen=True)
+class Settings(Options):
+    """How images are protected.
+
+    Args:
+        seed: of everything random. Who knows it and the method knows more of the perturbation than he should.
+        method: one of `miue.poisons.METHODS` that keeps a budget, with options if wanted.
+        surrogate: networks whose gradients shape the perturbation, joined by a plus.
+        epsilon: the budget, a fraction of the pixel range.
+        preset: of the method: "quick", "laptop" or "paper".
+        size: pixels at which the perturbation is made, 16 to 512; victims see images at about that size or above it.
+        format: "png", or "jpeg".
+        quality: of JPEG, 1 to 100.
+        orientation: "apply" what EXIF says of it to the pixels, or "keep" both.
+        metadata: "strip" or "keep" what EXIF says, the place where an image was taken included.
+        animated: the "first" frame of images with several, or "refuse" them.
+    """
+
+    seed: Seed
+    method: str = "em"
+    surrogate: str = "small_resnet:width=0.5+vgg11:width=0.25"
+    epsilon: str = "8/255"
+    preset: str = "quick"
+    size: Annotated[int, Range(16, 512)] = 32
+    format: Annotated[str, tuple(ENDINGS)] = "png"
+    quality: Annotated[int, Range(1, 100)] = 95
+    orientation: Annotated[str, ("apply", "keep")] = "apply"
+    metadata: Annotated[str, ("strip", "keep")] = "strip"
+    animated: Annotated[str, ("first", "refuse")] = "first"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Budget(parse_epsilon(self.epsilon))
+        _, method, _ = poisons.find(self.method)
+        poisons.options(self.method, self.preset)
+        if not method.bounded:
+            raise InputError(f"method: {self.method} keeps no budget; take one that does")
+        check(self.surrogate)
+
+    @property
+    def levels(self) -> int:
+        """Grey levels by which a pixel moves at most."""
+        return Budget(parse_epsilon(self.epsilon)).levels
