@@ -171,6 +171,7 @@ def _read(image: Image.Image, animated: str) -> Photograph:
         about.pop("exif", None)
     if turn is not None:
         picture = picture.transpose(turn)
+    picture.info = {}  # it would be turned again
     return Photograph(picture, turn, about, tuple(notes))
 
 
