@@ -1,0 +1,122 @@
+"""Folders of photographs as images to train on, and which photograph of one folder is which of the other."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+
+from miue import seeds
+from miue.data import photographs
+from miue.data.images import Images
+from miue.data.photographs import Unreadable
+from miue.errors import InputError, printable
+from miue.progress import track
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The photographs of a folder at one size.
+
+    Args:
+        images: their `names` are paths in the folder.
+        unreadable: files that could not be read, and why.
+        left_out: what else the folder holds, and how much of it.
+    """
+
+    images: Images
+    unreadable: dict[str, str]
+    left_out: Counter[str]
+
+
+def gather(folder: Path, size: int, argument: str = "folder") -> Gathered:
+    """Read the photographs of a folder, resized by the shorter side and cropped in the middle.
+
+    Of what `miue.protect` made, the images to publish are read.
+
+    Raises:
+        InputError: no folder, no photograph that can be read, or fewer than two classes.
+    """
+    if (folder / "publish").is_dir() and (folder / "private" / "settings.json").exists():
+        folder = folder / "publish"
+    found = photographs.find(folder)
+    jobs = [(name, file) for name, files in found.files.items() for file in files]
+
+    def one(file: str) -> np.ndarray | str:
+        try:
+            return photographs.read(folder / file).seen(size)
+        except Unreadable as error:
+            return str(error)
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = list(track(pool.map(one, [file for _, file in jobs]), f"reading {printable(folder.name)}", len(jobs)))
+    unreadable = {file: result for (_, file), result in zip(jobs, read, strict=True) if isinstance(result, str)}
+    good = [(name, file) for name, file in jobs if file not in unreadable]
+    classes = sorted({name for name, _ in good})
+    if len(classes) < 2:
+        raise InputError(
+            printable(f"{argument}: {folder} holds images of {len(classes)} class that can be read; two are needed")
+        )
+    images = Images(
+        torch.from_numpy(np.stack([result for result in read if not isinstance(result, str)])),
+        torch.tensor([classes.index(name) for name, _ in good]),
+        classes,
+        name=folder.resolve().name,
+        names=[file for _, file in good],
+        layout="nchw",
+    )
+    return Gathered(images, unreadable, found.left_out)
+
+
+def paired(images: Images, originals: Images) -> tuple[Images, Images]:
+    """Cut two sets to the photographs that both hold, in the same order and with the same ids.
+
+    A copy has the name of its original, whatever the ending of either, or that name with another ending behind it.
+
+    Raises:
+        InputError: a copy without an original; other classes.
+    """
+    assert images.names is not None and originals.names is not None
+    places = {name: place for place, name in enumerate(originals.names)}
+    stems = Counter(_stem(name) for name in places)
+    by_stem = {_stem(name): place for name, place in places.items() if stems[_stem(name)] == 1}
+    found = [
+        places.get(name, places.get(_stem(name), by_stem.get(_stem(name)))) for name in map(str, images.names.tolist())
+    ]
+    missing = [str(name) for name, place in zip(images.names, found, strict=True) if place is None]
+    if missing:
+        first = printable(missing[0])
+        raise InputError(f"against: holds no original of {len(missing)} of the {len(images)} images, as of {first}")
+    if images.classes != originals.classes:
+        raise InputError("against: has other classes; it must hold the folders of the same classes")
+    chosen = originals.subset(torch.tensor([place for place in found if place is not None]))
+    chosen.ids, chosen.names = images.ids, images.names
+    if not torch.equal(chosen.y, images.y):
+        raise InputError("against: holds originals in folders of other classes; they must lie in the same ones")
+    return images, chosen
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def split(images: Images, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places of the images to train on and of those held out: `share` of each class, one at least where it has two."""
+    order = torch.randperm(len(images), generator=seeds.stream(seed, "probe"))
+    labels, held = images.y[order], torch.zeros(len(images), dtype=torch.bool)
+    for label in labels.unique():
+        members = order[labels == label]
+        held[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
+    return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
+
+
+def joined_names(names: Sequence[str]) -> str:
+    """Names in one line, the first three of many."""
+    shown = ", ".join(map(printable, names[:3]))
+    return shown + (f" and {len(names) - 3} others" if len(names) > 3 else "")
