@@ -22,6 +22,8 @@ COMMANDS = {
     "bench": "experiments:bench",
     "doctor": "doctor:doctor",
     "cache": "cache",
+    "protect": "own:protect",
+    "audit": "own:audit",
 }
 """Where each command is, in this package: MODULE:FUNCTION, or a MODULE whose `app` holds commands of its own. The
 docstring of the function or module is the help."""

@@ -20,6 +20,7 @@ from miue.poisons import Poison, perturb
 from miue.progress import say, track
 from miue.protect.carry import perturbed
 from miue.protect.private import Private
+from miue.protect.settings import Settings
 from miue.storage.files import check_writable, file_digest
 
 A = TypeVar("A")
@@ -35,6 +36,7 @@ class Protected:
     Attributes:
         publish: the folder of the protected images.
         private: the folder of what must not be published: settings, manifest, perturbations, report.
+        settings: how it is made.
         rows: one for each protected image: `source`, `name` (both by their paths in the two folders), `class`,
             `digest` and `source_digest` (of the files), `width`, `height`, `psnr` (dB), `notes`.
         unreadable: files that could not be read, and why.
@@ -46,6 +48,7 @@ class Protected:
 
     publish: Path
     private: Path
+    settings: Settings
     rows: list[dict[str, Any]]
     unreadable: dict[str, str]
     left_out: Counter[str]
@@ -81,6 +84,7 @@ def make(folder: Path, out: Path, reference: Path | None, workers: int | None, w
         return Protected(
             private.publish,
             private.folder,
+            private.settings,
             list(private.written.values()),
             work.unreadable,
             found.left_out + others.left_out,
