@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,19 +82,19 @@ def paired(images: Images, originals: Images) -> tuple[Images, Images]:
         InputError: a copy without an original; other classes.
     """
     assert images.names is not None and originals.names is not None
-    places = {name: place for place, name in enumerate(originals.names)}
-    stems = Counter(_stem(name) for name in places)
-    by_stem = {_stem(name): place for name, place in places.items() if stems[_stem(name)] == 1}
-    found = [
-        places.get(name, places.get(_stem(name), by_stem.get(_stem(name)))) for name in map(str, images.names.tolist())
-    ]
-    missing = [str(name) for name, place in zip(images.names, found, strict=True) if place is None]
-    if missing:
+    places = {str(name): place for place, name in enumerate(originals.names)}
+    names = [str(name) for name in images.names]
+    found = {name: places[one] for name in names for one in (_stem(name), name) if one in places}
+    left = {name: place for name, place in places.items() if place not in found.values()}
+    stems = Counter(map(_stem, left))
+    by_stem = {_stem(name): place for name, place in left.items() if stems[_stem(name)] == 1}
+    found = {name: by_stem[_stem(name)] for name in names if _stem(name) in by_stem} | found
+    if missing := [name for name in names if name not in found]:
         first = printable(missing[0])
         raise InputError(f"against: holds no original of {len(missing)} of the {len(images)} images, as of {first}")
     if images.classes != originals.classes:
         raise InputError("against: has other classes; it must hold the folders of the same classes")
-    chosen = originals.subset(torch.tensor([place for place in found if place is not None]))
+    chosen = originals.subset(torch.tensor([found[name] for name in names]))
     chosen.ids, chosen.names = images.ids, images.names
     if not torch.equal(chosen.y, images.y):
         raise InputError("against: holds originals in folders of other classes; they must lie in the same ones")
@@ -114,9 +113,3 @@ def split(images: Images, share: float, seed: int) -> tuple[torch.Tensor, torch.
         members = order[labels == label]
         held[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]
-
-
-def joined_names(names: Sequence[str]) -> str:
-    """Names in one line, the first three of many."""
-    shown = ", ".join(map(printable, names[:3]))
-    return shown + (f" and {len(names) - 3} others" if len(names) > 3 else "")
