@@ -1,6 +1,6 @@
 """A comparison can be stopped at any trial, goes on where it was, and never mixes images."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from samples import some_images
@@ -100,3 +100,13 @@ def test_surrogate_and_budget_of_a_trial_are_those_of_its_perturbation(images):
     made = comparison.made(trial, SETTING, images, some_images(n=40, seed=1))
     assert (made.poison.record["surrogate"], made.poison.record["levels"]) == ("mlp2", 3)
     assert made.victim.record["model"] == "linear" and made.victim.record["train"] == made.images.record()
+
+
+def test_a_file_of_ones_own_is_named_from_the_top_of_its_checkout(tmp_path):
+    (tmp_path / ".git").touch()
+    trial = Trial(f"{tmp_path}/deep/own.py:loop", "linear")
+    records = Records(tmp_path / "r.jsonl", SETTING)
+    records.add(asdict(trial) | {"test_accuracy": 0.5})
+    assert '"method": "deep/own.py:loop"' in records.path.read_text() and str(tmp_path) not in records.path.read_text()
+    assert records.find(trial)["method"] == trial.method
+    assert Records(tmp_path / "r.jsonl", SETTING).find(trial)["test_accuracy"] == 0.5

@@ -1,5 +1,6 @@
 import pytest
 
+from miue import specs
 from miue.errors import InputError
 from miue.specs import pairs, parse
 
@@ -31,3 +32,10 @@ def test_pairs_say_where_they_stood():
     assert pairs(["a=1", "b=word"], "--set") == {"a": 1, "b": "word"}
     with pytest.raises(InputError, match="--set: '=1'; write it as NAME=VALUE"):
         pairs(["=1"], "--set")
+
+
+def test_own_files_are_named_from_the_top_of_their_checkout(tmp_path):
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / ".git").touch()
+    assert specs.portable(f"{tmp_path}/a/deep/own.py:Loop:steps=3") == "a/deep/own.py:Loop:steps=3"
+    assert specs.portable("em:scope=class") == "em:scope=class"

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from miue import defenses, models
+    from miue import audit, defenses, models, protect
     from miue.data import Images, load
     from miue.mi import Estimate, bounds, sliced_mi, with_controls
     from miue.poisons import Poison, perturb
@@ -21,7 +21,7 @@ except PackageNotFoundError:
     __version__ = "0+uninstalled"
 
 _HOMES = {
-    "miue": ("defenses", "models"),
+    "miue": ("audit", "defenses", "models", "protect"),
     "miue.data": ("Images", "load"),
     "miue.mi": ("Estimate", "bounds", "sliced_mi", "with_controls"),
     "miue.poisons": ("Poison", "perturb"),
@@ -36,12 +36,14 @@ __all__ = [
     "Poison",
     "Victim",
     "accuracy",
+    "audit",
     "bounds",
     "defenses",
     "features",
     "load",
     "models",
     "perturb",
+    "protect",
     "sliced_mi",
     "train_victim",
     "with_controls",

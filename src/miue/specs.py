@@ -97,6 +97,16 @@ def settled(spec: str) -> str:
     return f"{Path(file + '.py').resolve()}:{rest}" if own else spec
 
 
+def portable(spec: str) -> str:
+    """Return `FILE.py:NAME` with the path from the top of the checkout that holds its file, as records keep it."""
+    file = file_of(spec)
+    if file is None:
+        return spec
+    whole = file.resolve()
+    top = next((folder for folder in whole.parents if (folder / ".git").exists()), whole.parent)
+    return f"{whole.relative_to(top).as_posix()}:{spec.partition('.py:')[2]}"
+
+
 def file_of(spec: str) -> Path | None:
     """The file that a spec names; None for a name of this package."""
     file, own, _ = spec.partition(".py:")

@@ -23,6 +23,8 @@ ROOMS = [
     "miue.poisons",
     "miue.defenses",
     "miue.defenses.detection",
+    "miue.protect",
+    "miue.audit",
     "miue.mi",
     "miue.mi.bounds",
     "miue.mi.statistics",

@@ -51,7 +51,7 @@ def test_a_slip_in_a_commands_name_is_answered_with_the_name(miue):
 
 
 @pytest.mark.parametrize(
-    ("typed", "completed"), [("miue p", "poison publish"), ("miue publish --", "--name --book --help")]
+    ("typed", "completed"), [("miue p", "poison publish protect"), ("miue publish --", "--name --book --help")]
 )
 def test_a_shell_completes_commands_and_options(miue, monkeypatch, typed, completed):
     for name, value in (("_MIUE_COMPLETE", "complete_bash"), ("COMP_WORDS", typed)):

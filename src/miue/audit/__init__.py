@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from miue.audit import reading, victims
-from miue.audit.signs import Sign, signs
+from miue.audit.signs import Sign
+from miue.audit.signs import signs as signs_of
 from miue.audit.victims import Trainer, accuracy
 from miue.data.decoding import check_size
 from miue.data.images import Images
@@ -27,7 +28,7 @@ from miue.storage import provenance
 from miue.training import features, recipes
 from miue.victim import train_victim
 
-__all__ = ["Audit", "images"]
+__all__ = ["Audit", "Sign", "images"]
 
 HELD_OUT = 0.2
 COUNTERMEASURES = ("none", "iss:kind=grayscale", "iss:kind=jpeg")
@@ -123,7 +124,7 @@ def images(
         **provenance.collect("cpu"),
     }
     compared = {} if clean is None else _compared(shown, clean, models[0], recipe, seeds[0])
-    return Audit(pd.DataFrame(rows), [] if few else signs(shown, seeds[0]), compared, record, unreadable)
+    return Audit(pd.DataFrame(rows), [] if few else signs_of(shown, seeds[0]), compared, record, unreadable)
 
 
 def _ways(trainers: list[Trainer]) -> list[tuple[Trainer, str]]:

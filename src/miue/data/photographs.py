@@ -212,7 +212,7 @@ def write(
     if orientation == "keep" and photograph.turn is not None:
         picture = picture.transpose(BACK.get(photograph.turn, photograph.turn))
         exif[ORIENTATION] = NUMBERS[photograph.turn]
-    how: dict[str, Any] = {"compress_level": 6} if kind == "png" else {"quality": quality, "subsampling": 0}
+    how: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality, "subsampling": 0}
     if kind == "jpeg" and picture.mode in ("LA", "RGBA"):
         mode = picture.mode.removesuffix("A")
         white = Image.new("RGBA", picture.size, "white")

@@ -13,6 +13,7 @@ from miue.data.images import Images
 from miue.errors import InputError
 from miue.experiments.migration import VERSION, settled
 from miue.experiments.trials import Setting, Trial
+from miue.specs import portable
 from miue.storage import lines
 from miue.storage.files import locked
 
@@ -55,11 +56,13 @@ class Records:
     def find(self, trial: Trial) -> dict[str, Any] | None:
         """The row of `trial`, if it has been measured, be it by another process meanwhile."""
         self._refresh()
-        wanted = asdict(trial)
-        return next((row for row in self.rows if wanted.items() <= row.items()), None)
+        asked = asdict(trial)
+        wanted = _portable(asked)
+        return next((row | asked for row in self.rows if wanted.items() <= row.items()), None)
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, unless another process has kept one of the same trial meanwhile: that stays the only one."""
+        row = _portable(row)
         with self._alone():
             self._refresh()
             own = {field.name: row.get(field.name) for field in fields(Trial)}
@@ -132,6 +135,11 @@ def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> N
             f"records: {path} was made on other images (content hash {other.pop()}) than those of "
             f"{train.name} here ({train.content_hash}); give another file"
         )
+
+
+def _portable(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in which files of somebody's own are named so that it means the same on another machine."""
+    return {name: portable(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _parsed(path: Path, versions: Sequence[int]) -> tuple[Setting, list[dict[str, Any]]]:
