@@ -178,6 +178,14 @@ def test_folders_in_one_another_are_refused_and_nothing_is_written(photos, tmp_p
         protect.images(photos / "ann", tmp_path / "out", reference=photos / "ann", **QUICK)
 
 
+def test_what_lies_in_the_output_already_is_not_written_over(photos, tmp_path):
+    folder(tmp_path / "out" / "publish", ["ann"])
+    before = content(tmp_path)
+    with pytest.raises(InputError, match="holds ann, of something else; give an empty or new folder"):
+        protect.images(photos, tmp_path / "out", **QUICK)
+    assert {name: text for name, text in content(tmp_path).items() if name != "out/private/.lock"} == before
+
+
 def test_a_link_does_not_lead_out_of_the_folder_or_into_it(photos, tmp_path):
     folder(tmp_path / "outside", ["secret"])
     (photos / "secret").symlink_to(tmp_path / "outside" / "secret")

@@ -1,5 +1,6 @@
 """Commands for somebody's own images: a protected copy of a folder, and what a folder teaches."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,9 @@ def protect(
 def _tell(made: Protected) -> None:
     about = made.settings
     typer.echo(f"images: {len(made.rows)} protected, {made.new} of them now")
+    classes = Counter(row["class"] for row in made.rows)
+    told = ", ".join(f"{printable(name)} ({count})" for name, count in classes.most_common(8))
+    typer.echo(f"classes: {told}" + (f" and {len(classes) - 8} others" if len(classes) > 8 else ""))
     typer.echo(f"budget: epsilon {in_levels(about.epsilon)}")
     if about.metadata == "strip":
         typer.echo("metadata: stripped, the place where an image was taken included; its colour profile stays")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from miue.data.images import Images
-from miue.errors import InputError, choose
+from miue.errors import InputError, choose, printable
 from miue.poisons import Poison
 from miue.protect.settings import Settings
 from miue.storage import lines, memory
@@ -71,11 +71,12 @@ class Private:
             seed: for a new copy, if `wanted` has none.
 
         Raises:
-            InputError: it was begun with other settings.
+            InputError: it was begun with other settings, or what lies there is of something else.
         """
         file = self.folder / "settings.json"
         given = {choose("setting", name, SETTINGS): value for name, value in wanted.items() if value is not None}
         if not file.exists():
+            self._refuse_others()
             self.settings = Settings(**{"seed": seed} | given)
             self._save()
             return
@@ -89,6 +90,16 @@ class Private:
                 f"out: {self.folder.parent} was begun with {', '.join(other)}; say the same, or give another folder"
             )
         self._load()
+
+    def _refuse_others(self) -> None:
+        """Refuse to begin where files lie that would be written over."""
+        there = [*self.publish.glob("*"), *(file for file in self.folder.glob("*") if file.name != ".lock")]
+        if there:
+            raise InputError(
+                printable(
+                    f"out: {there[0].parent} holds {there[0].name}, of something else; give an empty or new folder"
+                )
+            )
 
     def _save(self) -> None:
         told = {"version": VERSION, "settings": asdict(self.settings), "classes": self.classes}
