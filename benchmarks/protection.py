@@ -1,0 +1,280 @@
+"""What a protected copy protects against, measured: Imagenette at its own size, and two classes among a hundred.
+
+    python benchmarks/protection.py DATA WORK [PART ...]
+
+DATA holds imagenette224/{train,val} and tiny-imagenet32-jpeg.tar.xz. Rows go to book/results/records, one line each;
+what is there is not measured again. WORK gets the folders of images (about 1 GB).
+
+Parts: copy (make it; seconds, memory), sizes (victims at 64 px after handling), large (victims at 224 px), trainers
+(other ways to train), backbone (features from other images), few (two classes among a hundred), stream (memory by the
+number of images).
+"""
+
+import multiprocessing
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import miue
+from miue import audit, protect
+from miue.audit.victims import Trainer, accuracy, of_victim
+from miue.data import photographs
+from miue.data.images import Images
+from miue.protect.handling import HANDLINGS, handled
+from miue.storage import lines
+from miue.storage.provenance import collect
+from miue.victim import Victim
+
+ROWS = Path("book/results/records/protection-imagenette224.jsonl")
+EACH, SEEDS = 200, (10, 11)  # images of each class, and seeds of victims
+RECIPE = "quick:epochs=30"
+
+
+class Bench:
+    """The rows that are there, the folders, and the images that victims are asked about."""
+
+    def __init__(self, data: Path, work: Path) -> None:
+        self.data, self.work = data, work
+        self.rows = lines.whole(ROWS)[0]
+        self.originals, self.out = work / "originals", work / "copy"
+        if not self.originals.exists():
+            for folder in sorted((data / "imagenette224" / "train").iterdir()):
+                (work / "part" / folder.name).mkdir(parents=True, exist_ok=True)
+                for file in sorted(folder.iterdir())[:EACH]:
+                    shutil.copy(file, work / "part" / folder.name)
+            (work / "part").rename(self.originals)
+
+    def measure(self, made: Callable[[], dict[str, Any]], **row: Any) -> None:
+        """Measure a row that is not there yet, and keep it."""
+        if any(row.items() <= other.items() for other in self.rows):
+            return
+        began = time.perf_counter()
+        row |= made()
+        row |= {"seconds": round(time.perf_counter() - began, 1), **collect("cpu")}
+        ROWS.parent.mkdir(parents=True, exist_ok=True)
+        lines.append(ROWS, row)
+        self.rows.append(row)
+        print({name: value for name, value in row.items() if name not in collect("cpu")}, flush=True)
+
+    def test(self, size: int) -> Images:
+        """A hundred held-out photographs of each class."""
+        return miue.load(f"folder:{self.data / 'imagenette224'}", size=size, n_train=20, n_test=1000)[1]
+
+    def images(self, what: str, handling: str, size: int) -> Images:
+        """All originals or copies, as training sees them."""
+        folder = self.originals if what == "originals" else self.out / "publish"
+        found = photographs.find(folder)
+        jobs = [(label, file) for label, files in enumerate(found.files.values()) for file in files]
+        pixels = [handled(photographs.read(folder / file).picture, handling, size) for _, file in jobs]
+        labels = torch.tensor([label for label, _ in jobs])
+        return Images(torch.from_numpy(np.stack(pixels)), labels, list(found.files), name=what, layout="nchw")
+
+
+def victim(images: Callable[[], Images], test: Images, seed: int, recipe: str = RECIPE, **how: Any) -> dict[str, Any]:
+    """A small residual network trained on images, which are read now, and asked about others."""
+    shown = images()
+    trained = miue.train_victim(shown, test, model="small_resnet", recipe=recipe, seed=seed, cache=False, **how)
+    return {"accuracy": trained.accuracy, "train_accuracy": trained.history[-1].train_accuracy, "n": len(shown)}
+
+
+def copy(bench: Bench) -> None:
+    """The copy itself, by the command's defaults."""
+
+    def make() -> dict[str, Any]:
+        shutil.rmtree(bench.out, ignore_errors=True)
+        made = protect.images(bench.originals, bench.out, seed=1)
+        psnr = [row["psnr"] for row in made.rows]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        settings = {name: getattr(made.settings, name) for name in ("method", "surrogate", "epsilon", "preset", "size")}
+        return {"images": len(made.rows), "psnr": float(np.mean(psnr)), "peak_mib": round(peak), "settings": settings}
+
+    bench.measure(make, part="copy")
+    if not bench.out.exists():
+        protect.images(bench.originals, bench.out, seed=1)
+
+
+def sizes(bench: Bench) -> None:
+    """Victims at 64 px: untouched, and after what scrapers do."""
+    test = bench.test(64)
+    for handling in HANDLINGS:
+        for what in ("originals", "copy"):
+            if what == "originals" and handling not in ("as published", "resized, then JPEG 50"):
+                continue
+            for seed in SEEDS:
+                bench.measure(
+                    partial(victim, partial(bench.images, what, handling, 64), test, seed),
+                    part="sizes", what=what, handling=handling, size=64, seed=seed, recipe=RECIPE,
+                )  # fmt: skip
+
+
+def large(bench: Bench) -> None:
+    """Victims at 224 px, half of the images."""
+    test, recipe = bench.test(224).subset(torch.arange(0, 1000, 2)), "quick:epochs=15"
+    for what, handling in (("originals", "as published"), ("copy", "as published"), ("copy", "JPEG 75")):
+        for seed in SEEDS:
+            bench.measure(
+                partial(victim, partial(half, bench, what, handling), test, seed, recipe),
+                part="large", what=what, handling=handling, size=224, seed=seed, recipe=recipe,
+            )  # fmt: skip
+
+
+def half(bench: Bench, what: str, handling: str) -> Images:
+    """Every other image at 224 px."""
+    images = bench.images(what, handling, 224)
+    return images.subset(torch.arange(0, len(images), 2))
+
+
+def trainers(bench: Bench) -> None:
+    """What a trainer can do: squeeze, train adversarially, hold clean images of the same classes."""
+    test = bench.test(64)
+    attack = "adversarial_training:epsilon=8/255:steps=5:step=2/255"
+    ways = {"none": None, "iss:kind=grayscale": None, "iss:kind=jpeg": None, attack: "quick:epochs=20"}
+    for defense, recipe in ways.items():
+        for what in ("originals", "copy"):
+            for seed in SEEDS:
+                how = {} if defense == "none" else {"defense": defense}
+                bench.measure(
+                    partial(victim, partial(bench.images, what, "as published", 64), test, seed, recipe or RECIPE, **how),
+                    part="trainers", what=what, defense=defense, size=64, seed=seed, recipe=recipe or RECIPE,
+                )  # fmt: skip
+    for share in (0.2, 0.5, 0.8):
+        for seed in SEEDS:
+            bench.measure(
+                partial(victim, partial(mixed, bench, share), test, seed),
+                part="coverage", share=share, size=64, seed=seed, recipe=RECIPE,
+            )  # fmt: skip
+            bench.measure(
+                partial(victim, partial(clean_part, bench, share), test, seed),
+                part="withheld", share=share, size=64, seed=seed, recipe=RECIPE,
+            )  # fmt: skip
+
+
+def mixed(bench: Bench, share: float) -> Images:
+    """Images of which that share of each class is protected."""
+    clean, shown = (bench.images(what, "as published", 64) for what in ("originals", "copy"))
+    protected = torch.arange(len(clean)) % 10 < 10 * share
+    return clean.with_pixels(torch.where(protected[:, None, None, None], shown.x, clean.x))
+
+
+def clean_part(bench: Bench, share: float) -> Images:
+    """What would be left without the protected ones."""
+    clean = bench.images("originals", "as published", 64)
+    return clean.subset((torch.arange(len(clean)) % 10 >= 10 * share).nonzero()[:, 0])
+
+
+def backbone(bench: Bench) -> None:
+    """Features that were learned on other images: the other hundred classes of Tiny-ImageNet."""
+    file = bench.work / "backbone.safetensors"
+    if not file.exists():
+        train, test = miue.load("folder:tiny-imagenet32-jpeg", root=bench.data, size=32)
+        others = [part.subset((part.y >= 100).nonzero()[:, 0]) for part in (train, test)]
+        keep = torch.arange(0, len(others[0]), 2)
+        named = [
+            Images(part.x, part.y - 100, part.classes[100:], name=part.name, layout="nchw")
+            for part in (others[0].subset(keep), others[1])
+        ]
+        recipe = "quick:epochs=15"
+        trained = miue.train_victim(
+            named[0], named[1], model="small_resnet:width=2", recipe=recipe, seed=1, cache=False
+        )
+        trained.save(file)
+        told = {"accuracy": trained.accuracy, "n": len(named[0])}
+        bench.measure(lambda: told, part="pretrained", what="other classes", recipe=recipe)
+    start, test = Victim.load(file), bench.test(32)
+    for trainer in of_victim(start, "backbone", "quick"):
+        for what in ("originals", "copy"):
+            for seed in SEEDS:
+                bench.measure(
+                    partial(taken_over, trainer, partial(bench.images, what, "as published", 32), test, seed),
+                    part="backbone", what=what, trainer=trainer.name, size=32, seed=seed,
+                )  # fmt: skip
+    for what in ("originals", "copy"):
+        for seed in SEEDS:
+            bench.measure(
+                partial(victim, partial(bench.images, what, "as published", 32), test, seed),
+                part="scratch", what=what, size=32, seed=seed, recipe=RECIPE,
+            )  # fmt: skip
+
+
+def taken_over(trainer: Trainer, images: Callable[[], Images], test: Images, seed: int) -> dict[str, Any]:
+    """What a way to train knows of others."""
+    return {"accuracy": accuracy(trainer.train(images(), None, seed), test)}
+
+
+def few(bench: Bench) -> None:
+    """Two classes, as two persons, among a hundred that others publish: what is learned of the two."""
+    train, test = miue.load("folder:tiny-imagenet32-jpeg:classes=100", root=bench.data, size=32, n_train=10_000)
+    own = train.y < 2
+    for name, at in (("own", own), ("others", ~own)):
+        folder = bench.work / name
+        if not folder.exists():
+            chosen = train.subset(at.nonzero()[:, 0])
+            if name == "others":
+                chosen = chosen.subset(torch.arange(0, len(chosen), 20))
+            chosen.to_folder(folder)
+    made = protect.images(bench.work / "own", bench.work / "own-copy", reference=bench.work / "others", seed=1, size=32)
+    shown = audit.reading.gather(made.publish, 32).images
+    originals = audit.reading.gather(bench.work / "own", 32).images
+    shown, originals = audit.reading.paired(shown, originals)
+    keys = {x.tobytes(): place for place, x in enumerate(originals.x.numpy())}
+    pixels = train.x.clone()
+    for row in own.nonzero()[:, 0].tolist():
+        pixels[row] = shown.x[keys[train.x[row].numpy().tobytes()]]
+    for what, images in (("originals", train), ("copy", train.with_pixels(pixels))):
+        for seed in SEEDS:
+
+            def one(images: Images = images, seed: int = seed) -> dict[str, Any]:
+                trained = miue.train_victim(images, test, model="small_resnet", recipe=RECIPE, seed=seed, cache=False)
+                hit = test.subset((test.y < 2).nonzero()[:, 0])
+                return {"accuracy": trained.accuracy, "own_accuracy": miue.accuracy(trained, hit), "n": len(images)}
+
+            bench.measure(one, part="few", what=what, size=32, seed=seed, recipe=RECIPE)
+
+
+def stream(bench: Bench) -> None:
+    """Peak memory and time by the number of images of 12 megapixels; each number in a process of its own."""
+    for count in (30, 100, 300):
+        bench.measure(
+            partial(multiprocessing.get_context("spawn").Pool(1).apply, streamed, (bench.work, bench.data, count)),
+            part="stream", images=count, pixels=12_000_000,
+        )  # fmt: skip
+
+
+def streamed(work: Path, data: Path, count: int) -> dict[str, Any]:
+    """Make so many large photographs, protect them without a surrogate, and say what that took."""
+    folder, out = work / f"large-{count}", work / f"large-{count}-copy"
+    for place, file in enumerate(sorted((data / "imagenette224" / "val").rglob("*.JPEG"))[:: 3900 // count][:count]):
+        to = folder / f"{place % 2}" / f"{place}.jpg"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as image:
+            image.convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC).save(to, quality=92)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.perf_counter()
+    protect.images(folder, out, method="lsp", seed=1, workers=2)
+    told = {"making_seconds": round(time.perf_counter() - began), "before_mib": round(before / 1024)}
+    told["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    shutil.rmtree(folder), shutil.rmtree(out)
+    return told
+
+
+PARTS = {part.__name__: part for part in (copy, sizes, large, trainers, backbone, few, stream)}
+
+
+def chosen(names: list[str]) -> Iterator[Callable[[Bench], None]]:
+    for name in names or PARTS:
+        yield PARTS[name]
+
+
+if __name__ == "__main__":
+    bench = Bench(Path(sys.argv[1]), Path(sys.argv[2]))
+    for part in chosen(sys.argv[3:]):
+        part(bench)
