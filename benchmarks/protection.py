@@ -142,8 +142,9 @@ def trainers(bench: Bench) -> None:
         for what in ("originals", "copy"):
             for seed in SEEDS:
                 how = {} if defense == "none" else {"defense": defense}
+                images = partial(bench.images, what, "as published", 64)
                 bench.measure(
-                    partial(victim, partial(bench.images, what, "as published", 64), test, seed, recipe or RECIPE, **how),
+                    partial(victim, images, test, seed, recipe or RECIPE, **how),
                     part="trainers", what=what, defense=defense, size=64, seed=seed, recipe=recipe or RECIPE,
                 )  # fmt: skip
     for share in (0.2, 0.5, 0.8):

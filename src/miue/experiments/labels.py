@@ -43,7 +43,12 @@ OPTIONS = {
 
 
 def title(spec: str) -> str:
-    """Write a method, victim or defense as a reader knows it: "resnet18:width=0.25" as "ResNet-18, width 0.25"."""
-    name, *options = spec.split(":")
+    """Write a method, victim or defense as a reader knows it: "resnet18:width=0.25" as "ResNet-18, width 0.25".
+
+    What stands in a file of somebody's own is called as it is there: "loop (own.py)".
+    """
+    file, own, inside = spec.partition(".py:")
+    name, *options = (inside if own else spec).split(":")
     words = (OPTIONS.get(option, option.replace("=", " ").replace("_", " ")) for option in options)
-    return ", ".join([NAMES.get(name, name.replace("_", " ")), *words])
+    told = ", ".join([NAMES.get(name, name.replace("_", " ")), *words])
+    return f"{told} ({file.rpartition('/')[2]}.py)" if own else told
