@@ -37,6 +37,9 @@ OPTIONS = {
     "content_flips=true": "content flips",
     "rounding=each_pass": "rounded each pass",
     "scope=class": "per class",
+    "mine=0.1": "MINE term",
+    "mine=-0.1": "MINE term reversed",
+    "agreement=1": "agreement kept",
     "similarity=false": "no similarity",
 }
 """Options that say more in other words than by name and value."""

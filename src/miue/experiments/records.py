@@ -57,12 +57,12 @@ class Records:
         """The row of `trial`, if it has been measured, be it by another process meanwhile."""
         self._refresh()
         asked = asdict(trial)
-        wanted = _portable(asked)
+        wanted = portable_row(asked)
         return next((row | asked for row in self.rows if wanted.items() <= row.items()), None)
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, unless another process has kept one of the same trial meanwhile: that stays the only one."""
-        row = _portable(row)
+        row = portable_row(row)
         with self._alone():
             self._refresh()
             own = {field.name: row.get(field.name) for field in fields(Trial)}
@@ -137,7 +137,7 @@ def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> N
         )
 
 
-def _portable(row: dict[str, Any]) -> dict[str, Any]:
+def portable_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row in which files of somebody's own are named so that it means the same on another machine."""
     return {name: portable(value) if isinstance(value, str) else value for name, value in row.items()}
 

@@ -13,6 +13,7 @@ from miue.errors import InputError
 from miue.experiments.comparison import CLEAN, NONE, Setting
 from miue.experiments.judging import VICTIM, believed, judged, marks
 from miue.experiments.labels import title
+from miue.experiments.records import portable_row
 from miue.experiments.trials import trained
 from miue.mi.statistics import RankCorrelation, rank_correlation
 from miue.pgd import in_levels
@@ -66,7 +67,7 @@ def metrics(table: pd.DataFrame, setting: Setting, **more: Any) -> dict[str, Any
 
     A value that a trial does not have (`stderr_samples` of a few images) is left out of its row.
     """
-    rows = table.astype(object).where(table.notna(), None).to_dict(orient="records")
+    rows = [portable_row(row) for row in table.astype(object).where(table.notna(), None).to_dict(orient="records")]
     first = {name: rows[0][name] for name in OF_DATA}
     return {
         "data": {**first, "n": first["n_train"]},
