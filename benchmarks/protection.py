@@ -36,7 +36,7 @@ from miue.victim import Victim
 
 ROWS = Path("book/results/records/protection-imagenette224.jsonl")
 EACH, SEEDS = 200, (10, 11)  # images of each class, and seeds of victims
-RECIPE = "quick:epochs=30"
+RECIPE = "quick:epochs=20"
 
 
 class Bench:

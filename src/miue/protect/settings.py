@@ -1,4 +1,11 @@
-"""What a protected copy is made with."""
+"""What a protected copy is made with.
+
+The defaults were chosen by trial: 3,000 images of CIFAR-10 (JPEG-75 copy), enlarged to 128 px, protected, and made 32 px
+small again for victims of 15 epochs (one seed; clean small_resnet 56 %). EM made at 16 px left small_resnet 13 % and
+VGG-11 17 %, made at 32 px 27 %, where enlarging smooths away more of it; one delta for each class 52 %, TAP at 16 px
+31 %. Batches dealt to small_resnet and VGG-11 made it weaker for both (38 % and, with twice the rounds, 34 and 23 %).
+So the perturbation is made at about half the size at which images are likely to be trained on.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,7 +38,7 @@ class Settings(Options):
 
     seed: Seed
     method: str = "em"
-    surrogate: str = "small_resnet:width=0.5+vgg11:width=0.25"
+    surrogate: str = "small_resnet:width=0.5"
     epsilon: str = "8/255"
     preset: str = "quick"
     size: Annotated[int, Range(16, 512)] = 32
