@@ -248,11 +248,11 @@ def test_torchvision_sets_become_images(name, monkeypatch, tmp_path):
 
 
 def test_subsets_are_seeded_and_in_proportion(monkeypatch, images):
-    part = loading._subset(images, "n_train", 20, seed=0)
+    part = loading.subset(images, "n_train", 20, seed=0)
     assert part.y.bincount().tolist() == [5] * 4
-    assert torch.equal(part.ids, loading._subset(images, "n_train", 20, seed=0).ids)
-    assert not torch.equal(part.ids, loading._subset(images, "n_train", 20, seed=1).ids)
-    assert len(loading._subset(images, "n_train", 47, seed=0)) == 47
+    assert torch.equal(part.ids, loading.subset(images, "n_train", 20, seed=0).ids)
+    assert not torch.equal(part.ids, loading.subset(images, "n_train", 20, seed=1).ids)
+    assert len(loading.subset(images, "n_train", 47, seed=0)) == 47
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What an audit says of a folder: measured on images that training did not see, against the originals where given."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,15 +53,22 @@ def test_copies_are_paired_with_their_originals_by_name(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture(len(name)).save(tmp_path / name)
     originals = reading.gather(tmp_path, 16).images
-    made = miue.protect.images(tmp_path, tmp_path.with_name("out"), method="lsp", size=16, seed=1)
-    copy = reading.gather(tmp_path.with_name("out"), 16).images
-    one, other = reading.paired(copy, originals)
-    assert [str(name) for name in other.names] == [str(name) for name in one.names]
-    assert (one.x.float() - other.x.float()).abs().mean() < 8
-    assert sorted(row["name"] for row in made.rows) == ["c/a.jpg.png", "c/a.png", "d/b.png", "d/e.png"]
+    out = tmp_path.with_name("out")
+    made = miue.protect.images(tmp_path, out, method="lsp", size=16, seed=1)
+    assert {row["source"]: row["name"] for row in made.rows} == {
+        "c/a.jpg": "c/a.jpg.png",
+        "c/a.png": "c/a.png",
+        "d/b.webp": "d/b.png",
+        "d/e.png": "d/e.png",
+    }
+    wanted = {str(name): x for name, x in zip(originals.names, originals.x, strict=True)}
+    for place in (out, out / "publish"):  # by the manifest
+        copy, clean = reading.paired(reading.gather(place, 16).images, originals)
+        assert all(torch.equal(wanted[str(name)], x) for name, x in zip(copy.names, clean.x, strict=True))
+    shutil.copytree(out / "publish", tmp_path.with_name("bare"))
+    copy, clean = reading.paired(reading.gather(tmp_path.with_name("bare"), 16).images, originals)  # by the names
     sources = {row["name"]: row["source"] for row in made.rows}
-    of_original = {str(name): x for name, x in zip(originals.names, originals.x, strict=True)}
-    assert all(torch.equal(of_original[sources[str(name)]], x) for name, x in zip(copy.names, other.x, strict=True))
+    assert all(torch.equal(wanted[sources[str(name)]], x) for name, x in zip(copy.names, clean.x, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -153,3 +161,11 @@ def test_signs_speak_of_a_pattern_of_each_class_and_not_of_clean_images_or_noise
 
 def test_a_sign_without_a_limit_only_describes():
     assert not Sign("x", 9.0, None).speaks and Sign("x", 0.3, 0.2).speaks and not Sign("x", 0.1, 0.2).speaks
+
+
+def test_of_many_images_some_are_drawn_from_every_class(tmp_path):
+    folder(tmp_path / "a", PLAIN, 30), folder(tmp_path / "b", PLAIN, 30)
+    found = audit.images(tmp_path / "a", tmp_path / "b", most=24, **FEW)
+    assert found.record["data"]["n"] == found.record["against"]["n"] == 24 and found.record["chance"] == 0.5
+    with pytest.raises(InputError, match="most: 1; "):
+        audit.images(tmp_path / "a", most=1, **FEW)

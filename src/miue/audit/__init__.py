@@ -18,6 +18,7 @@ from miue.audit.signs import signs as signs_of
 from miue.audit.victims import Trainer, accuracy
 from miue.data.decoding import check_size
 from miue.data.images import Images
+from miue.data.loading import subset
 from miue.errors import InputError
 from miue.mi import with_controls
 from miue.mi.statistics import prediction_disagreement
@@ -79,6 +80,7 @@ def images(
     size: int = 64,
     seeds: Sequence[int] = (0, 1),
     backbone: str | Path | None = None,
+    most: int = 1000,
 ) -> Audit:
     """Audit a folder of images.
 
@@ -91,6 +93,7 @@ def images(
         seeds: of splits and networks; two or more show a spread.
         backbone: file of a victim that was trained on other images, whose features are taken over; weights of
             torchvision are found by themselves, where they lie on this machine.
+        most: images that are trained on and asked about, classes in proportion: of more, so many are drawn.
 
     Raises:
         InputError: a folder that cannot be read, too few classes or images, an original that is missing.
@@ -107,6 +110,8 @@ def images(
         other = reading.gather(Path(against), size, "against")
         unreadable |= {f"against: {file}": why for file, why in other.unreadable.items()}
         shown, clean = reading.paired(shown, other.images)
+    drawn = subset(shown, "most", min(most, len(shown)), 0).ids  # the ids of what was read are its places
+    shown, clean = shown.subset(drawn), None if clean is None else clean.subset(drawn)
     trainers = victims.chosen(list(models), recipe, backbone)
     rows = [
         {"victim": trainer.name, "countermeasure": against_it} | _learned(trainer, against_it, shown, clean, seeds)

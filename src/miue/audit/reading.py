@@ -15,6 +15,7 @@ from miue.data.images import Images
 from miue.data.photographs import Unreadable
 from miue.errors import InputError, printable
 from miue.progress import track
+from miue.protect.private import Private
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class Gathered:
 def gather(folder: Path, size: int, argument: str = "folder") -> Gathered:
     """Read the photographs of a folder, resized by the shorter side and cropped in the middle.
 
-    Of what `miue.protect` made, the images to publish are read.
+    Of what `miue.protect` made, the images to publish are read, under the names of their originals.
 
     Raises:
         InputError: no folder, no photograph that can be read, or fewer than two classes.
     """
-    if (folder / "publish").is_dir() and (folder / "private" / "settings.json").exists():
-        folder = folder / "publish"
+    copy = Private(folder.parent if folder.name == "publish" else folder)
+    originals = copy.sources()
+    folder = copy.publish if originals else folder
     found = photographs.find(folder)
     jobs = [(name, file) for name, files in found.files.items() for file in files]
 
@@ -67,7 +69,7 @@ def gather(folder: Path, size: int, argument: str = "folder") -> Gathered:
         torch.tensor([classes.index(name) for name, _ in good]),
         classes,
         name=folder.resolve().name,
-        names=[file for _, file in good],
+        names=[originals.get(file, file) for _, file in good],
         layout="nchw",
     )
     return Gathered(images, unreadable, found.left_out)

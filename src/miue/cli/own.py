@@ -119,11 +119,14 @@ def audit(
     size: Annotated[int, typer.Option(help="Pixels to which images are resized.")] = 64,
     seeds: Annotated[int, typer.Option(help="How often each network is trained.", min=1)] = 2,
     backbone: Annotated[Path | None, typer.Option(help="File of a victim whose features are taken over.")] = None,
+    most: Annotated[int, typer.Option(help="Images that are trained on; of more, so many are drawn.", min=2)] = 1000,
     out: options.Record = None,
 ) -> None:
     """Say how much small networks learn of a folder of images, and whether it looks perturbed."""
     how: dict[str, Any] = {} if model is None else {"models": model}
-    found = auditing.images(folder, against, recipe=recipe, size=size, seeds=range(seeds), backbone=backbone, **how)
+    found = auditing.images(
+        folder, against, recipe=recipe, size=size, seeds=range(seeds), backbone=backbone, most=most, **how
+    )
     tell_audit(found)
     if out is not None:
         write_json(out, found.to_json())

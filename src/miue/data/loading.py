@@ -71,7 +71,7 @@ def load(
         train, test = _read(name, where, size, anew, seed)
         if count is not None:
             train, test = (part.of_classes(count) for part in (train, test))
-        chosen = _subset(train, "n_train", n_train, seed), _subset(test, "n_test", n_test, seed)
+        chosen = subset(train, "n_train", n_train, seed), subset(test, "n_test", n_test, seed)
         # A bit may have flipped on the disk. The images have to be hashed anyway, for the keys of the cache.
         wrong = sum(part.damaged() for part in chosen)
         if not wrong:
@@ -162,7 +162,12 @@ def _place(path: str, root: Path) -> Path:
     raise InputError(printable(f"data: {path} is no folder, and no archive of one, in {root} or the working folder"))
 
 
-def _subset(images: Images, argument: str, wanted: int | None, seed: int) -> Images:
+def subset(images: Images, argument: str, wanted: int | None, seed: int) -> Images:
+    """Draw so many images, classes in proportion and at least one of each; all for None. Order stays.
+
+    Raises:
+        InputError: fewer than classes, or more than there are; it names the `argument`.
+    """
     if wanted is None or wanted == len(images):
         return images
     if not len(images.classes) <= wanted <= len(images):

@@ -186,7 +186,8 @@ class _Work:
         deltas = {int(number): (made, row) for made in private.rounds() for row, number in enumerate(made.ids)}
         taken = {row["name"].lower() for row in private.written.values()}
         jobs = []
-        for source, row in self.current.items():
+        ending = photographs.ENDINGS[settings.format]
+        for source, row in sorted(self.current.items(), key=lambda item: not item[0].lower().endswith(ending)):
             before = private.written.get(source)
             if source.startswith(BEFORE) or (before is not None and before["source_digest"] == row["digest"]):
                 continue

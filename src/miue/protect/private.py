@@ -148,6 +148,11 @@ class Private:
         labels = [self.classes.index(row["class"]) for row in self.read]
         return Images(pixels, labels, self.classes, name="own images", layout="nchw").subset(torch.tensor(rows))
 
+    def sources(self) -> dict[str, str]:
+        """The original of each image that is written, both by their paths."""
+        rows = lines.whole(self.folder / "manifest.jsonl")[0]
+        return {row["name"]: row["source"] for row in rows}
+
     def rounds(self) -> list[Poison]:
         """The perturbations that were made, the first one first."""
         files = sorted(self.folder.glob("round-*.safetensors"), key=lambda file: int(file.stem.partition("-")[2]))
