@@ -4,9 +4,9 @@ The defaults were chosen by trial: 3,000 images of CIFAR-10 (JPEG-75 copy), enla
 32 px small again for victims of 15 epochs (one seed; a clean small_resnet has 56 %). EM made at 16 px left small_resnet
 13 % and VGG-11 17 %; made at 32 px it left 27 %, since enlarging smooths away more of it; one delta for each class left
 52 %, TAP at 16 px 31 %. Batches dealt to small_resnet and VGG-11 made it weaker for both (38 % and, with twice the
-rounds, 34 and 23 %). So the perturbation is made at about half the size at which images are likely to be trained on. On 2,000 photographs of
-Imagenette at 224 px, for victims at 64 px (20 epochs, two seeds; clean 59 and 63 %), preset quick left 41 and 55 %,
-laptop 25 and 38 %.
+rounds, 34 and 23 %). So the perturbation is made at about half the size at which images are likely to be trained on.
+On 2,000 photographs of Imagenette at 224 px, for victims at 64 px (20 epochs, two seeds; clean 59 and 63 %), preset
+quick left 41 and 55 %, laptop 25 and 38 %.
 """
 
 from dataclasses import dataclass
