@@ -19,6 +19,7 @@ from miue.mi.training import Neural
 from miue.pgd import Budget
 from miue.poisons import METHODS, base
 from miue.poisons.eot import Attack
+from miue.protect import Settings
 from miue.training.augment import flip_crop
 from miue.training.recipes import RECIPES
 
@@ -32,7 +33,12 @@ MADE: dict[str, Any] = (
     | RECIPES
     | {name: defense() for name, defense in DEFENSES.items()}
     | {"neural": Neural(), "attack": Attack(4 / 255, 10), "budget": Budget(8 / 255)}
-    | {"setting": Setting(), "trial": Trial("em", "linear"), "own method": base.Options()}
+    | {
+        "setting": Setting(),
+        "trial": Trial("em", "linear"),
+        "own method": base.Options(),
+        "own images": Settings(seed=0),
+    }
 )
 TRIED = [-1, 0, 0.5, float("nan"), float("inf"), -float("inf"), "x", True, None, [1], 10**30, 1e30, np.float64("nan")]
 

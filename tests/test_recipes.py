@@ -11,7 +11,7 @@ BLOCKS = re.findall(r"^## (.+?)\n.*?^```python\n(.*?)^```", PAGE, re.DOTALL | re
 
 
 def test_every_recipe_has_a_program():
-    assert len(BLOCKS) == PAGE.count("\n## ") == 6
+    assert len(BLOCKS) == PAGE.count("\n## ") == 7
 
 
 @pytest.mark.parametrize(("title", "program"), BLOCKS, ids=[title for title, _ in BLOCKS])

@@ -219,7 +219,11 @@ def test_the_hash_of_a_method_covers_what_it_stands_on():
 
 
 def test_what_trains_a_victim_is_all_that_its_hash_covers():
-    networks = {"models", *(f"models.{name}" for name in ("plain", "vision", "network", "handed", "wrapping")), "specs"}
+    networks = {
+        "models",
+        *(f"models.{name}" for name in ("plain", "vision", "network", "handed", "dealt", "wrapping")),
+        "specs",
+    }
     training = {"training.loop", "training.step", "training.recipes", "training.augment", "ranks", "replay"}
     assert covered("miue.training.loop") - {"seeds"} == training | networks | {"data.images", "data.rows", "precision"}
 
