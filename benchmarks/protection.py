@@ -7,7 +7,7 @@ what is there is not measured again. WORK gets the folders of images (about 1 GB
 
 Parts: copy (make it; seconds, memory), sizes (victims at 64 px after handling), large (victims at 224 px), trainers
 (other ways to train), backbone (features from other images), few (two classes among a hundred), stream (memory by the
-number of images).
+number of images), limits (what reports say of it).
 """
 
 import multiprocessing
@@ -30,7 +30,10 @@ from miue.audit.victims import Trainer, accuracy, of_victim
 from miue.data import photographs
 from miue.data.images import Images
 from miue.protect.handling import HANDLINGS, handled
+from miue.publishing import leaderboard
+from miue.publishing.quoting import quote, reported
 from miue.storage import lines
+from miue.storage.files import write_json
 from miue.storage.provenance import collect
 from miue.victim import Victim
 
@@ -267,7 +270,45 @@ def streamed(work: Path, data: Path, count: int) -> dict[str, Any]:
     return told
 
 
-PARTS = {part.__name__: part for part in (copy, sizes, large, trainers, backbone, few, stream)}
+def limits(bench: Bench | None = None) -> list[dict[str, str]]:
+    """What reports of protected copies say that they do not hold against, from published records, written anew."""
+
+    pages = leaderboard.read()
+
+    def of(page: str, words: str) -> str:
+        return quote(leaderboard.trials({page: pages[page]}), words).text
+
+    squeezed, partly = "defenses-cifar10-jpeg75-3000-laptop", "poison_ratio-cifar10-jpeg75-3000-quick"
+    jpeg = {name: of(squeezed, f"{name}, defense=iss:kind=jpeg") for name in ("em", "clean")}
+    part = {name: of(partly, f"{name}, ratio=0.8") for name in ("mi_ue", "withheld")}
+    adversarial = {name: reported(f"{name}, training=at_8").text for name in ("em", "mi_ue", "clean")}
+    told = [
+        {
+            "title": "JPEG and other squeezing.",
+            "text": f"Stored as JPEG of quality 10 before training, 3,000 images of CIFAR-10 under EM taught a small "
+            f"network {jpeg['em']}; clean images behind it have {jpeg['clean']}. It costs one pass through an image library.",
+        },
+        {
+            "title": "Adversarial training.",
+            "text": f"On all of CIFAR-10 the paper behind this method reports {adversarial['em']} for EM and "
+            f"{adversarial['mi_ue']} for MI-UE, where clean images give {adversarial['clean']} (at 8/255).",
+        },
+        {
+            "title": "A trainer who has clean images of the same people, and copies of only some images.",
+            "text": f"With a fifth of 3,000 images clean a small network had {part['mi_ue']}; that fifth alone teaches "
+            f"{part['withheld']}. What is protected is the protected images, not the person in them.",
+        },
+        {
+            "title": "Features learned elsewhere.",
+            "text": "A network that learned from other people's images brings what it needs. Radiya-Dixit and others "
+            "(ICLR 2022) undid two well-known tools with networks that came later.",
+        },
+    ]
+    write_json("src/miue/protect/measured.json", {"limits": told})
+    return told
+
+
+PARTS = {part.__name__: part for part in (copy, sizes, large, trainers, backbone, few, stream, limits)}
 
 
 def chosen(names: list[str]) -> Iterator[Callable[[Bench], None]]:

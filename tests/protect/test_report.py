@@ -1,6 +1,7 @@
 """The report of a protected copy: one page without network, and true to what was measured."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -83,3 +84,14 @@ def test_the_command_audits_and_writes_a_record(photos, tmp_path):
     assert done.exit_code == 0 and "accuracy on held-out images" in done.output and "perturbed: " in done.output
     told = pd.read_json(tmp_path / "a.json", typ="series")
     assert told["record"]["held_out"] == 0.2 and len(told["victims"]) == 4
+
+
+def test_the_limits_in_reports_are_those_of_the_published_records(monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    monkeypatch.chdir(root)
+    import protection
+
+    before = report.measured()
+    monkeypatch.setattr(protection, "write_json", lambda path, told: None)
+    assert protection.limits() == before and all(limit["text"].count("%") > 1 for limit in before[:3])
