@@ -286,11 +286,12 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
         {
             "title": "JPEG and other squeezing.",
             "text": f"Stored as JPEG of quality 10 before training, 3,000 images of CIFAR-10 under EM taught a small "
-            f"network {jpeg['em']}; clean images behind it have {jpeg['clean']}. It costs one pass through an image library.",
+            f"network {jpeg['em']}; clean images behind it have {jpeg['clean']}. It costs one pass through an image "
+            "library.",
         },
         {
             "title": "Adversarial training.",
-            "text": f"On all of CIFAR-10 the paper behind this method reports {adversarial['em']} for EM and "
+            "text": f"On all of CIFAR-10 the paper on MI-UE reports {adversarial['em']} for EM and "
             f"{adversarial['mi_ue']} for MI-UE, where clean images give {adversarial['clean']} (at 8/255).",
         },
         {
