@@ -35,7 +35,7 @@ def images(
 
     Raises:
         InputError: folders in one another, no images, one class without a reference, another setting than before.
-        Unwritable: the disk is full.
+        OSError: the disk is full.
     """
     at = None if reference is None else Path(reference)
     return make(Path(folder), Path(out), at, workers, settings)
