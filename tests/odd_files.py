@@ -70,6 +70,8 @@ GOOD = {
         at, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     ),
     "long.png": lambda at: picture(28, shape=(20, 900)).save(at),
+    "new.avif": lambda at: picture(37).save(at, quality=95),
+    "with a preview.jpg": lambda at: picture(38).save(at, "MPO", save_all=True, append_images=[picture(39)]),
     "jpeg inside.png": lambda at: picture(29).save(at, "JPEG"),
 }
 BAD = {
