@@ -16,6 +16,7 @@ from miue.audit import reading, victims
 from miue.audit.signs import Sign, highest, residue, signs
 from miue.data.images import Images
 from miue.errors import InputError
+from miue.models import vision
 
 FEW = {"models": ["mlp2"], "recipe": "quick:epochs=2", "size": 16, "seeds": [0]}
 
@@ -135,11 +136,11 @@ def test_weights_of_torchvision_are_found_where_they_lie(tmp_path, monkeypatch):
     from torchvision.models import ResNet18_Weights, resnet18
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert victims.local_backbones() == {}
+    assert vision.local_weights() == {}
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / ResNet18_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
     torch.save(resnet18().state_dict(), file)
-    assert victims.local_backbones() == {"resnet18": file}
+    assert vision.local_weights() == {"resnet18": file}
     ask = victims.of_torchvision("resnet18", file).train(some_images(n=24, classes=2, size=16), None, 0)
     assert ask(some_images(n=24, classes=2, size=16)).shape == (24,)
 

@@ -99,20 +99,6 @@ def of_victim(start: Victim, name: str, recipe: str) -> list[Trainer]:
     return [probe(f"linear on {name}", lambda images, seed: start.model), Trainer(f"{name}, fine-tuned", fine_tune)]
 
 
-def local_backbones() -> dict[str, Path]:
-    """Weights of torchvision's classifiers that lie on this machine, by the networks' names; nothing is downloaded."""
-    import torchvision  # seconds to import
-    from torchvision.models import get_model_weights, list_models
-
-    there = {file.name: file for file in (Path(torch.hub.get_dir()) / "checkpoints").glob("*.pth")}
-    found: dict[str, Path] = {}
-    for name in list_models(module=torchvision.models):
-        for weights in get_model_weights(name) if there else ():
-            if (file := weights.url.rpartition("/")[2]) in there:
-                found[name] = there[file]
-    return found
-
-
 def of_torchvision(name: str, file: Path) -> Trainer:
     """Fit a linear classifier on the features of a network of torchvision, whose weights lie in `file`."""
     from torchvision.models import get_model
@@ -125,7 +111,6 @@ def of_torchvision(name: str, file: Path) -> Trainer:
     return probe(f"linear on torchvision's {name}", network)
 
 
-@torch.no_grad()
 def answers(model: Network) -> Answers:
     """What a network takes images for."""
     return lambda images: model.head(features(model, images)).argmax(1).cpu().numpy()
@@ -137,9 +122,11 @@ def chosen(models: list[str], recipe: str, backbone: str | Path | None) -> list[
     Raises:
         InputError: `backbone` is no file of a trained network.
     """
+    from miue.models import vision  # seconds to import
+
     trainers = [from_scratch(model, recipe, squeezed=number == 0) for number, model in enumerate(models)]
     trainers.append(random_features())
-    trainers += [of_torchvision(name, file) for name, file in local_backbones().items()]
+    trainers += [of_torchvision(name, file) for name, file in vision.local_weights().items()]
     if backbone is not None:
         trainers += of_victim(_loaded(Path(backbone)), printable(Path(backbone).stem), recipe)
     return trainers

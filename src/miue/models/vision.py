@@ -9,8 +9,11 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
+import torchvision
 from torch import nn
 from torchvision.models import DenseNet, ResNet, VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -127,3 +130,14 @@ BUILDERS: dict[str, Callable[[int, tuple[int, int], float], tuple[nn.Module, int
     "densenet121": densenet121,
     "vit": vit,
 }
+
+
+def local_weights() -> dict[str, Path]:
+    """Weights of torchvision's classifiers that lie on this machine, by the networks' names; nothing is downloaded."""
+    there = {file.name: file for file in (Path(torch.hub.get_dir()) / "checkpoints").glob("*.pth")}
+    found: dict[str, Path] = {}
+    for name in torchvision.models.list_models(module=torchvision.models):
+        for weights in torchvision.models.get_model_weights(name) if there else ():
+            if (file := weights.url.rpartition("/")[2]) in there:
+                found[name] = there[file]
+    return found

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from miue import seeds
-from miue.audit.victims import local_backbones
 from miue.data import photographs
 from miue.data.images import Images
 from miue.data.photographs import Photograph
@@ -106,7 +105,9 @@ def _structure(pair: tuple[np.ndarray, np.ndarray]) -> float:
 
 def _perceived(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
     """Mean LPIPS, where the package `lpips` and the weights that it wants lie on this machine; else None."""
-    if not pairs or "squeezenet1_1" not in local_backbones():
+    from miue.models.vision import local_weights  # seconds to import
+
+    if not pairs or "squeezenet1_1" not in local_weights():
         return None
     try:
         import lpips
