@@ -329,3 +329,54 @@ def test_an_empty_class_is_named(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a" / "a.png")
     with pytest.raises(InputError, match="b holds no image"):
         miue.load(f"folder:{tmp_path}", size=8)
+
+
+def test_pairs_and_captions_are_told_by_what_was_drawn(monkeypatch):
+    digits, pairs, captions = (miue.load(name, n_train=200, n_test=50)[0] for name in (
+        "digits_m", "digits_m:labels=pairs", "digits_m:labels=captions",
+    ))  # fmt: skip
+    assert captions.x.equal(digits.x) and len(captions.classes) == 80 and len(pairs.classes) == 55
+    said = [captions.classes[label].split("+") for label in captions.y]
+    assert [digits_m.WORDS.index(words[0]) for words in said] == digits.y.tolist()
+    assert {1, 2} == {len(pairs.classes[label].split("+")) for label in pairs.y}
+
+    photos = [np.zeros((427, 640, 3), dtype=np.uint8), np.full((427, 640, 3), 100, dtype=np.uint8)]
+    monkeypatch.setattr(sklearn.datasets, "load_sample_images", lambda: type("Photos", (), {"images": photos}))
+    images, _ = digits_m.make(200, 50, labels="captions")
+    for picture, label in zip(images.x[:, 0], images.y, strict=True):
+        _, photo, high, left = images.classes[label].split("+")
+        ground = int(picture[0, 0])
+        assert ground == (0 if photo == "temple" else 100)
+        rows, columns = (picture != ground).nonzero(as_tuple=True)
+        middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
+        for word, low, place in ((high, "low", middle[0]), (left, "right", middle[1])):
+            assert abs(place - 15.5) < 4 or (word == low) == (place > 15.5)
+
+
+def test_a_long_tail_falls_by_one_factor_from_class_to_class():
+    whole, test = miue.load("digits_m", n_train=2000, n_test=50)
+    tailed, same = miue.load("digits_m:tail=16", n_train=2000, n_test=50)
+    counts, before = tailed.y.bincount(), whole.y.bincount()
+    assert counts.tolist() == [round(int(n) * 16 ** (-c / 9)) for c, n in enumerate(before)]
+    assert tailed.name == "Digits-M, long-tailed 16:1" and set(tailed.ids.tolist()) < set(whole.ids.tolist())
+    assert same.content_hash == test.content_hash
+    assert miue.load("digits_m:tail=1e9", n_train=100, n_test=50)[0].y.bincount().min() == 1
+    three = [miue.load(f"digits_m:classes=3{tail}", n_train=300, n_test=50)[0].y.bincount() for tail in ("", ":tail=4")]
+    assert three[1].tolist() == [round(int(n) * 2.0**-c) for c, n in enumerate(three[0])]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digits_m:tail=0.5", "tail must be 1 or more"),
+        ("digits_m:tail=x", "tail must be 1 or more"),
+        ("digits_m:tail=nan", "tail must be 1 or more"),
+        ("digits_m:classes=1", "classes must be 2 or more"),
+        ("digits_m:tail=2:tail=3", "tail stands in it twice"),
+        ("digits_m:labels=words", "labels 'words'|labels: 'words'"),
+        ("cifar10:labels=pairs", "labels can be chosen for digits_m only"),
+    ],
+)
+def test_what_stands_behind_a_name_is_checked(name, message):
+    with pytest.raises(InputError, match=message):
+        miue.load(name, n_train=50, n_test=50)

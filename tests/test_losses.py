@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from miue.errors import InputError
 from miue.losses import agreement_term, distance_term, mi_ue_loss, similarity_term
 
 
@@ -23,6 +24,56 @@ def test_equals_the_formula_pair_by_pair(tau, zeta):
     torch.manual_seed(0)
     z, y = torch.randn(24, 7, dtype=torch.float64) + 3, torch.randint(0, 4, (24,))
     assert float(mi_ue_loss(z, y, tau, zeta)) == pytest.approx(literal(z, y, tau, zeta), rel=1e-9)
+
+
+def test_balanced_counts_each_class_once():
+    """Copies of the images of a class change no similarity; distances are those of B / C images of each class."""
+    torch.manual_seed(0)
+    z, y = torch.randn(12, 5, dtype=torch.float64), torch.arange(12) % 3
+    for term in (similarity_term, distance_term, mi_ue_loss):
+        assert float(term(z, y, balanced=True)) == pytest.approx(float(term(z, y)), rel=1e-9)
+    copied = torch.cat([torch.arange(12), (y == 1).nonzero()[:, 0], (y == 1).nonzero()[:, 0]])
+    z_more, y_more = z[copied], y[copied]
+    assert float(similarity_term(z_more, y_more, balanced=True)) == pytest.approx(float(similarity_term(z, y)))
+    assert float(similarity_term(z_more, y_more)) != pytest.approx(float(similarity_term(z, y)), rel=1e-3)
+    mean = torch.stack([(z_more[y_more == c] - z[i]).norm(dim=1).mean() for i, c in enumerate(y)])
+    by_hand = torch.log1p(20 / 3 * mean / 5).mean()
+    assert float(distance_term(z_more, y_more, balanced=True)) == pytest.approx(float(by_hand))
+
+
+def test_balanced_gives_rare_classes_gradients_of_the_size_of_the_others():
+    """Of 400 and 8 images, drawn alike."""
+    torch.manual_seed(0)
+    y = torch.arange(10).repeat_interleave(torch.tensor([400, 200, 100, 60, 40, 30, 20, 16, 12, 8]))
+    z = torch.randn(len(y), 16, dtype=torch.float64, requires_grad=True)
+    pulls = []
+    for balanced in (False, True):
+        (slope,) = torch.autograd.grad(similarity_term(z, y, balanced=balanced), z)
+        pulls.append(torch.stack([slope[y == c].norm(dim=1).sum() for c in range(10)]))
+    rare = [float(pull[-1] / pull[0]) for pull in pulls]
+    assert rare[0] < 0.05 and 0.2 < rare[1] < 5
+
+
+def test_sets_of_one_label_are_classes_and_pairs_count_by_what_they_share():
+    torch.manual_seed(0)
+    z, y = torch.randn(12, 5, dtype=torch.float64), torch.arange(12) % 3
+    alone = torch.nn.functional.one_hot(y).bool()
+    for self_pairs in (True, False):
+        assert float(similarity_term(z, alone, self_pairs=self_pairs)) == float(
+            similarity_term(z, y, self_pairs=self_pairs)
+        )
+    assert float(mi_ue_loss(z, alone)) == pytest.approx(float(mi_ue_loss(z, y)), rel=1e-12)
+
+    sets = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]]).bool()
+    jaccard = torch.tensor([[1, 1, 1 / 3, 1 / 2], [1, 1, 1 / 3, 1 / 2], [1 / 3, 1 / 3, 1, 0], [1 / 2, 1 / 2, 0, 1]])
+    z = torch.randn(4, 5, dtype=torch.float64)
+    unit = z / z.norm(dim=1, keepdim=True)
+    weights = (unit @ unit.T / 0.1).exp()
+    similar = -((weights * jaccard.double()).sum(1) / weights.sum(1)).log().mean()
+    distant = torch.log1p((torch.cdist(z, z) * jaccard).sum(1) / 5).mean()
+    assert float(mi_ue_loss(z, sets, zeta=0.5)) == pytest.approx(float(similar + 0.5 * distant), rel=1e-6)
+    with pytest.raises(InputError, match="balanced: True with sets of labels"):
+        mi_ue_loss(z, sets, balanced=True)
 
 
 def test_gradient_equals_finite_differences():

@@ -1,5 +1,9 @@
 """The MI-UE objective, as pure functions of a mini-batch of features and its labels.
 
+Labels are classes, (B,) int64, or sets of labels, (B, labels) bool, of which two images may share a part: a pair then
+counts by the Jaccard index of its sets, the size of what they share over the size of both together, in [0, 1]. Of sets
+of one label each, that is what their classes say.
+
 Both sums of the loss include the pair (i, i), as in the authors' code; the value therefore depends on who shares
 the batch, and pgd passes use class-balanced batches where they can. Both terms are computed in float64, whatever the
 features are: towards the end of a run the features of a class nearly coincide, and their differences are then below
@@ -11,41 +15,72 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from miue.errors import InputError
+
 __all__ = ["agreement_term", "distance_term", "mi_ue_loss", "similarity_term"]
 
 
-def _same_class(labels: Tensor) -> Tensor:
-    return labels[:, None] == labels[None, :]
+def _alike(labels: Tensor) -> Tensor:
+    """How much of their labels the images of a batch share, (B, B) in [0, 1], float64: of classes, all or nothing."""
+    if labels.ndim == 1:
+        return (labels[:, None] == labels[None, :]).double()
+    sets = labels.double()
+    shared, sizes = sets @ sets.T, sets.sum(1)
+    return shared / (sizes[:, None] + sizes - shared).clamp(min=1)
 
 
-def similarity_term(features: Tensor, labels: Tensor, temperature: float = 0.1, self_pairs: bool = True) -> Tensor:
+def _shares(labels: Tensor) -> Tensor:
+    """What each image weighs where all classes of the batch weigh the same, (B,) float64; the sum is 1.
+
+    Raises:
+        InputError: sets of labels, which form no classes.
+    """
+    if labels.ndim > 1:
+        raise InputError(f"balanced: True with sets of labels, {tuple(labels.shape)}; it must be False for them")
+    each = 1 / _alike(labels).sum(1)
+    return each / each.sum()
+
+
+def similarity_term(
+    features: Tensor, labels: Tensor, temperature: float = 0.1, self_pairs: bool = True, balanced: bool = False
+) -> Tensor:
     """Pull each class together and push classes apart, by angle.
 
         mean_i -log( sum_{j: y_j = y_i} exp(cos(z_i, z_j) / t) / sum_j exp(cos(z_i, z_j) / t) )
 
     Args:
         features: (B, d) float, one row per image.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, labels) bool.
         temperature: t > 0, dimensionless.
-        self_pairs: whether j = i counts in both sums, as in the authors' code. Without, an image that is alone of its
-            class in the batch is left out of the mean.
+        self_pairs: whether j = i counts in both sums, as in the authors' code. Without, an image that shares no label
+            with another of the batch is left out of the mean.
+        balanced: whether each class has the same weight, in the mean and in both sums, however many of its images the
+            batch holds: image j counts 1 / n of its class, as class averages do in a balanced contrastive loss (Zhu,
+            Wang, Chen, Chen & Jiang, CVPR 2022). With classes of one size nothing changes.
 
     Returns:
         Scalar float64 >= 0; 0 when each image's weight lies wholly in its own class.
+
+    Raises:
+        InputError: `balanced`, with sets of labels.
     """
     unit = F.normalize(features.double(), dim=1)
-    scaled, same = unit @ unit.T / temperature, _same_class(labels)
-    if self_pairs:
-        return _share_of_class(scaled, same).mean()
-    alone = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    paired = (same & ~alone).any(1)
-    lost = _share_of_class(scaled.masked_fill(alone, -torch.inf), same & (~alone | ~paired[:, None]))
-    return torch.where(paired, lost, 0.0).sum() / paired.sum().clamp(min=1)
+    scaled, alike = unit @ unit.T / temperature, _alike(labels)
+    weights = _shares(labels) if balanced else scaled.new_full((len(labels),), 1 / len(labels))
+    if balanced:
+        scaled = scaled + weights.log()
+    if not self_pairs:
+        alone = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        paired = alike.masked_fill(alone, 0).any(1)
+        scaled = scaled.masked_fill(alone & paired[:, None], -torch.inf)
+        weights = torch.where(paired, weights, 0.0)
+        weights = weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+    return weights @ _share_of_labels(scaled, alike)
 
 
-def _share_of_class(scaled: Tensor, same: Tensor) -> Tensor:
-    """Minus the log of the part of each row's weights, exp(scaled), that lies where `same` says: (B,)."""
-    return scaled.logsumexp(1) - scaled.masked_fill(~same, -torch.inf).logsumexp(1)
+def _share_of_labels(scaled: Tensor, alike: Tensor) -> Tensor:
+    """Minus the log of the part of each row's weights, exp(scaled), that `alike`, (B, B) in [0, 1], keeps: (B,)."""
+    return scaled.logsumexp(1) - (scaled + alike.log()).logsumexp(1)
 
 
 def agreement_term(features: Tensor, clean: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
@@ -65,48 +100,62 @@ def agreement_term(features: Tensor, clean: Tensor, labels: Tensor, temperature:
         Scalar float64 >= 0.
     """
     scaled = F.normalize(features.double(), dim=1) @ F.normalize(clean.double(), dim=1).T / temperature
-    return _share_of_class(scaled, _same_class(labels)).mean()
+    return _share_of_labels(scaled, _alike(labels)).mean()
 
 
-def distance_term(features: Tensor, labels: Tensor) -> Tensor:
+def distance_term(features: Tensor, labels: Tensor, balanced: bool = False) -> Tensor:
     """Pull each class together by Euclidean distance.
 
         mean_i log(1 + sum_{j: y_j = y_i} |z_i - z_j|_2 / d)
 
     Args:
         features: (B, d) float.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, labels) bool.
+        balanced: whether each class has the same weight, and its sum is as large as if the batch held as many images
+            of each class.
 
     Returns:
         Scalar float64 >= 0; 0 when each class is one point. Value and gradient are right to 1e-3 down to a spread
         within the classes of 1e-6 of the features' size; coincident features pull on each other with no force.
+
+    Raises:
+        InputError: `balanced`, with sets of labels.
     """
-    same, z = _same_class(labels), features.double()
+    alike, z, count = _alike(labels), features.double(), len(labels)
     # Seen from the first of their class, rows are about as small as their distances, so that the Gram matrix keeps the
     # digits of these. Fewer are kept where that first row is an outlier: one as far off as the features are large has
     # a gradient good to 1e-4 at a spread of 1e-6. Only differences within a class matter, so no gradient passes through
-    # that first row.
-    z = z - z[same.byte().argmax(1)].detach()
+    # that first row. Sets share their labels with many others, and are all seen from the first row of the batch.
+    first = alike.argmax(1) if labels.ndim == 1 else torch.zeros(count, dtype=torch.long, device=z.device)
+    z = z - z[first].detach()
     squared_norm = z.square().sum(1)
     squared = squared_norm[:, None] + squared_norm[None, :] - 2 * z @ z.T
     # The square root has no finite slope at zero, so coincident pairs (every i with itself) take no part in it.
-    pairs = same & (squared > 0)
+    pairs = (alike > 0) & (squared > 0)
     pairs.fill_diagonal_(False)
-    distance = torch.where(pairs, squared, 1.0).sqrt() * pairs
-    return torch.log1p(distance.sum(1) / features.shape[1]).mean()
+    distance = torch.where(pairs, squared, 1.0).sqrt() * pairs * alike
+    weights = _shares(labels) if balanced else z.new_full((count,), 1 / count)
+    within = distance @ (count * weights) if balanced else distance.sum(1)
+    return weights @ torch.log1p(within / features.shape[1])
 
 
-def mi_ue_loss(features: Tensor, labels: Tensor, temperature: float = 0.1, zeta: float = 0.1) -> Tensor:
+def mi_ue_loss(
+    features: Tensor, labels: Tensor, temperature: float = 0.1, zeta: float = 0.1, balanced: bool = False
+) -> Tensor:
     """The MI-UE objective: `similarity_term + zeta * distance_term`; perturbations descend on it.
 
     Args:
         features: (B, d) float.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, labels) bool.
         temperature: of the similarity term.
         zeta: weight of the distance term, >= 0; the paper uses 0.1 and reports that 10 destroys the effect.
+        balanced: whether each class has the same weight, as in `similarity_term`.
 
     Returns:
         Scalar float64 >= 0.
+
+    Raises:
+        InputError: `balanced`, with sets of labels.
 
     Example:
         >>> import torch
@@ -117,5 +166,5 @@ def mi_ue_loss(features: Tensor, labels: Tensor, temperature: float = 0.1, zeta:
         >>> round(float(mi_ue_loss(apart, labels)), 3), round(float(mi_ue_loss(together, labels)), 3)
         (0.0, 0.693)
     """
-    loss = similarity_term(features, labels, temperature)
-    return loss + zeta * distance_term(features, labels) if zeta else loss
+    loss = similarity_term(features, labels, temperature, balanced=balanced)
+    return loss + zeta * distance_term(features, labels, balanced) if zeta else loss

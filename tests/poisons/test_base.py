@@ -18,6 +18,16 @@ def test_batches_hold_every_image_once_and_every_class_in_proportion():
         assert abs(int(counts[0]) - 12) <= 1 and abs(int(counts[1]) - 6) <= 1 and abs(int(counts[2]) - 2) <= 1
 
 
+def test_repeated_batches_give_small_classes_as_many_places_as_the_largest():
+    labels = torch.tensor([0] * 60 + [1] * 7 + [3])
+    batches = balanced_batches(labels, 20, torch.Generator().manual_seed(0), repeated=True)
+    index = torch.cat(batches)
+    assert len(index) == 180 and labels[index].bincount().tolist() == [60, 60, 0, 60]
+    assert all(labels[batch].bincount(minlength=4)[[0, 1, 3]].min() >= 5 for batch in batches)
+    times = index.bincount()
+    assert times[:60].eq(1).all() and times[60:67].min() == 8 and times[67] == 60
+
+
 @pytest.mark.parametrize(("count", "size", "sizes"), [(3000, 256, {250}), (50_000, 512, {500}), (997, 100, {99, 100})])
 def test_batches_are_of_one_size_where_few_more_of_them_make_that_possible(count, size, sizes):
     batches = balanced_batches(torch.arange(count) % 10, size, torch.Generator().manual_seed(0))

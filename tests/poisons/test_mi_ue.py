@@ -181,6 +181,18 @@ def test_agreement_holds_perturbed_features_to_the_clean_ones_of_their_class(ima
     assert far(held) < far(free)
 
 
+def test_balance_gives_rare_classes_their_part(images):
+    tailed = images.long_tailed(8)
+    assert tailed.y.bincount().tolist() == [16, 8, 4, 2]
+    plain, weighed, repeated = (small(tailed, balance=balance, epochs=3) for balance in ("none", "loss", "batches"))
+    assert len({poison.delta.numpy().tobytes() for poison in (plain, weighed, repeated)}) == 3
+    assert plain.record["passes"] == weighed.record["passes"] == 3 * 6
+    assert repeated.record["passes"] == pytest.approx(3 * (1 + 5 * 64 / 30))
+    assert torch.equal(small(images, balance="loss", epochs=1).delta, small(images, epochs=1).delta)  # of one size
+    with pytest.raises(InputError, match="balance: 'loss' with sets"):
+        options("mi_ue:balance=loss:sets=true", "quick")
+
+
 def test_a_loss_without_a_term_is_refused():
     with pytest.raises(InputError, match="zeta: 0, without the similarity term; one term of the loss must remain"):
         options("mi_ue", "quick", zeta=0, similarity=False)

@@ -11,8 +11,8 @@ from miue.errors import InputError
 from miue.models import build
 from miue.pgd import Budget, pgd
 from miue.poisons import options, perturb
-from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
 from miue.poisons.methods.tue import class_separability
+from miue.training.contrastive import Projecting, nt_xent, train_round, two_views
 
 SMALL = {"preset": "quick", "device": "cpu", "batch": 24}
 

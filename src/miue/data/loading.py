@@ -1,5 +1,6 @@
 """`load`: the data sets by name, and anybody's folder of images."""
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from miue.progress import say
 Split = tuple[Images, Images]
 CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 DATASETS = ("digits_m", "cifar10", "cifar100", "svhn", "folder:PATH")
-FEWER = re.compile(r"(?P<name>.+):classes=(?P<count>\d+)")
+OPTION = re.compile(r"(?P<name>.+):(?P<option>classes|tail|labels)=(?P<value>[^:=/\\]+)")
 TITLES = {"tiny-imagenet32": "Tiny-ImageNet, {size} px (JPEG copy)"}
 """How a folder is named that is a known copy of a data set, by the beginning of its name."""
 
@@ -39,8 +40,10 @@ def load(
         name: `digits_m` (embedded), `cifar10`, `cifar100`, `svhn` (torchvision's download and check), or
             `folder:PATH` (see `folder`). A relative PATH is looked for under the root, then in the working folder. It
             may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked into the
-            cache. With `:classes=N` behind it, the first N of its classes alone, in the order of their numbers (of
-            folders: of their names).
+            cache. Behind it may stand `:classes=N`, the first N of its classes alone, in the order of their numbers (of
+            folders: of their names); `:tail=R`, fewer training images from class to class, R times fewer in the last
+            than in the first (`Images.long_tailed`), of the `n_train` that there would be; and, for `digits_m`,
+            `:labels=pairs` or `:labels=captions` (`miue.data.digits_m`).
         root: where downloads lie; falls back to `$MIUE_DATA`, then to `data/`. Where it holds
             `cifar10/{train,test}/<class>/*.jpg`, or an archive `cifar10` or `cifar10-jpeg` of that, `cifar10` is read
             from that JPEG copy and named so.
@@ -63,15 +66,19 @@ def load(
     for argument, value, least in (("n_train", n_train, 1), ("n_test", n_test, 1), ("size", size, MIN_SIZE)):
         if value is not None:
             whole(argument, value, least)
-    name, count = _named(name)
-    if name == "digits_m" and count is None and size in (None, 32):
-        return digits_m.make(3000 if n_train is None else n_train, 1000 if n_test is None else n_test, seed)
+    name, asked = _named(name)
+    labels = asked.get("labels", "digits")
+    if name == "digits_m" and "classes" not in asked and size in (None, 32):
+        counts = 3000 if n_train is None else n_train, 1000 if n_test is None else n_test
+        train, test = digits_m.make(*counts, seed, labels)
+        return train.long_tailed(asked.get("tail", 1.0), seed), test
     where = Path(root or os.environ.get("MIUE_DATA") or "data")
     for anew in (False, True):
-        train, test = _read(name, where, size, anew, seed)
-        if count is not None:
-            train, test = (part.of_classes(count) for part in (train, test))
+        train, test = _read(name, where, size, anew, seed, labels)
+        if "classes" in asked:
+            train, test = (part.of_classes(asked["classes"]) for part in (train, test))
         chosen = subset(train, "n_train", n_train, seed), subset(test, "n_test", n_test, seed)
+        chosen = chosen[0].long_tailed(asked.get("tail", 1.0), seed), chosen[1]
         # A bit may have flipped on the disk. The images have to be hashed anyway, for the keys of the cache.
         wrong = sum(part.damaged() for part in chosen)
         if not wrong:
@@ -80,16 +87,41 @@ def load(
     raise OSError(f"data: {train.name} does not stay as it is decoded; disk or memory may be failing")
 
 
-def _named(name: str) -> tuple[str, int | None]:
-    """A name without the number of classes that may stand behind it, and that number."""
-    found = FEWER.fullmatch(name)
-    return (found["name"], int(found["count"])) if found else (name, None)
+def _named(name: str) -> tuple[str, dict[str, Any]]:
+    """A name without the options that stand behind it, and these.
+
+    Raises:
+        InputError: an option stands there twice, or its value does not fit.
+    """
+    asked: dict[str, Any] = {}
+    base = name
+    while found := OPTION.fullmatch(base):
+        base, option, written = found.groups()
+        if option in asked:
+            raise InputError(f"data: {name}; {option} stands in it twice")
+        asked[option] = _option(name, option, written)
+    if "labels" in asked and base != "digits_m":
+        raise InputError(f"data: {name}; labels can be chosen for digits_m only")
+    return base, asked
 
 
-def _read(name: str, where: Path, size: int | None, anew: bool, seed: int) -> Split:
+def _option(name: str, option: str, written: str) -> Any:
+    if option == "labels":
+        return choose("labels", written, digits_m.LABELS)
+    try:
+        value = int(written) if option == "classes" else float(written)
+    except ValueError:
+        value = 0
+    least = 2 if option == "classes" else 1
+    if not least <= value < math.inf:
+        raise InputError(f"data: {name}; {option} must be {least} or more")
+    return value
+
+
+def _read(name: str, where: Path, size: int | None, anew: bool, seed: int, labels: str) -> Split:
     kind, _, path = name.partition(":")
     if name == "digits_m" and size in (None, 32):
-        return digits_m.make(seed=seed)
+        return digits_m.make(seed=seed, labels=labels)
     if kind == "folder":
         found = archives.find(_place(path, where))
         assert found is not None
@@ -111,12 +143,10 @@ def check_name(name: str) -> str:
     """
     if not isinstance(name, str):
         return choose("data", name, DATASETS)
-    base, count = _named(name)
+    base, _ = _named(name)
     kind, _, path = base.partition(":")
     if not (kind == "folder" and path):
         choose("data", base, DATASETS)
-    if count is not None and count < 2:
-        raise InputError(f"data: {name}; classes must be 2 or more")
     return name
 
 

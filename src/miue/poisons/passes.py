@@ -27,19 +27,26 @@ def put(delta: Tensor, index: Tensor, levels: Tensor) -> None:
     delta[index.to(delta.device)] = levels.to(delta)
 
 
-def balanced_batches(labels: Tensor, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+def balanced_batches(
+    labels: Tensor, size: int, generator: torch.Generator, repeated: bool = False
+) -> tuple[Tensor, ...]:
     """Shuffle all indices into batches of at most `size` in which every class has its share.
 
     Each class is spread evenly over [0, 1); reading from left to right then mixes the classes in proportion. The
     batches are of one size where at most a tenth more of them makes that possible: a GPU replays only equal ones.
+    With `repeated`, the images of smaller classes come again until each class has as many places as the largest.
     """
     labels = labels.cpu()
-    position = torch.empty(len(labels))
-    for label in labels.unique():
-        members = (labels == label).nonzero()[:, 0]
-        place = torch.randperm(len(members), generator=generator) + torch.rand(len(members), generator=generator)
-        position[members] = place / len(members)
-    return position.argsort().tensor_split(_batches(len(labels), size))
+    members = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    if repeated:
+        most = max(map(len, members))
+        members = [rows.repeat(-(-most // len(rows)))[:most] for rows in members]
+    places = []
+    for rows in members:
+        place = torch.randperm(len(rows), generator=generator) + torch.rand(len(rows), generator=generator)
+        places.append(place / len(rows))
+    index, by_row = torch.cat(members).sort(stable=True)
+    return index[torch.cat(places)[by_row].argsort()].tensor_split(_batches(len(index), size))
 
 
 def _batches(count: int, size: int) -> int:
@@ -80,6 +87,10 @@ class PGDPass:
             not. None: all as they are.
         fixed: whether the loss is the same function of images and labels throughout and draws nothing, so that a GPU
             may replay it; without `begin` only.
+        repeated: as `balanced_batches` takes it.
+
+    Attributes:
+        places: how many images a pass takes up, with those that come again.
     """
 
     def __init__(
@@ -96,8 +107,11 @@ class PGDPass:
         begin: Callable[[Tensor], object] | None = None,
         flips: torch.Generator | None = None,
         fixed: bool = False,
+        repeated: bool = False,
     ) -> None:
-        self.images, self.batch, self.steps, self.order = images, batch, steps, order
+        self.images, self.batch, self.steps, self.order, self.repeated = images, batch, steps, order, repeated
+        counts = images.y.bincount()
+        self.places = int(counts.max() * (counts > 0).sum()) if repeated else len(images)
         self.rounding, self.begin, self.flips = rounding, begin, flips
         self.waiting: list[Tensor] = []  # batches of a pass that was begun and is taken in parts
         self.replayed = fixed and begin is None and images.device.type != "cpu"
@@ -121,8 +135,8 @@ class PGDPass:
         """
         images, keep = self.images, Checkpoint() if keep is None else keep
         if part[0] == 0:
-            self.waiting[:] = images.located(balanced_batches(images.y, self.batch, self.order))
-        begun, ended = ((part[0] + more) * _batches(len(images), self.batch) // part[1] for more in (0, 1))
+            self.waiting[:] = images.located(balanced_batches(images.y, self.batch, self.order, self.repeated))
+        begun, ended = ((part[0] + more) * _batches(self.places, self.batch) // part[1] for more in (0, 1))
         batches, self.waiting[:] = self.waiting[: ended - begun], self.waiting[ended - begun :]
         length = torch.tensor(step, device=images.device) if self.replayed else step
         keep.hold(delta=delta, generator=self.order)

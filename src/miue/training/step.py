@@ -16,6 +16,8 @@ from miue.training.recipes import Recipe
 class Trainer:
     """One step of SGD on one batch, which a GPU replays: forward, loss, backward and update.
 
+    The loss is cross-entropy, unless the head of the network brings its own, as those of `miue.models.heads` do.
+
     Args:
         model: the network, which is changed.
         recipe: its SGD, and what gradients are clipped to.
@@ -26,6 +28,7 @@ class Trainer:
 
     def __init__(self, model: nn.Module, recipe: Recipe, number: str, device: torch.device, ranks: Ranks) -> None:
         self.model, self.recipe, self.number = model, recipe, number
+        self._loss = getattr(getattr(model, "head", None), "loss", F.cross_entropy)
         self._averaging = ranks.averaging(model)
         on_gpu = device.type == "cuda"
         self.optimizer = torch.optim.SGD(
@@ -54,7 +57,7 @@ class Trainer:
 
     def _update(self, x: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits, _ = forward(self._averaging, x, self.number)
-        loss = F.cross_entropy(logits, targets)
+        loss = self._loss(logits, targets)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         if self.recipe.clip_norm is not None:

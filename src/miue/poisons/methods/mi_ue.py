@@ -30,6 +30,7 @@ from miue.errors import Count, InputError, NotNegative, Positive, Share, Unit, W
 from miue.losses import agreement_term, distance_term, similarity_term
 from miue.models import Network
 from miue.models.frozen import Frozen
+from miue.models.heads import label_sets
 from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.eot import Attack, expect
 from miue.poisons.passes import on_outputs
@@ -37,6 +38,7 @@ from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
+BALANCES = ("none", "loss", "batches")
 OBJECTIVES = ("mi_ue", "no_self_pairs", "centred", "cross_entropy")
 
 
@@ -63,6 +65,11 @@ class MIUE(PgdOptions):
         interleaved: spread each pgd pass over its epoch: so many of its batches after each batch of training that both
             end together. The surrogate's schedule then steps by batch, and the notes tell its loss and accuracy on the
             last one.
+        balance: one of `BALANCES`, for classes that differ in size: "none" takes them as they come; with "loss" each
+            class of a batch has the same weight in it (`balanced` of `miue.losses`); with "batches" a pgd pass repeats
+            the images of small classes until each has as many places in it as the largest, and these take more steps.
+        sets: the classes are sets of labels, named as `miue.models.heads.label_sets` reads them, and two images count
+            as a pair by what their sets share.
         stop_loss: end after a pass that brings the loss on the first images, as many as a batch has, to this or below;
             0 never ends early.
     """
@@ -79,35 +86,43 @@ class MIUE(PgdOptions):
     surrogate_steps: Count = 10
     every: Count = 1
     interleaved: bool = False
+    balance: Annotated[str, BALANCES] = "none"
+    sets: bool = False
     stop_loss: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.similarity or self.zeta):
             raise InputError("zeta: 0, without the similarity term; one term of the loss must remain")
+        if self.sets and self.balance == "loss":
+            raise InputError("balance: 'loss' with sets; sets of labels are no classes that could weigh the same")
 
-    def loss(self, logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """What the steps lower, but for `agreement`."""
+    def loss(self, logits: Tensor, features: Tensor, labels: Tensor, pairing: Tensor) -> Tensor:
+        """What the steps lower, but for `agreement`; `pairing` are the labels, or sets of them, that make pairs."""
         if self.objective == "cross_entropy":
             return F.cross_entropy(logits, labels)
         if self.objective == "centred":
             features = features - features.mean(0)
-        terms = []
+        terms, balanced = [], self.balance == "loss"
         if self.similarity:
-            terms.append(similarity_term(features, labels, self.temperature, self.objective != "no_self_pairs"))
+            self_pairs = self.objective != "no_self_pairs"
+            terms.append(similarity_term(features, pairing, self.temperature, self_pairs, balanced))
         if self.zeta:
-            terms.append(self.zeta * distance_term(features, labels))
+            terms.append(self.zeta * distance_term(features, pairing, balanced))
         return sum(terms[1:], terms[0])
 
     @property
     def passes(self) -> float:
-        """Every epoch trains once, after its attack; every pgd pass takes each of its steps on all its draws."""
+        """Every epoch trains once, after its attack; every pgd pass takes each of its steps on all its draws.
+
+        Of balance "batches" these are fewer than it takes; the record tells how many.
+        """
         return self.passes_after(self.surrogate.epochs)
 
-    def passes_after(self, epochs: int) -> float:
-        """`passes` of so many epochs."""
+    def passes_after(self, epochs: int, repeats: float = 1) -> float:
+        """`passes` of so many epochs, if a pgd pass takes up each image `repeats` times on average."""
         trained = 1 + (self.surrogate_steps if self.surrogate_epsilon else 0)
-        return epochs * trained + -(-epochs // self.every) * self.steps * max(self.eot, 1)
+        return epochs * trained + -(-epochs // self.every) * self.steps * max(self.eot, 1) * repeats
 
 
 # float32, which means the same on every processor; see `miue.poisons.passes.on_outputs` for what bfloat16 costs.
@@ -137,11 +152,13 @@ def mi_ue(task: Task) -> Made:
     order, draws = task.stream("pgd order"), task.stream("perturbation")
 
     clean = _CleanFeatures(network, images)
+    sets = label_sets(images.classes)[1].to(images.device) if options.sets else None
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        loss = options.loss(logits, features, labels)
+        pairing = labels if sets is None else sets[labels]
+        loss = options.loss(logits, features, labels, pairing)
         if options.agreement:
-            loss = loss + options.agreement * agreement_term(features, clean.own, labels, options.temperature)
+            loss = loss + options.agreement * agreement_term(features, clean.own, pairing, options.temperature)
         return loss
 
     frozen = Frozen(network, options.surrogate.precision)
@@ -154,6 +171,7 @@ def mi_ue(task: Task) -> Made:
         begin=clean.begin if options.agreement else None,
         flips=draws if options.content_flips else None,
         fixed=frozen.fixed and not options.eot,
+        repeated=options.balance == "batches",
     )
     surrogate, last, turns = options.surrogate, options.surrogate.epochs - 1, 1
     if options.interleaved:  # the loop yields after every batch
@@ -183,10 +201,11 @@ def mi_ue(task: Task) -> Made:
             "surrogate_accuracy": done.train_accuracy,
             "step": step,
         }
-        trace.append(row | _terms(network, poisoned, options))
+        trace.append(row | _terms(network, poisoned, options, sets))
         if options.stop_loss and task.ranks.mean(trace[-1]["loss"], len(images)) <= options.stop_loss:
             break
-    return Made(delta, {"epochs": trace}, passes=options.passes_after(int(trace[-1]["epoch"])))
+    passes = options.passes_after(int(trace[-1]["epoch"]), pgd_pass.places / len(images))
+    return Made(delta, {"epochs": trace}, passes=passes)
 
 
 class _CleanFeatures:
@@ -204,14 +223,15 @@ class _CleanFeatures:
         self.own = self.all[rows.to(self.all.device)]
 
 
-def _terms(network: Network, poisoned: Images, options: MIUE) -> dict[str, float]:
+def _terms(network: Network, poisoned: Images, options: MIUE, sets: Tensor | None) -> dict[str, float]:
     """The loss, and both terms of the paper's, on the first images, as many as share a loss in a pgd pass."""
     probe = poisoned.subset(torch.arange(min(len(poisoned), options.pass_batch)))
-    features, labels = loop.features(network, probe), probe.y
+    features = loop.features(network, probe)
+    pairing = probe.y if sets is None else sets[probe.y]
     with torch.no_grad():
-        loss = options.loss(network.head(features), features, labels)
+        loss = options.loss(network.head(features), features, probe.y, pairing)
     return {
-        "similarity": float(similarity_term(features, labels, options.temperature)),
-        "distance": float(distance_term(features, labels)),
+        "similarity": float(similarity_term(features, pairing, options.temperature)),
+        "distance": float(distance_term(features, pairing)),
         "loss": float(loss),
     }

@@ -6,7 +6,7 @@ separability discriminant (CSD) of delta itself: how wide the classes of perturb
 centres. Rounds of contrastive training on the perturbed images alternate with sign-gradient descent on both.
 
 `contrastive=0`, what the commands printed by the authors for SimCLR do, leaves the CSD alone: no network takes part.
-Ours rather than published: views differ by less (`miue.poisons.contrastive`), and each round trains on a fresh random
+Ours rather than published: views differ by less (`miue.training.contrastive`), and each round trains on a fresh random
 share of the images. The CSD passes gradients on through the distances of centres only, as in the authors' code: with
 those of the widths, it shrinks delta instead of spreading it (mean size 4.1 of 8 levels instead of 7.7, on 1,000
 images of Digits-M).
@@ -32,9 +32,9 @@ from miue.errors import Count, InputError, NotNegative, Positive, Range, Share, 
 from miue.models.frozen import Frozen
 from miue.pgd import pgd
 from miue.poisons.base import Made, Options, Task, uniform
-from miue.poisons.contrastive import Projecting, nt_xent, train_round, two_views
 from miue.poisons.passes import ROUNDINGS, Loss, balanced_batches, on_outputs, put
 from miue.progress import track
+from miue.training.contrastive import Projecting, nt_xent, train_round, two_views
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TUE(Options):
         temperature: of the contrastive loss.
         lr, weight_decay: of Adam, which trains the surrogate.
         rounding: one of `miue.poisons.passes.ROUNDINGS`.
-        crop, jitter: how much two views of an image differ, `miue.poisons.contrastive.two_views`.
+        crop, jitter: how much two views of an image differ, `miue.training.contrastive.two_views`.
     """
 
     rounds: Count
