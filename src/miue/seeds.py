@@ -31,6 +31,7 @@ ROLES = (
     "surrogate defense",
     "surrogate noise",
     "victim weights",
+    "victim projection",
     "victim order",
     "victim augmentation",
     "victim defense",
@@ -54,12 +55,12 @@ ROLES = (
 )
 """What a seed decides: delta's own draws; noise that it has to withstand; the critic that helps to shape it, and the
 noise that certifies it; the order of the images in pgd passes; weights, order of the images, flips and crops of a
-network that generates delta, and the weights of a projection behind a surrogate; weights, order of the images, flips
-and crops, the defense, and its noise, of a surrogate and of a victim; what a defense does before training, the seeds of
-the networks that it trains for that, and its noise; which part of a set is perturbed; the split of a probe of
-detection, what two sets are cut to for it, and the seeds of its networks; of an estimate of information the directions,
-shuffles, critics and tie-breaks, and of a rank correlation the subsamples of its bootstrap; and the seeds of the
-processes that share a perturbation, but for the first.
+network that generates delta, and the weights of a projection behind a surrogate or a victim that learns without
+labels; weights, order of the images, flips and crops, the defense, and its noise, of a surrogate and of a victim;
+what a defense does before training, the seeds of the networks that it trains for that, and its noise; which part of
+a set is perturbed; the split of a probe of detection, what two sets are cut to for it, and the seeds of its
+networks; of an estimate of information the directions, shuffles, critics and tie-breaks, and of a rank correlation
+the subsamples of its bootstrap; and the seeds of the processes that share a perturbation, but for the first.
 
 Roles that end in "noise" draw on the device that works, since there is too much of it to be carried there: another kind
 of device draws other numbers. All others draw on the CPU, the same for every device."""

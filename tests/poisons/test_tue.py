@@ -12,7 +12,7 @@ from miue.models import build
 from miue.pgd import Budget, pgd
 from miue.poisons import options, perturb
 from miue.poisons.methods.tue import class_separability
-from miue.training.contrastive import Projecting, nt_xent, train_round, two_views
+from miue.training.contrastive import OBJECTIVES, Projecting, nt_xent, train_round, two_views
 
 SMALL = {"preset": "quick", "device": "cpu", "batch": 24}
 
@@ -90,7 +90,7 @@ def surrogate():
     network = Projecting(build("small_resnet", 4, size=8), seed=0)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     order, augmentation = (torch.Generator().manual_seed(seed) for seed in (0, 1))
-    settings = {"batch": 32, "share": 1.0, "temperature": 0.5} | VIEWS
+    settings = {"loss_of": OBJECTIVES["simclr"], "batch": 32, "share": 1.0} | VIEWS
     losses = [
         train_round(network, images, optimizer, order=order, augmentation=augmentation, **settings) for _ in range(30)
     ]

@@ -1,23 +1,37 @@
-"""A contrastive surrogate: a network that learns without labels to tell two views of one image from all others.
+"""Networks that learn without labels, from two views of each image: surrogates for perturbations, and victims of them.
 
-SimCLR (Chen, Kornblith, Norouzi & Hinton, ICML 2020), as small as a surrogate for perturbations needs it. The
-views differ by mirroring, by a shift and by the strength of each channel; the original's resized crops, change of
-hue and grey images are left out.
+SimCLR (Chen, Kornblith, Norouzi & Hinton, ICML 2020) tells the two views of an image from those of all others; VICReg
+(Bardes, Ponce & LeCun, ICLR 2022) brings them together and keeps the units apart, and compares with no other image.
+Both are as small as they can be here: views differ by mirroring, by a shift and by the strength of each channel; the
+originals' resized crops, change of hue and grey images are left out, and VICReg's projection has 128 dimensions
+instead of 8,192.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from miue import seeds
+from miue.data.arrays import whole
 from miue.data.images import Images
-from miue.models import Network, forward
+from miue.errors import choose
+from miue.models import Network, build, forward
+from miue.models.handed import Spec
+from miue.progress import track
 from miue.training.augment import flip_crop
+from miue.training.loop import default_device
 
-PROJECTION = 128  # dimensions that the loss compares, as published
+PROJECTION = 128  # dimensions that the loss compares, as published for SimCLR
+INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0  # weights of VICReg, as published
+
+Loss = Callable[[Tensor], Tensor]  # of projections, as `nt_xent` takes them
 
 
 class Projecting(nn.Module):
-    """A network with SimCLR's projection in place of its logits: images to ((B, 128) projections, features).
+    """A network with a projection in place of its logits, as in SimCLR: images to ((B, 128) projections, features).
 
     Args:
         network: returns (logits, features).
@@ -71,20 +85,43 @@ def nt_xent(projections: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(alike, partner)
 
 
+def vicreg(projections: Tensor) -> Tensor:
+    """Variance, invariance and covariance (VICReg, eq. 1 to 6).
+
+    The mean squared distance of the two views; how far the standard deviation of a unit falls short of 1; and the
+    squared covariances of different units, over their number.
+
+    Args:
+        projections: (2B, d) float; rows i and i + B belong to one image.
+
+    Returns:
+        Scalar >= 0.
+    """
+    first, second = projections.chunk(2)
+    loss = INVARIANCE * F.mse_loss(first, second)
+    for views in (first, second):
+        centred = views - views.mean(0)
+        spread = (centred.square().sum(0) / (len(views) - 1) + 1e-4).sqrt()
+        covariance = centred.T @ centred / (len(views) - 1)
+        apart = covariance.square().sum() - covariance.diagonal().square().sum()
+        loss = loss + VARIANCE / 2 * F.relu(1 - spread).mean() + COVARIANCE * apart / views.shape[1]
+    return loss
+
+
 def train_round(
     network: Projecting,
     images: Images,
     optimizer: torch.optim.Optimizer,
+    loss_of: Loss,
     *,
     batch: int,
     share: float,
-    temperature: float,
     crop: int,
     jitter: float,
     order: torch.Generator,
     augmentation: torch.Generator,
 ) -> float:
-    """Train on `nt_xent` for one pass over a random `share` of the images; returns the mean loss of its batches."""
+    """Train on a loss for one pass over a random `share` of the images; returns the mean loss of its batches."""
     network.train()
     count = -(-len(images) // batch)
     batches = torch.randperm(len(images), generator=order).tensor_split(count)[: max(1, round(share * count))]
@@ -92,9 +129,74 @@ def train_round(
     for index in batches:
         x, _ = images.batch(index)
         views = two_views(x.float() / 255, crop=crop, jitter=jitter, generator=augmentation)
-        loss = nt_xent(forward(network, views)[0], temperature)
+        loss = loss_of(forward(network, views)[0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
     return float(total) / len(batches)
+
+
+OBJECTIVES: dict[str, Loss] = {"simclr": partial(nt_xent, temperature=0.5), "vicreg": vicreg}
+"""What `pretrained` can learn from."""
+
+
+def pretrained(
+    images: Images,
+    *,
+    model: Spec = "small_resnet",
+    objective: str = "simclr",
+    epochs: int = 100,
+    batch: int = 256,
+    lr: float = 1e-3,
+    crop: int = 4,
+    jitter: float = 0.4,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> Network:
+    """Train a network on images without their labels, for a classifier on its features.
+
+    Args:
+        images: training images, at least 4; their labels are not looked at.
+        model: one of `miue.models.MODELS`, or an object as `miue.models.build` takes it.
+        objective: one of `OBJECTIVES`.
+        epochs: passes over the images, two views each.
+        batch: images that share a loss, at least 4.
+        lr: the rate of Adam, which falls along a cosine to 0.
+        crop, jitter: how much the views differ, see `two_views`.
+        seed: of weights, order and views, those of a victim.
+        device: by default the GPU where there is one.
+
+    Returns:
+        The network in evaluation mode. Its head was never trained: what counts is `miue.features` of it.
+
+    Raises:
+        InputError: another objective, too few images or epochs.
+
+    Example:
+        >>> import miue
+        >>> from miue.training.contrastive import pretrained
+        >>> train, _ = miue.load("digits_m", n_train=40, n_test=20)
+        >>> network = pretrained(train, model="small_resnet:width=0.25", epochs=1)
+        >>> miue.features(network, train).shape
+        torch.Size([40, 16])
+    """
+    loss_of = OBJECTIVES[choose("objective", objective, OBJECTIVES)]
+    for argument, value, least in (("images", len(images), 4), ("epochs", epochs, 1), ("batch", batch, 4)):
+        whole(argument, value, least)
+    streams = seeds.victim(seed)
+    device = torch.device(device or default_device())
+    channels, *size = images.shape
+    network = build(model, max(2, len(images.classes)), channels=channels, size=size, seed=streams.weights)
+    learner = Projecting(network, seeds.derived(seed, "victim projection")).to(device)
+    optimizer = torch.optim.Adam(learner.parameters(), lr, weight_decay=1e-6)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+    order, augmentation = (torch.Generator().manual_seed(own) for own in (streams.order, streams.augmentation))
+    shown = images.on(device)
+    for _ in track(range(epochs), f"{objective}, epochs", epochs):
+        train_round(
+            learner, shown, optimizer, loss_of, batch=batch, share=1.0, crop=crop, jitter=jitter, order=order,
+            augmentation=augmentation,
+        )  # fmt: skip
+        schedule.step()
+    return network.eval()

@@ -21,6 +21,7 @@ measured here.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -146,9 +147,9 @@ def tue(task: Task) -> Made:
                 network,
                 poisoned,
                 optimizer,
+                partial(nt_xent, temperature=options.temperature),
                 batch=options.batch,
                 share=options.share,
-                temperature=options.temperature,
                 crop=options.crop,
                 jitter=options.jitter,
                 order=learning[0],
