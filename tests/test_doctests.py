@@ -16,6 +16,7 @@ MODULES = [
     "models.stages",
     "training.loop",
     "training.recipes",
+    "training.sharpness",
     "victim",
     "poisons",
     "poisons.poison",

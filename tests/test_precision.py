@@ -96,7 +96,7 @@ def test_whoever_set_the_newer_switches_finds_them_again_and_is_overruled_inside
 
 
 def test_victims_features_defenses_and_surrogates_compute_in_ieee_float32_all_through(seen, images):
-    for name in ("adversarial_training", "d_vae"):
+    for name in ("adversarial_training", "sda_an", "d_vae"):
         network = fitted(images, "lenet5", SHORT, defense=defenses.build(name, **DEFENSE[name]))
     loop.accuracy(network, images)
     loop.features(network, images)

@@ -58,10 +58,11 @@ def make(method, **options):
     [
         build("d_vae", epochs=1, width=4, latent=4).prepare,
         build("orthogonal_projection", epochs=1).prepare,
+        build("sda_an", epochs=1, steps=1, width=0.1).prepare,
         Avatar(denoise=lambda x, step: 0 * x, depth=2, steps=1).prepare,
         lambda images, seed: (linear_probe(images, recipe=SHORT), learnability(images, recipe=SHORT)),
     ],
-    ids=["d_vae", "projection", "avatar", "probes"],
+    ids=["d_vae", "projection", "sda_an", "avatar", "probes"],
 )
 def test_what_purifies_or_probes_is_a_stranger_to_victim_and_to_itself(prepare, begun):
     prepare(IMAGES, 0)

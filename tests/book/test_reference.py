@@ -19,6 +19,7 @@ ROOMS = [
     "miue.models",
     "miue.models.stages",
     "miue.training",
+    "miue.training.sharpness",
     "miue.victim",
     "miue.poisons",
     "miue.defenses",

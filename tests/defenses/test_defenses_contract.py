@@ -24,10 +24,11 @@ SMALL = {
     "ueraser": {"draws": 2},
     "orthogonal_projection": {"epochs": 2},
     "d_vae": {"epochs": 1, "width": 4, "latent": 4},
+    "sda_an": {"epochs": 1, "steps": 2, "width": 0.1},
     "avatar": {"denoise": some_noise, "steps": 2},
 }
 
-VARIANTS = ("cutout:hole=4", "iss:kind=grayscale", "iss:kind=bit_depth", "ueraser:draws=1")
+VARIANTS = ("cutout:hole=4", "iss:kind=grayscale", "iss:kind=bit_depth", "ueraser:draws=1", "coin:alpha=0.5")
 
 KINDS = {
     "rgb": {"n": 24, "size": 8},

@@ -6,7 +6,7 @@ from samples import some_images
 
 from miue.data.images import Images
 from miue.defenses import detection
-from miue.defenses.detection import Probe, detect, learnability, linear_probe, split
+from miue.defenses.detection import Probe, detect, learnability, linear_probe, shifted_probe, split
 from miue.errors import InputError
 from miue.training import recipes
 
@@ -30,6 +30,27 @@ def test_learnability_finds_class_wise_noise_and_chance_without():
     found, clean = (learnability(x, recipe=recipe) for x in (with_pattern(some_images(n=400)), some_images(n=400)))
     assert found.held_out > 0.6
     assert clean.held_out < 0.45
+
+
+def test_shifted_probe_finds_what_was_added_and_not_what_images_show():
+    recipe = recipes.recipe("quick", epochs=5, batch=16, flip=False, crop=0)
+    noise = some_images(n=400)
+    pale = noise.with_pixels(112 + noise.x // 8)
+    light = (60 * noise.y - 90)[:, None, None, None]
+    lit = pale.with_pixels((pale.x + light).to(torch.uint8))
+    for shift in (-0.5, 0.5):
+        added = shifted_probe(with_pattern(pale, 12), shift=shift, model="linear", recipe=recipe)
+        shown = shifted_probe(lit, shift=shift, model="linear", recipe=recipe)
+        assert added.held_out > 0.9
+        assert shown.train > 0.6 and shown.held_out < 0.3
+    assert learnability(lit, model="linear", recipe=recipe).held_out > 0.6
+
+
+def test_without_a_shift_it_is_learnability():
+    images = some_images(n=80)
+    recipe = recipes.recipe("quick", epochs=2, batch=16, flip=False, crop=0)
+    how = {"model": "small_resnet:width=0.25", "recipe": recipe, "seed": 3}
+    assert shifted_probe(images, shift=0.0, **how) == learnability(images, **how)
 
 
 def test_detect_flags_class_wise_noise_and_not_clean_images():

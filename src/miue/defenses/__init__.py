@@ -6,8 +6,10 @@ from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.augmentations import CutMix, Cutout, GaussianBlur, GaussianNoise, Mixup
 from miue.defenses.avatar import Avatar
 from miue.defenses.base import Defense
+from miue.defenses.coin import COIN
 from miue.defenses.d_vae import DVAE
 from miue.defenses.projection import OrthogonalProjection
+from miue.defenses.sda_an import SDAAN
 from miue.defenses.squeezing import ISS
 from miue.defenses.ueraser import UEraser
 from miue.errors import InputError, override
@@ -22,9 +24,11 @@ DEFENSES: dict[str, type[Defense]] = {
     "mixup": Mixup,
     "gaussian_blur": GaussianBlur,
     "gaussian_noise": GaussianNoise,
+    "coin": COIN,
     "iss": ISS,
     "ueraser": UEraser,
     "orthogonal_projection": OrthogonalProjection,
+    "sda_an": SDAAN,
     "d_vae": DVAE,
     "avatar": Avatar,
 }

@@ -21,6 +21,8 @@ NAMES = {
     "iss": "ISS",
     "ueraser": "UEraser",
     "avatar": "AVATAR",
+    "coin": "COIN",
+    "sda_an": "SDA+AN",
     **{
         name: name.upper()
         for name in ("rem", "sem", "tap", "ar", "lsp", "ops", "cuda", "pil", "tue", "gue", "pue", "uc", "ntga")
