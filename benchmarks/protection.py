@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measured import Measured
 from PIL import Image
 
 import miue
@@ -32,9 +33,7 @@ from miue.data.images import Images
 from miue.protect.handling import HANDLINGS, handled
 from miue.publishing import leaderboard
 from miue.publishing.quoting import quote, reported
-from miue.storage import lines
 from miue.storage.files import write_json
-from miue.storage.provenance import collect
 from miue.victim import Victim
 
 ROWS = Path("book/results/records/protection-imagenette224.jsonl")
@@ -42,12 +41,12 @@ EACH, SEEDS = 200, (10, 11)  # images of each class, and seeds of victims
 RECIPE = "quick:epochs=20"
 
 
-class Bench:
+class Bench(Measured):
     """The rows that are there, the folders, and the images that victims are asked about."""
 
     def __init__(self, data: Path, work: Path) -> None:
+        super().__init__(ROWS)
         self.data, self.work = data, work
-        self.rows = lines.whole(ROWS)[0]
         self.originals, self.out = work / "originals", work / "copy"
         if not self.originals.exists():
             for folder in sorted((data / "imagenette224" / "train").iterdir()):
@@ -55,18 +54,6 @@ class Bench:
                 for file in sorted(folder.iterdir())[:EACH]:
                     shutil.copy(file, work / "part" / folder.name)
             (work / "part").rename(self.originals)
-
-    def measure(self, made: Callable[[], dict[str, Any]], **row: Any) -> None:
-        """Measure a row that is not there yet, and keep it."""
-        if any(row.items() <= other.items() for other in self.rows):
-            return
-        began = time.perf_counter()
-        row |= made()
-        row |= {"seconds": round(time.perf_counter() - began, 1), **collect("cpu")}
-        ROWS.parent.mkdir(parents=True, exist_ok=True)
-        lines.append(ROWS, row)
-        self.rows.append(row)
-        print({name: value for name, value in row.items() if name not in collect("cpu")}, flush=True)
 
     def test(self, size: int) -> Images:
         """A hundred held-out photographs of each class."""

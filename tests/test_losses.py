@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from miue.errors import InputError
-from miue.losses import agreement_term, distance_term, mi_ue_loss, similarity_term
+from miue.losses import agreement_term, distance_term, information_term, mi_ue_loss, similarity_term
+from miue.mi import mi_kde
 
 
 def literal(z, y, tau, zeta):
@@ -183,3 +184,27 @@ def test_agreement_is_low_where_perturbed_features_point_at_the_clean_ones_of_th
     weight = (cosine / 0.5).exp()
     expected = sum(-math.log(weight[i][y == y[i]].sum() / weight[i].sum()) for i in range(6)) / 6
     assert float(agreement_term(clean.roll(1, 0), clean, y, 0.5)) == pytest.approx(expected)
+
+
+def test_the_information_term_is_the_kernel_estimate_of_each_pair_of_slices():
+    torch.manual_seed(0)
+    clean = torch.randn(300, 6, dtype=torch.float64)
+    shown = clean + 0.7 * torch.randn(300, 6, dtype=torch.float64)
+    directions = torch.randn(2, 4, 6)
+    seen, true = shown @ directions[0].double().T, clean @ directions[1].double().T
+    expected = mi_kde(seen.T, true.T, scale="values", evaluation="exact", bandwidth=300 ** (-1 / 6))
+    assert float(information_term(shown, clean, directions)) == pytest.approx(expected.value, abs=1e-9)
+
+
+def test_descent_on_the_information_term_takes_information_away():
+    torch.manual_seed(0)
+    clean = torch.randn(200, 4)
+    shown = (clean + 0.1 * torch.randn(200, 4)).requires_grad_()
+    same = torch.randn(4, 4).expand(2, 4, 4)
+    before = float(information_term(shown.detach(), clean, same))
+    for _ in range(30):
+        (slope,) = torch.autograd.grad(information_term(shown, clean, same), shown)
+        shown = (shown - 0.1 * slope.sign()).detach().requires_grad_()
+    assert float(information_term(shown.detach(), clean, same)) < before - 0.5 and before > 1
+    collapsed = information_term(torch.ones(20, 4, requires_grad=True), clean[:20], same)
+    assert collapsed.isfinite()

@@ -35,6 +35,7 @@ VARIANTS: list[str] = [
     "mi_ue:interleaved=true",
     "mi_ue:content_flips=true",
     "mi_ue:agreement=1",
+    "mi_ue:objective=information",
     "mi_ue:balance=loss",
     "mi_ue:balance=batches",
     "em:mine=-0.1",

@@ -1,5 +1,6 @@
 """One step of training on one batch, and the schedule of its learning rate."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +14,14 @@ from miue.replay import Replay
 from miue.training.recipes import Recipe
 
 
+def loss_of(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """What a network is trained by, of logits and targets: cross-entropy, unless its head brings a loss of its own."""
+    own: Callable[[Tensor, Tensor], Tensor] = getattr(getattr(model, "head", None), "loss", F.cross_entropy)
+    return own
+
+
 class Trainer:
     """One step of SGD on one batch, which a GPU replays: forward, loss, backward and update.
-
-    The loss is cross-entropy, unless the head of the network brings its own, as those of `miue.models.heads` do.
 
     Args:
         model: the network, which is changed.
@@ -28,7 +33,7 @@ class Trainer:
 
     def __init__(self, model: nn.Module, recipe: Recipe, number: str, device: torch.device, ranks: Ranks) -> None:
         self.model, self.recipe, self.number = model, recipe, number
-        self._loss = getattr(getattr(model, "head", None), "loss", F.cross_entropy)
+        self._loss = loss_of(model)
         self._averaging = ranks.averaging(model)
         on_gpu = device.type == "cuda"
         self.optimizer = torch.optim.SGD(

@@ -1,9 +1,9 @@
 """EM: error-minimising noise.
 
 Huang, Ma, Erfani, Bailey & Wang, "Unlearnable Examples: Making Personal Data Unexploitable", ICLR 2021: rounds of a
-few training batches of a surrogate on the perturbed images, then sign-gradient descent on its cross-entropy
-over all of them, until the perturbed images are all but fitted. With `scope="class"` the images of a class share
-one delta, which takes one step on each batch.
+few training batches of a surrogate on the perturbed images, then sign-gradient descent on its cross-entropy (or what
+else its head is trained by) over all of them, until the perturbed images are all but fitted. With `scope="class"` the
+images of a class share one delta, which takes one step on each batch.
 
 What the presets bring, with small_resnet as surrogate and victim (times on two cores of an AMD EPYC):
 
@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from miue import seeds
@@ -37,6 +36,7 @@ from miue.poisons.passes import Loss, balanced_batches, put
 from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
+from miue.training.step import loss_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,10 @@ def em(task: Task) -> Made:
     network = task.network()
     mine = Mine(options.mine, network, task.stream("perturbation critic"))
 
+    trained_by = loss_of(network)
+
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels)
+        return trained_by(logits, labels)
 
     task.keep.hold(mine=mine)
 

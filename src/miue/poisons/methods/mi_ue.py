@@ -27,7 +27,7 @@ from torch import Tensor
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Positive, Share, Unit, Whole
-from miue.losses import agreement_term, distance_term, similarity_term
+from miue.losses import agreement_term, distance_term, information_term, similarity_term
 from miue.models import Network
 from miue.models.frozen import Frozen
 from miue.models.heads import label_sets
@@ -39,7 +39,8 @@ from miue.training import loop
 from miue.training.recipes import Recipe
 
 BALANCES = ("none", "loss", "batches")
-OBJECTIVES = ("mi_ue", "no_self_pairs", "centred", "cross_entropy")
+OBJECTIVES = ("mi_ue", "no_self_pairs", "centred", "cross_entropy", "information")
+SLICES = 32  # of the objective "information", drawn anew for each step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,10 @@ class MIUE(PgdOptions):
         similarity: whether the loss has its similarity term.
         objective: one of `OBJECTIVES`, what the steps lower: "mi_ue", the paper's loss; "no_self_pairs", the same with
             a similarity in which no image meets itself; "centred", that of features less their mean over the batch;
-            "cross_entropy", what EM lowers.
-        agreement: weight of `miue.losses.agreement_term`, of clean features under the surrogate as it stands before a
-            pass, in what the steps lower; 0 for none.
+            "cross_entropy", what EM lowers; "information", an estimate of what perturbed and clean features share
+            (`miue.losses.information_term`), which the other objectives lower by a detour, or not.
+        agreement: weight of `miue.losses.agreement_term` in what the steps lower; 0 for none. Clean features, here
+            and in "information", are those of the surrogate as it stands before a pass.
         content_flips: mirror half of the images in each pgd pass, and not their deltas, as the published code does.
         eot: flips and crops of the perturbed images over which each step averages the loss; 0 takes them as they are.
         surrogate_epsilon: radius, as a fraction of the pixel range, of the attack that the surrogate is trained
@@ -97,6 +99,11 @@ class MIUE(PgdOptions):
         if self.sets and self.balance == "loss":
             raise InputError("balance: 'loss' with sets; sets of labels are no classes that could weigh the same")
 
+        if self.stop_loss and self.objective == "information":
+            raise InputError(
+                "stop_loss: above 0 with objective 'information', which lowers no loss that it could end at"
+            )
+
     def loss(self, logits: Tensor, features: Tensor, labels: Tensor, pairing: Tensor) -> Tensor:
         """What the steps lower, but for `agreement`; `pairing` are the labels, or sets of them, that make pairs."""
         if self.objective == "cross_entropy":
@@ -110,6 +117,11 @@ class MIUE(PgdOptions):
         if self.zeta:
             terms.append(self.zeta * distance_term(features, pairing, balanced))
         return sum(terms[1:], terms[0])
+
+    @property
+    def looks_at_clean(self) -> bool:
+        """Whether the loss takes the features of clean images, too."""
+        return bool(self.agreement) or self.objective == "information"
 
     @property
     def passes(self) -> float:
@@ -156,7 +168,11 @@ def mi_ue(task: Task) -> Made:
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         pairing = labels if sets is None else sets[labels]
-        loss = options.loss(logits, features, labels, pairing)
+        if options.objective == "information":
+            directions = torch.randn(2, SLICES, features.shape[1], generator=draws).to(features.device)
+            loss = information_term(features, clean.own, directions)
+        else:
+            loss = options.loss(logits, features, labels, pairing)
         if options.agreement:
             loss = loss + options.agreement * agreement_term(features, clean.own, pairing, options.temperature)
         return loss
@@ -168,7 +184,7 @@ def mi_ue(task: Task) -> Made:
         task,
         expected,
         order,
-        begin=clean.begin if options.agreement else None,
+        begin=clean.begin if options.looks_at_clean else None,
         flips=draws if options.content_flips else None,
         fixed=frozen.fixed and not options.eot,
         repeated=options.balance == "batches",
@@ -190,7 +206,7 @@ def mi_ue(task: Task) -> Made:
             continue
         step = options.step + (options.last_step - options.step) * epoch / max(last, 1)
         frozen.refresh()
-        if options.agreement:
+        if options.looks_at_clean:
             clean.look()
         pgd_pass(delta, step, part=(turn, turns))
         if turn + 1 < turns:
@@ -224,7 +240,10 @@ class _CleanFeatures:
 
 
 def _terms(network: Network, poisoned: Images, options: MIUE, sets: Tensor | None) -> dict[str, float]:
-    """The loss, and both terms of the paper's, on the first images, as many as share a loss in a pgd pass."""
+    """The loss, and both terms of the paper's, on the first images, as many as share a loss in a pgd pass.
+
+    For the objective "information" the loss is the paper's, which it does not lower.
+    """
     probe = poisoned.subset(torch.arange(min(len(poisoned), options.pass_batch)))
     features = loop.features(network, probe)
     pairing = probe.y if sets is None else sets[probe.y]
