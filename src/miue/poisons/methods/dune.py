@@ -9,7 +9,7 @@ published is the sum of both, cut to the range of the images.
 
 So a pixel may move by more than the budget, which binds the first branch alone: twenty decibels are a change by about
 25 levels. As in the authors' code, particles are pulled to the best places seen, their own and that of all, with fixed
-weights and without chance, and look at a fifth of the images of a class.
+weights and without chance, and look at a fifth of the images of a class: there the first ones, here a draw.
 
 The paper preset costs 310 passes: 60 of training, 150 of steps, and 100 of the swarm, which differentiates nothing.
 Published: an average test accuracy under seven defenses that is 14.95 to 50.82 % lower than that of twelve other
@@ -114,17 +114,11 @@ def dune(task: Task) -> Made:
         _, y = images.batch(index)
         moved = delta[index.to(delta.device)].to(y.device).float() + 255 * colours[y][..., None, None]
         put(both, index, moved.round())
-    return Made(both, {"epochs": trace, "colours": (255 * colours).round().tolist()})
+    return Made(both, {"epochs": trace, "colours": (255 * colours).round().int().cpu().tolist()})
 
 
 def target_classes(n_classes: int, shift: int) -> Tensor:
-    """The class that each is tied to, (classes,) int64: `shift` on, after the last the first again, never the same.
-
-    Example:
-        >>> from miue.poisons.methods.dune import target_classes
-        >>> target_classes(5, 3), target_classes(3, 3)
-        (tensor([3, 4, 0, 1, 2]), tensor([1, 2, 0]))
-    """
+    """The class that each is tied to, (classes,) int64: `shift` on, after the last the first again, never the same."""
     return (torch.arange(n_classes) + 1 + (shift - 1) % (n_classes - 1)) % n_classes
 
 
