@@ -8,7 +8,8 @@ from the centre of its own class, or `pull`s it to the nearest centre of another
 Distances are mean squared differences of features; the steps see the flips and crops of the training.
 
 The paper preset costs 1,402 passes, of which 1,100 train the surrogate. Published: on CIFAR-10 a network that is
-trained adversarially, within the 8/255 that the perturbation has, too, loses 13.31 points of accuracy. Adversarial training is what it is for; victims that are trained as usual are another matter.
+trained adversarially, within the 8/255 that the perturbation has, too, loses 13.31 points of accuracy. Adversarial
+training is what it is for; victims that are trained as usual are another matter.
 
 Ours rather than published: attacks on the surrogate take ten steps of 0.8/255 instead of 2/255; its learning rate falls
 after 40 and 80 % of the epochs instead of 75 and 90 %; the noise to begin with is uniform; crops move by up to an
