@@ -131,11 +131,16 @@ TINY = {
     "rem": {"epochs": 1, "batch": 256, "pass_batch": 256},
     "sem": {"epochs": 1, "batch": 256, "pass_batch": 256, "steps": 1},
     "tap": {"epochs": 1, "steps": 1, "batch": 256, "restarts": 2},
+    "aue": {"epochs": 1, "steps": 1, "batch": 256},
+    "aap": {"epochs": 1, "steps": 1, "batch": 256, "step": 1 / 255},
+    "entf": {"epochs": 1, "steps": 1, "batch": 256},
+    "llock": {"epochs": 1, "steps": 1, "batch": 256, "batches_per_epoch": 2},
     "tue": {"rounds": 1, "batch": 256},
     "gue": {"epochs": 1, "width": 2, "inner_steps": 1, "batch": 256},
     "pue": {"epochs": 1, "draws": 1, "batches_per_epoch": 2},
     "uc": {"pretext": "untrained", "clusters": 3, "epochs_of_generator": 1, "width": 4, "batch_of_generator": 128},
     "pil": {"epochs": 1, "steps": 1, "batch": 256},
+    "dune": {"epochs": 1, "steps": 1, "batch": 256, "members": 2, "particles": 2, "moves": 1},
 }
 """What makes a method quick on 1,030 images: more than any of them looks at in one go."""
 

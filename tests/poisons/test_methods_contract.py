@@ -18,6 +18,10 @@ SMALL = {
     "rem": {"epochs": 2, "pass_batch": 24, "batch": 16},
     "sem": {"epochs": 2, "pass_batch": 24, "batch": 16},
     "tap": {"epochs": 2, "steps": 2, "pass_batch": 24, "batch": 16, "restarts": 2},
+    "aue": {"epochs": 2, "steps": 2, "pass_batch": 24, "batch": 16},
+    "aap": {"epochs": 2, "steps": 4, "pass_batch": 24, "batch": 16, "step": 1 / 255},
+    "entf": {"epochs": 2, "steps": 2, "pass_batch": 24, "batch": 16},
+    "llock": {"epochs": 2, "steps": 4, "pass_batch": 24, "batch": 16, "step": 4 / 255},
     "tue": {"rounds": 2, "batch": 24},
     "gue": {"epochs": 1, "width": 2, "inner_steps": 2, "batch": 48},
     "pue": {"epochs": 2, "draws": 2, "pass_batch": 24, "batch": 16, "batches_per_epoch": 2},
@@ -27,6 +31,7 @@ SMALL = {
     "pil": {"epochs": 2, "steps": 10, "batch": 16, "pass_batch": 24},
     "ops": {},
     "cuda": {},
+    "dune": {"epochs": 2, "steps": 2, "members": 2, "pass_batch": 24, "batch": 16, "particles": 2, "moves": 2},
     "random": {},
 }
 """What makes a method quick on the images of the tests: one row each."""
@@ -43,6 +48,8 @@ VARIANTS: list[str] = [
     "em:mine=0.1",
     "tap:mine=0.1",
     "tap:targeted=false",
+    "aap:targeted=false",
+    "entf:kind=pull",
     "pue:scope=sample:steps=2",
     "uc:pretext=untrained",
     "uc:pretext=labels",
@@ -59,8 +66,9 @@ QUICK = {"ar", "lsp", "pil", "ops", "cuda", "random"}
 SEEDLESS = {"ops"}
 """Methods that draw nothing: OPS chooses by looking at each class."""
 
-FAMILIES = ["em", "tue", "gue", "pue", "uc", "ar", "lsp", "cuda"]
-"""One of each kind, for images of 224 px: steps along a network's gradient, pairs, generators, noise, filters."""
+FAMILIES = ["em", "aue", "entf", "llock", "tue", "gue", "pue", "uc", "ar", "lsp", "cuda", "dune"]
+"""One of each kind, for images of 224 px: steps along a network's gradient, views, centres, maps, pairs, generators,
+noise, filters, swarms."""
 
 KINDS = {
     "rgb": {},

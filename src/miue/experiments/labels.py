@@ -6,6 +6,8 @@ NAMES = {
     "random": "random noise",
     "em": "EM",
     "mi_ue": "MI-UE",
+    "entf": "EntF",
+    "llock": "LLock",
     "small_resnet": "small ResNet",
     "lenet5": "LeNet-5",
     "resnet18": "ResNet-18",
@@ -25,7 +27,10 @@ NAMES = {
     "sda_an": "SDA+AN",
     **{
         name: name.upper()
-        for name in ("rem", "sem", "tap", "ar", "lsp", "ops", "cuda", "pil", "tue", "gue", "pue", "uc", "ntga")
+        for name in (
+            *("rem", "sem", "tap", "aue", "aap", "tue", "gue", "pue", "uc", "pil"),
+            *("ar", "lsp", "ops", "cuda", "dune", "ntga"),
+        )
     },
 }
 

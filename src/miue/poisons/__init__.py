@@ -20,7 +20,26 @@ from miue.models import builders, check
 from miue.models.handed import Spec
 from miue.pgd import Budget
 from miue.poisons.base import Method, Task, make
-from miue.poisons.methods import ar, cuda, em, gue, lsp, mi_ue, ops, pil, pue, random, rem_sem, tap, tue, uc
+from miue.poisons.methods import (
+    ar,
+    aue_aap,
+    cuda,
+    dune,
+    em,
+    entf,
+    gue,
+    llock,
+    lsp,
+    mi_ue,
+    ops,
+    pil,
+    pue,
+    random,
+    rem_sem,
+    tap,
+    tue,
+    uc,
+)
 from miue.poisons.own import method_of
 from miue.poisons.poison import Poison
 from miue.ranks import ALONE, Ranks
@@ -39,6 +58,10 @@ METHODS: dict[str, Method] = {
     "rem": Method(rem_sem.robust, rem_sem.REM_PRESETS, "surrogate.epochs", split=True),
     "sem": Method(rem_sem.robust, rem_sem.SEM_PRESETS, "surrogate.epochs", split=True),
     "tap": Method(tap.tap, tap.PRESETS, "steps"),
+    "aue": Method(aue_aap.aue, aue_aap.AUE_PRESETS, "surrogate.epochs"),
+    "aap": Method(aue_aap.aap, aue_aap.AAP_PRESETS, "steps"),
+    "entf": Method(entf.entf, entf.PRESETS, "surrogate.epochs"),
+    "llock": Method(llock.llock, llock.PRESETS, "surrogate.epochs"),
     "tue": Method(tue.tue, tue.PRESETS, "rounds"),
     "gue": Method(gue.gue, gue.PRESETS, "epochs"),
     "pue": Method(pue.pue, pue.PRESETS, "surrogate.epochs"),
@@ -48,6 +71,7 @@ METHODS: dict[str, Method] = {
     "pil": Method(pil.pil, pil.PRESETS),
     "ops": Method(ops.ops, ops.PRESETS, bounded=False),
     "cuda": Method(cuda.cuda, cuda.PRESETS, bounded=False),
+    "dune": Method(dune.dune, dune.PRESETS, "steps", bounded=False),
     "random": Method(random.random, random.PRESETS),
 }
 """The methods by name."""

@@ -1,0 +1,133 @@
+"""LLock: learnability lock, one linear change of the pixels for each class.
+
+Peng & Chen, "Learnability Lock: Authorized Learnability Control Through Adversarial Invertible Transformations", ICLR
+2022. All images of class y become w_y x + b_y, pixel by pixel, where each w lies within half the budget of 1 and each b
+within half of it of 0, so that no pixel moves by more than the budget. Rounds of a few training batches of a surrogate
+on the locked images, then descent on its cross-entropy by w and b in passes over all of them, until the locked images
+are all but fitted. Who has w and b can undo the change, on images made later, too: they are the key.
+
+Only this linear lock is here. The paper's other one, an invertible residual network for each class, is not; nor is the
+key kept, for a perturbation undoes itself on the images that it was made for. What was rounded to whole levels or cut
+to the range of an image no key brings back.
+
+The paper preset has the defaults of the authors' code, 50 rounds of 30 batches and two passes: 150 passes at most. Ours
+rather than published: w and b take steps of a fixed length along the signs of their gradients and stay in their box
+throughout, where the authors' take SGD and are cut to it after each round; the batches of a pass are class-balanced;
+the number of rounds; and the rate of the surrogate in the small presets. What the paper measured is not known to us in
+numbers; nothing was measured here.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from miue import seeds
+from miue.errors import Count, Share
+from miue.models.frozen import Frozen
+from miue.pgd import sign_steps
+from miue.poisons.base import Made, PgdOptions, Task, blank
+from miue.poisons.passes import Loss, balanced_batches, on_outputs, put
+from miue.progress import track
+from miue.training import loop
+from miue.training.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLock(PgdOptions):
+    """Options of the linear lock: those of `PgdOptions`, the surrogate's epochs being the largest number of rounds, and
+
+    Args:
+        steps: passes over the images in a round, one step on each batch.
+        step: its length, of w as of b, as a fraction of the pixel range.
+        stop_accuracy: end when the surrogate's accuracy on the locked images exceeds it, in (0, 1].
+    """
+
+    steps: Count = 2
+    step: Share = 0.4 / 255
+    stop_accuracy: Share = 0.9
+
+    @property
+    def passes(self) -> float:
+        """A round trains on at most all images (on 3,840 of them, as published), and passes over them."""
+        return self.surrogate.epochs * (1 + self.steps)
+
+
+_SURROGATE = Recipe(
+    epochs=50, lr=0.01, schedule="constant", weight_decay=0.0, clip_norm=5.0, batches_per_epoch=30, precision="float32"
+)
+_PAPER = LLock(surrogate=_SURROGATE)
+
+PRESETS = {
+    "quick": replace(_PAPER, surrogate=replace(_SURROGATE, epochs=20, lr=0.1)),
+    "laptop": replace(_PAPER, surrogate=replace(_SURROGATE, epochs=40, lr=0.1)),
+    "paper": _PAPER,
+}
+
+
+def llock(task: Task) -> Made:
+    """Lock the images; the notes hold one row per round and why the rounds ended."""
+    options: LLock = task.options
+    images, keep, half = task.images, task.keep, task.budget.levels / 255 / 2
+    network = task.network()
+    key = torch.zeros(2, len(images.classes), *images.shape, device=images.device)  # w - 1, and b
+    delta = blank(images, torch.float16)
+    locked_images = images.plus(delta)
+    order = task.stream("pgd order")
+    surrogate = options.surrogate
+    if surrogate.batches_per_epoch is not None:  # a round trains on at most all images once
+        once = loop.batches(len(images), replace(surrogate, batches_per_epoch=None))
+        surrogate = replace(surrogate, batches_per_epoch=min(surrogate.batches_per_epoch, once))
+    trained_on = min(1.0, loop.batches(len(images), surrogate) * surrogate.batch / len(images))
+
+    def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels)
+
+    frozen = Frozen(network, surrogate.precision)
+    loss = on_outputs(frozen, objective)
+    rounds: list[dict[str, Any]] = []
+    keep.hold(delta=delta, key=key, order_of_passes=order, rounds=rounds)
+    streams = seeds.surrogate(task.seed)
+    trained = loop.epochs(network, locked_images, surrogate, seed=streams, device=images.device, keep=keep)
+    for done in track(trained, "LLock, rounds at most", surrogate.epochs):
+        frozen.refresh()
+        for _ in range(options.steps):
+            key.copy_(_pass(task, key.clone(), half, loss, order))
+        for index in images.chunks():
+            x, y = images.batch(index)
+            pixels = x.float() / 255
+            levels = 255 * (locked(pixels, key, y) - pixels)
+            put(delta, index, levels.round() if options.rounding == "each_pass" else levels)
+        fitted = loop.accuracy(network, locked_images)
+        rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
+        if fitted > options.stop_accuracy:
+            break
+    stopped_by = "accuracy" if rounds[-1]["accuracy_on_perturbed"] > options.stop_accuracy else "number of rounds"
+    made = len(rounds) * (trained_on + options.steps)
+    return Made(delta, {"rounds": rounds, "stopped_by": stopped_by}, passes=made)
+
+
+def locked(pixels: Tensor, key: Tensor, labels: Tensor) -> Tensor:
+    """Apply the lock of each image's class: w x + b, which may leave the pixel range.
+
+    Args:
+        pixels: (B, C, H, W) float in [0, 1].
+        key: (2, classes, C, H, W) float: w - 1, and b.
+        labels: (B,) int64.
+    """
+    return pixels + key[0][labels] * pixels + key[1][labels]
+
+
+def _pass(task: Task, key: Tensor, half: float, loss: Loss, order: torch.Generator) -> Tensor:
+    """Move the key by one step on every batch, within `half` of no change."""
+    for index in balanced_batches(task.images.y, task.options.pass_batch, order):
+        x, y = task.images.batch(index)
+        pixels = x.float() / 255
+
+        def on_batch(moving: Tensor, pixels: Tensor = pixels, y: Tensor = y) -> Tensor:
+            return loss(locked(pixels, moving, y).clamp(0, 1), y)
+
+        key = sign_steps(on_batch, key, -half, half, step=task.options.step, steps=1)
+    return key
