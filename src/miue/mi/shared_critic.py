@@ -16,7 +16,7 @@ from miue.mi.estimate import Estimate, Rows, summarise
 from miue.mi.projections import draw_directions, live_columns
 from miue.mi.training import Neural, groups
 
-SETTINGS = Neural(steps=1500, contrasts=128, learning_rate=0.005, every=50)
+SETTINGS = Neural(hidden=96, steps=4000, contrasts=128, learning_rate=0.005, every=100)
 
 
 def shared_critic_mi(
@@ -25,10 +25,15 @@ def shared_critic_mi(
 ) -> Estimate:  # fmt: skip
     """Estimate the sliced mutual information of two sets of feature vectors, in nats, with a single neural critic.
 
-    `sliced_mi` with a neural estimator trains a critic for each slice. Here one critic f((theta'x) theta, theta; (phi'y) phi, phi)
-    serves them all: each group of samples in its training has a pair of directions of its own, drawn afresh, so that
-    its cost is that of one critic whatever the number of slices (Goldfeld and Greenewald, NeurIPS 2021, train such a
-    network for the average over directions). The value of each slice is then read off samples held out of its training.
+    `sliced_mi` with a neural estimator trains a critic for each slice. Here one critic, of what the slices show and of
+    their directions theta and phi, serves them all: each group of samples in its training has a pair of directions of
+    its own, drawn afresh, so that its cost is that of one critic whatever the number of slices (Goldfeld and Greenewald,
+    NeurIPS 2021, train such a network for the average over directions). The value of each slice is then read off
+    samples held out of its training.
+
+    That asks more of a critic than it learns: of isotropic normal vectors, 5,000 samples, it found in ten dimensions
+    what is there (0.045 of 0.046 nats, one run), nothing in 64, and 0.05 of the 1.1 nats of ten tight clusters in 64,
+    for fifty times the cost of 64 slices with KSG, which read 1.11.
 
     Args:
         x: (n, d) features, tensor or array; the work is done where it lies.
@@ -96,8 +101,7 @@ class _SlicedCritic(Critic):
         self._draws = generator
 
     def _first_layer(self, x: Tensor, y: Tensor, group: int) -> tuple[Tensor, Tensor]:
-        seen = [self._seen(points, side, group) for side, points in enumerate((x, y))]
-        return super()._first_layer(*seen, group)
+        return super()._first_layer(self._seen(x, 0, group), self._seen(y, 1, group), group)
 
     def _seen(self, points: Tensor, side: int, group: int) -> Tensor:
         """Put the points of each group down on the line of its direction."""
