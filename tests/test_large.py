@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from miue import Images
 from miue.data import images
 from miue.poisons import METHODS, Poison, perturb
+from miue.poisons.base import blank, whole
 from miue.poisons.foreign import read
 from miue.specs import parse
 from miue.storage import memory, tensors
@@ -70,6 +71,17 @@ def test_a_disk_without_room_is_an_error_and_no_sudden_death(little_memory):
             memory.zeros((200_000,), torch.int8, "cpu")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@linux
+def test_a_delta_in_a_file_is_rounded_in_its_place(little_memory):
+    images = some_images(n=700, size=8)
+    delta = blank(images, torch.float16)
+    delta += torch.randn(delta.shape, generator=torch.Generator().manual_seed(0))
+    expected, place = delta.round().to(torch.int8), delta.data_ptr()
+    rounded = whole(images, delta)
+    assert torch.equal(rounded, expected) and rounded.dtype == torch.int8
+    assert rounded.data_ptr() == place and len(in_the_cache_folder()) == 1
 
 
 def installed():

@@ -144,12 +144,15 @@ def blank(images: Images, dtype: torch.dtype = torch.int8) -> Tensor:
 def whole(images: Images, delta: Tensor) -> Tensor:
     """Round a delta of floating point, (N, C, H, W), to whole levels, int8; one of integers comes back as it is.
 
+    One that lies in a file is written over, from its beginning on, so that the disk need not have room for both.
+
     Raises:
         FloatingPointError: a value is not finite.
     """
     if not delta.is_floating_point():
         return delta
-    rounded = blank(images)
+    apart = memory.fits(delta.nbytes, images.device) or not delta.is_contiguous()
+    rounded = blank(images) if apart else delta.view(torch.int8).flatten()[: delta.numel()].view(delta.shape)
     finite = torch.ones((), dtype=torch.bool, device=delta.device)
     for index in images.chunks():
         levels = delta[index.to(delta.device)]
