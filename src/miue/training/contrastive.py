@@ -24,6 +24,8 @@ from miue.progress import track
 from miue.training.augment import flip_crop
 from miue.training.loop import default_device
 
+__all__ = ["OBJECTIVES", "Projecting", "nt_xent", "pretrained", "train_round", "two_views", "vicreg"]
+
 PROJECTION = 128  # dimensions that the loss compares, as published for SimCLR
 INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0  # weights of VICReg, as published
 
