@@ -59,6 +59,7 @@ MATRICES = {
     "null": partial(mi.null, n_slices=2),
     "ceiling": lambda x, y: mi.ceiling(x, n_slices=2),
     "max_sliced": lambda x, y: mi.max_sliced_mi(x, y, steps=2, restarts=1).mi,
+    "shared_critic": lambda x, y: mi.shared_critic_mi(x, y, steps=2, n_slices=2),
     "linear_cka": statistics.linear_cka,
     "participation_ratio": lambda x, y: statistics.participation_ratio(x),
 }
