@@ -6,7 +6,8 @@ DATA holds the CIFAR-10 copy and imagenette224. Rows go to book/results/records,
 measured again. Perturbations and victims are not kept between calls.
 
 Parts: unbalanced (accuracy by class), sets (mean average precision), unlabelled (victims without labels), captions
-(retrieval), photographs (retrieval by captions of Imagenette).
+(retrieval), photographs (retrieval by captions of Imagenette),
+sharpnesses (of every layer after every third epoch).
 """
 
 import sys
@@ -24,11 +25,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import miue
+from miue import seeds
 from miue.data.images import Images
+from miue.mi.bounds import prediction_disagreement
 from miue.models import Network
 from miue.models.heads import Captions, LabelSets, label_sets, recall, with_head
 from miue.poisons.measures import visibility
+from miue.training import epochs, recipe
 from miue.training.contrastive import OBJECTIVES, pretrained
+from miue.training.sharpness import sharpness
 
 ROWS = Path("book/results/records/limits.jsonl")
 SURROGATE, VICTIM, RECIPE = "small_resnet:width=0.5", "small_resnet", "quick"
@@ -174,7 +179,28 @@ def photographs(bench: Bench) -> None:
     retrieved(train, test, ("random", "em", "mi_ue"), bench, "photographs", "quick:epochs=20:lr=0.05")
 
 
-PARTS = {part.__name__: part for part in (unbalanced, sets, unlabelled, captions, photographs)}
+def sharpnesses(bench: Bench) -> None:
+    """How many layers still learn, by sharpness, beside how many answers change."""
+    train, test = bench.load("cifar10", n_train=3000, n_test=2000)
+
+    def learned(images: Images, seed: int) -> dict[str, Any]:
+        weights = seeds.victim(10 + seed).weights
+        network = miue.models.build(SURROGATE, len(images.classes), seed=weights)
+        some, by_epoch = images.subset(torch.arange(0, len(images), 12)), []
+        for done in epochs(network, images, recipe(RECIPE), seed=10 + seed, device="cpu"):
+            if done.epoch % 3 == 0:
+                by_epoch.append(sharpness(network, some, steps=5))
+        answers = [network.head(miue.features(network, shown)).argmax(1) for shown in (train, images)]
+        return {
+            "accuracy": miue.accuracy(network, test),
+            "disagreement": prediction_disagreement(*answers),
+            "sharpness": by_epoch,
+        }
+
+    bench.meet(train, ("random", "em", "mi_ue", "tap", "lsp"), SEEDS, learned, part="sharpness", victim=SURROGATE)
+
+
+PARTS = {part.__name__: part for part in (unbalanced, sets, unlabelled, captions, photographs, sharpnesses)}
 
 if __name__ == "__main__":
     bench = Bench(Path(sys.argv[1]))
