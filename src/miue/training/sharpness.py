@@ -30,10 +30,10 @@ def sharpness(given: nn.Module | Trained, images: Images, *, radius: float = 0.0
 
     For weights W of a convolution or linear layer, all others held fixed, it is the most that L(W + D) differs from
     L(W) over all D with a norm of at most `radius` times that of W (both Frobenius), L being the mean cross-entropy on
-    `images` in evaluation mode. It is searched by steps of one length along the gradient, once up and once down, and kept within
-    the radius; so it is a lower bound, exact where the loss has one slope. Published is the search by SGD at a learning
-    rate of 0.1, in batches, ten passes each way, at a radius of 0.05; ours takes one step a pass along the gradient
-    over all images, whatever its size, so that it reaches the sphere also where the loss is nearly flat.
+    `images` in evaluation mode. It is searched by steps of one length along the gradient, once up and once down, and
+    kept within the radius; so it is a lower bound, exact where the loss has one slope. Published is the search by SGD
+    at a learning rate of 0.1, in batches, ten passes each way, at a radius of 0.05; ours takes one step a pass along
+    the gradient over all images, whatever its size, so that it reaches the sphere also where the loss is nearly flat.
 
     Args:
         given: a network that returns (logits, features), or a victim; it is left as it was.
