@@ -17,10 +17,12 @@ from miue.poisons.passes import ROUNDINGS, Loss, PGDPass, put
 from miue.poisons.poison import Poison
 from miue.poisons.shards import own_share
 from miue.precision import arithmetic, precision
+from miue.progress import track
 from miue.ranks import ALONE, Ranks
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.provenance import collect as provenance
+from miue.training.loop import Defense, Epoch, batches, epochs
 from miue.training.recipes import Recipe
 
 
@@ -65,6 +67,45 @@ class Task:
     def network(self) -> Network:
         """The surrogate, freshly drawn, on the images' device."""
         return surrogate_network(self.surrogate, self.images, self.seed)
+
+    def learn(
+        self,
+        network: Network,
+        label: str,
+        *,
+        defense: Defense | None = None,
+        each: Callable[[Epoch], object] | None = None,
+        **held: Any,
+    ) -> list[dict[str, float]]:
+        """Train the surrogate on the clean images by the recipe of the options, before any step.
+
+        Args:
+            network: the surrogate.
+            label: of the progress.
+            defense: under which it is trained.
+            each: called after every epoch.
+            **held: what that changes, for the checkpoint.
+
+        Returns:
+            Its curve, one row per epoch: loss and accuracy.
+        """
+        rows: list[dict[str, float]] = []
+        keep, recipe = self.keep.part("surrogate"), self.options.surrogate
+        keep.hold(rows=rows, **held)
+        how: dict[str, Any] = {"seed": seeds.surrogate(self.seed), "device": self.images.device, "keep": keep}
+        for done in track(epochs(network, self.images, recipe, defense=defense, **how), label, recipe.epochs):
+            if each is not None:
+                each(done)
+            rows.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+        return rows
+
+    def round_of(self, recipe: Recipe) -> tuple[Recipe, float]:
+        """The recipe of rounds that train on all images once at most, and the share of them that a round takes."""
+        count = len(self.images)
+        if recipe.batches_per_epoch is not None:
+            once = batches(count, replace(recipe, batches_per_epoch=None))
+            recipe = replace(recipe, batches_per_epoch=min(recipe.batches_per_epoch, once))
+        return recipe, min(1.0, batches(count, recipe) * recipe.batch / count)
 
     def stream(self, role: str, device: torch.device | str = "cpu") -> torch.Generator:
         """The random numbers of one role, one of `miue.seeds.ROLES`."""

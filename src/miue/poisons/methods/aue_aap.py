@@ -128,20 +128,7 @@ def aap(task: Task) -> Made:
     options: AAP = task.options
     images, keep = task.images, task.keep
     network = task.network()
-    trace: list[dict[str, float]] = []
-    learned = keep.part("surrogate")
-    learned.hold(trace=trace)
-    trained = loop.epochs(
-        network,
-        images,
-        options.surrogate,
-        seed=seeds.surrogate(task.seed),
-        device=images.device,
-        defense=Viewed(options.strength),
-        keep=learned,
-    )
-    for done in track(trained, "AAP, surrogate epochs", options.surrogate.epochs):
-        trace.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+    trace = task.learn(network, "AAP, surrogate epochs", defense=Viewed(options.strength))
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return loss_of_each(logits, labels, options.targeted).mean()

@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from miue import seeds
 from miue.errors import Count, Share
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, blank
@@ -127,18 +126,13 @@ def _ensemble(task: Task) -> tuple[nn.ModuleList, list[dict[str, float]]]:
     options: DUNE = task.options
     network, epochs = task.network(), options.surrogate.epochs
     members = nn.ModuleList(task.network() for _ in range(options.members))
-    trace: list[dict[str, float]] = []
-    learned = task.keep.part("surrogate")
-    learned.hold(members=members, trace=trace)
-    streams = seeds.surrogate(task.seed)
-    device = task.images.device
-    trained = loop.epochs(network, task.images, options.surrogate, seed=streams, device=device, keep=learned)
-    for done in track(trained, "DUNE, surrogate epochs", epochs):
+
+    def store(done: loop.Epoch) -> None:
         for number, member in enumerate(members, start=1):
             if done.epoch == max(1, round(number * epochs / options.members)):
                 member.load_state_dict(network.state_dict())
-        trace.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
-    return members, trace
+
+    return members, task.learn(network, "DUNE, surrogate epochs", each=store, members=members)
 
 
 def _colours(task: Task, error: Loss) -> Tensor:

@@ -119,11 +119,7 @@ def alternate(
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
     poisoned = images.plus(delta)
     order = task.stream("pgd order")
-    surrogate = options.surrogate
-    if surrogate.batches_per_epoch is not None:  # a round trains on at most all images once
-        once = loop.batches(len(images), replace(surrogate, batches_per_epoch=None))
-        surrogate = replace(surrogate, batches_per_epoch=min(surrogate.batches_per_epoch, once))
-    trained_on = min(1.0, loop.batches(len(images), surrogate) * surrogate.batch / len(images))
+    surrogate, trained_on = task.round_of(options.surrogate)
     each_round = trained_on + (options.passes / surrogate.epochs - 1)
 
     pgd_pass = options.pgd_pass(task, loss, order, **how)

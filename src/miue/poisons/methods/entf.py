@@ -23,13 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
 from miue.errors import Count, InputError, Share
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, uniform
 from miue.poisons.eot import Attack, expect
 from miue.poisons.passes import on_outputs
-from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
@@ -87,20 +85,8 @@ def entf(task: Task) -> Made:
     options: EntF = task.options
     images, keep = task.images, task.keep
     network = task.network()
-    trace: list[dict[str, float]] = []
-    learned = keep.part("surrogate")
-    learned.hold(trace=trace)
-    trained = loop.epochs(
-        network,
-        images,
-        options.surrogate,
-        seed=seeds.surrogate(task.seed),
-        device=images.device,
-        defense=Attack(options.surrogate_epsilon, options.surrogate_steps),
-        keep=learned,
-    )
-    for done in track(trained, "EntF, surrogate epochs", options.surrogate.epochs):
-        trace.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+    attacked = Attack(options.surrogate_epsilon, options.surrogate_steps)
+    trace = task.learn(network, "EntF, surrogate epochs", defense=attacked)
     clean = loop.features(network, images)
     centres = class_centres(clean, images.y, len(images.classes))
 

@@ -76,11 +76,7 @@ def llock(task: Task) -> Made:
     delta = blank(images, torch.float16)
     locked_images = images.plus(delta)
     order = task.stream("pgd order")
-    surrogate = options.surrogate
-    if surrogate.batches_per_epoch is not None:  # a round trains on at most all images once
-        once = loop.batches(len(images), replace(surrogate, batches_per_epoch=None))
-        surrogate = replace(surrogate, batches_per_epoch=min(surrogate.batches_per_epoch, once))
-    trained_on = min(1.0, loop.batches(len(images), surrogate) * surrogate.batch / len(images))
+    surrogate, trained_on = task.round_of(options.surrogate)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels)

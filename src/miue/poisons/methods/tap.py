@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
 from miue.data.images import Images, pieces
 from miue.errors import Count, NotNegative
 from miue.models import Network
@@ -74,13 +73,7 @@ def tap(task: Task) -> Made:
     options: TAP = task.options
     images, keep = task.images, task.keep
     network = task.network()
-    curve: list[dict[str, float]] = []
-    learned = keep.part("surrogate")
-    learned.hold(curve=curve)
-    streams = seeds.surrogate(task.seed)
-    trained = loop.epochs(network, images, options.surrogate, seed=streams, device=images.device, keep=learned)
-    for done in track(trained, "TAP, surrogate epochs", options.surrogate.epochs):
-        curve.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+    curve = task.learn(network, "TAP, surrogate epochs")
     order, draws = task.stream("pgd order"), task.stream("perturbation")
     critics = task.stream("perturbation critic")
     best = blank(images)
