@@ -1,16 +1,12 @@
-"""Perturbations built on what this book found, tried as better methods: how each fares behind the defenses.
+"""A candidate for a better method: class patterns that JPEG keeps, found by a surrogate.
 
-    miue perturb --method benchmarks/candidates.py:textures --data cifar10 --out delta.safetensors
+    miue perturb --method benchmarks/candidates.py:coarse --data cifar10 --out delta.safetensors
     miue sweep book/experiments/sweeps/candidates.yaml
 
-What a victim reads soonest it relies on, and JPEG leaves of a pattern what is coarse. So both candidates write one
-pattern for each class into the eight by eight pixels that JPEG works on, equal in all channels, so that grey images
-keep it, and in the frequencies that quality 10 leaves:
-
-- `textures` takes one cosine of these for each class, and of it the sign, so that every pixel moves by the budget. No
-  network takes part.
-- `coarse` lets a surrogate find the patterns, as EM does for classes, where what it sees is mirrored, shifted, and
-  stored as JPEG in a share of the batches, with the gradient passed on as if nothing had been stored.
+JPEG leaves of a pattern what is coarse. `coarse` writes one pattern for each class into the eight by eight pixels that
+JPEG works on, equal in all channels, in the frequencies that quality 10 leaves; a surrogate finds it, as in EM for
+classes, and what it sees is mirrored, shifted, and stored as JPEG in a share of the batches, with the gradient passed
+on as if nothing had been stored. Beside it stand gratings of low frequency (`miue.poisons.methods.gratings`).
 """
 
 import math
@@ -26,7 +22,7 @@ from miue.defenses.pixels import to_levels
 from miue.defenses.squeezing import ISS
 from miue.errors import Count, Positive, Unit
 from miue.models.frozen import Frozen
-from miue.poisons.base import Made, Method, Options, PgdOptions, Task, blank
+from miue.poisons.base import Made, Method, PgdOptions, Task, blank
 from miue.poisons.passes import balanced_batches, put
 from miue.progress import track
 from miue.training import loop
@@ -55,19 +51,6 @@ def cosine(frequency: tuple[int, int], signs: str, size: tuple[int, int]) -> Ten
 def patterns(size: tuple[int, int]) -> Tensor:
     """All cosines that JPEG keeps, (48, H, W) in [-1, 1], those of one sign first."""
     return torch.stack([cosine(frequency, signs, size) for signs in SIGNS for frequency in KEPT])
-
-
-def draw_textures(task: Task) -> Made:
-    """Give each class the sign of one cosine, at the budget; with more classes than cosines, sums of two."""
-    images = task.images
-    known, count = patterns(images.shape[1:]), len(images.classes)
-    pairs = [(a, a) for a in range(len(known))] + [(a, b) for a in range(len(known)) for b in range(a)]
-    own = torch.stack([known[a] + known[b] for a, b in pairs[:count]]).sign().to(images.device)
-    delta = blank(images)
-    for index in images.chunks():
-        _, y = images.batch(index)
-        put(delta, index, (task.budget.levels * own[y])[:, None].expand(-1, images.shape[0], -1, -1))
-    return Made(delta, {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +134,6 @@ _ROUNDS = Recipe(
     epochs=20, lr=0.1, schedule="constant", clip_norm=5.0, batches_per_epoch=12, flip=True, crop=2, precision="float32"
 )
 _COARSE = Coarse(surrogate=_ROUNDS, step=0.05)
-NONE = {preset: Options() for preset in ("quick", "laptop", "paper")}
 PRESETS = {"quick": _COARSE, "laptop": replace(_COARSE, steps=4), "paper": replace(_COARSE, steps=4)}
 
-textures = Method(draw_textures, NONE)
 coarse = Method(learn_coarse, PRESETS, "surrogate.epochs")

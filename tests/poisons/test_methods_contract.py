@@ -28,6 +28,7 @@ SMALL = {
     "uc": {"epochs": 1, "clusters": 3, "epochs_of_generator": 2, "width": 8, "batch": 24},
     "ar": {},
     "lsp": {},
+    "gratings": {},
     "pil": {"epochs": 2, "steps": 10, "batch": 16, "pass_batch": 24},
     "ops": {},
     "cuda": {},
@@ -60,7 +61,7 @@ VARIANTS: list[str] = [
 ]
 """Variants under the same contract, as `miue.specs` writes them; the row of their method applies too."""
 
-QUICK = {"ar", "lsp", "pil", "ops", "cuda", "random"}
+QUICK = {"ar", "lsp", "gratings", "pil", "ops", "cuda", "random"}
 """Methods that take seconds at any scale and keep no checkpoint."""
 
 SEEDLESS = {"ops"}

@@ -28,6 +28,7 @@ PINNED = {
     "uc": "00d6c1170f802732",
     "ar": "8621d292d9a8ee8b",
     "lsp": "c4a428aa1dde5eb9",
+    "gratings": "532ea4326a1ef94a",
     "pil": "5102ea9203c9e119",
     "ops": "75bea8c79cadf9e8",
     "cuda": "ae1f1a3898db87d6",
