@@ -66,11 +66,11 @@ def compare(wanted: Sequence[Trial], setting: Setting, records: Records) -> pd.D
     """Measure the trials that `records` does not hold yet.
 
     Returns:
-        One row for each trial: its fields; `test_accuracy`, `best_epoch`, `train_accuracy` and `disagreement` as
-        fractions; `mi`, `null`, `within_class` and `ceiling` in nats, between the victim's features of the clean
-        training images and of the same images as they were published, with `stderr` over slices and
-        `stderr_samples` over images, and `null_stderr`, the larger of the two for the null; `levels`, `bounded`,
-        `passes` made and allowed, and seconds of the perturbation; where there is one, `psnr` (dB), `ssim`,
+        One row for each trial, also where it is wanted twice: its fields; `test_accuracy`, `best_epoch`,
+        `train_accuracy` and `disagreement` as fractions; `mi`, `null`, `within_class` and `ceiling` in nats, between
+        the victim's features of the clean training images and of the same images as they were published, with `stderr`
+        over slices and `stderr_samples` over images, and `null_stderr`, the larger of the two for the null; `levels`,
+        `bounded`, `passes` made and allowed, and seconds of the perturbation; where there is one, `psnr` (dB), `ssim`,
         `class_share` and `patch_reader` as `miue.poisons.measures` says; optimiser steps and seconds of the victim;
         name, content hash and sizes of the data, and how many images were `trained_on`; device, commit and versions.
 
@@ -85,7 +85,8 @@ def compare(wanted: Sequence[Trial], setting: Setting, records: Records) -> pd.D
         trial.check(setting)
     train, test = loading.load(setting.data, None, setting.n_train, setting.n_test, setting.size)
     refuse_other(records.rows, records.path, train)
-    missing = [trial for trial in dict.fromkeys(wanted) if records.find(trial) is None]
+    wanted = list(dict.fromkeys(wanted))
+    missing = [trial for trial in wanted if records.find(trial) is None]
     start = time.monotonic()
     for done, trial in enumerate(missing):
         if records.find(trial) is not None:  # by another process, meanwhile
