@@ -22,7 +22,8 @@ from miue.ranks import ALONE, Ranks
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
 from miue.storage.provenance import collect as provenance
-from miue.training.loop import Defense, Epoch, batches, epochs
+from miue.training import loop
+from miue.training.loop import Defense, Epoch
 from miue.training.recipes import Recipe
 
 
@@ -93,7 +94,7 @@ class Task:
         keep, recipe = self.keep.part("surrogate"), self.options.surrogate
         keep.hold(rows=rows, **held)
         how: dict[str, Any] = {"seed": seeds.surrogate(self.seed), "device": self.images.device, "keep": keep}
-        for done in track(epochs(network, self.images, recipe, defense=defense, **how), label, recipe.epochs):
+        for done in track(loop.epochs(network, self.images, recipe, defense=defense, **how), label, recipe.epochs):
             if each is not None:
                 each(done)
             rows.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
@@ -103,9 +104,9 @@ class Task:
         """The recipe of rounds that train on all images once at most, and the share of them that a round takes."""
         count = len(self.images)
         if recipe.batches_per_epoch is not None:
-            once = batches(count, replace(recipe, batches_per_epoch=None))
+            once = loop.batches(count, replace(recipe, batches_per_epoch=None))
             recipe = replace(recipe, batches_per_epoch=min(recipe.batches_per_epoch, once))
-        return recipe, min(1.0, batches(count, recipe) * recipe.batch / count)
+        return recipe, min(1.0, loop.batches(count, recipe) * recipe.batch / count)
 
     def stream(self, role: str, device: torch.device | str = "cpu") -> torch.Generator:
         """The random numbers of one role, one of `miue.seeds.ROLES`."""
