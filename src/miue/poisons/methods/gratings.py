@@ -3,17 +3,16 @@
 Ours, read off this book's findings. A victim relies on what tells the class soonest, so delta should be easy to read by
 convolutions, and the class should be in it whatever the image shows. Natural images hold little at high frequencies,
 so stripes a few pixels wide stand out there at the budget of eight levels. They are the same in all channels, so that
-grey images keep them. Where the stripes begin is drawn for each image (`phase="image"`): half of its images then have
-the opposite of the others at any pixel, no linear function finds the class, and a projection that takes out what one
-finds takes out nothing. Convolutions followed by a mean over places do not ask where stripes begin.
+grey images keep them. Where the stripes begin is drawn for each image (`phase="image"`), so that a grating is as likely
+as its opposite: a linear function without offset names such a class in half of the cases at most. Convolutions followed
+by a mean over places do not ask where stripes begin.
 
 The frequencies are spread over a band, from `lowest` to half a cycle a pixel, each as far as can be from the others;
-mirroring and small shifts leave them as they are. With low ones (`lowest=0.0625:highest=0.1875`) the stripes outlast
-JPEG, and the victim reads them less soon.
+small shifts leave them as they are. A band of low ones is `lowest=0.0625:highest=0.1875`.
 
 It costs no pass over the data, so the presets are equal. AR (Sandoval-Segura et al., NeurIPS 2022) has textures of
-class-wise recursions in the same spirit, at a norm that is a quarter of this one. Who knows of gratings takes them out:
-they are lines in the spectrum.
+class-wise recursions in the same spirit, with an L2 norm of 1 instead of 1.7 for 32 x 32 pixels. Who knows of gratings
+can take them out: they are lines in the spectrum. No table of this book has them yet.
 """
 
 import math
