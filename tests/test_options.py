@@ -19,10 +19,10 @@ from miue.mi.training import Neural
 from miue.pgd import Budget
 from miue.poisons import METHODS, base
 from miue.poisons.eot import Attack
-from miue.poisons.views import Viewed
 from miue.protect import Settings
 from miue.training.augment import flip_crop
 from miue.training.recipes import RECIPES
+from miue.training.views import Viewed
 
 MADE: dict[str, Any] = (
     {f"{name} {preset}": made for name, method in METHODS.items() for preset, made in method.presets.items()}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from miue.poisons.views import _coloured, _cropped, _turned, draw_views
+from miue.training.views import _coloured, _cropped, _turned, draw_views
 
 
 def numbers(*shape, seed=0):

@@ -8,8 +8,8 @@ from miue import seeds
 from miue.poisons import options, perturb
 from miue.poisons.base import surrogate_network
 from miue.poisons.methods import aue_aap
-from miue.poisons.views import Viewed, draw_views
 from miue.training import loop
+from miue.training.views import Viewed, draw_views
 
 MODEL = "small_resnet"
 AAP = {"epochs": 12, "lr": 0.05, "batch": 12, "steps": 20, "step": 4 / 255, "pass_batch": 24, "strength": 0.5}
@@ -82,7 +82,7 @@ def test_every_batch_of_training_and_every_step_sees_fresh_views_of_its_strength
         return draw_views(x, strength=strength, generator=generator)
 
     monkeypatch.setattr(aue_aap, "draw_views", note)
-    monkeypatch.setattr("miue.poisons.views.draw_views", note)
+    monkeypatch.setattr("miue.training.views.draw_views", note)
     make(images, method, epochs=2, steps=3, strength=0.3)
     trained = [one for one in seen if not one[0]]
     stepped = [one for one in seen if one[0]]

@@ -7,6 +7,7 @@ import torch
 from samples import some_images
 
 from miue import seeds
+from miue.data.choosing import long_tailed
 from miue.errors import InputError
 from miue.losses import agreement_term, mi_ue_loss
 from miue.models.frozen import Frozen
@@ -182,7 +183,7 @@ def test_agreement_holds_perturbed_features_to_the_clean_ones_of_their_class(ima
 
 
 def test_balance_gives_rare_classes_their_part(images):
-    tailed = images.long_tailed(8)
+    tailed = long_tailed(images, 8)
     assert tailed.y.bincount().tolist() == [16, 8, 4, 2]
     plain, weighed, repeated = (small(tailed, balance=balance, epochs=3) for balance in ("none", "loss", "batches"))
     assert len({poison.delta.numpy().tobytes() for poison in (plain, weighed, repeated)}) == 3

@@ -1,6 +1,7 @@
 """TUE: its two losses by known answers, its surrogate, and what the weights of the losses do."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -90,9 +91,10 @@ def surrogate():
     network = Projecting(build("small_resnet", 4, size=8), seed=0)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     order, augmentation = (torch.Generator().manual_seed(seed) for seed in (0, 1))
-    settings = {"loss_of": OBJECTIVES["simclr"], "batch": 32, "share": 1.0} | VIEWS
+    views = partial(two_views, generator=augmentation, **VIEWS)
     losses = [
-        train_round(network, images, optimizer, order=order, augmentation=augmentation, **settings) for _ in range(30)
+        train_round(network, images, optimizer, OBJECTIVES["simclr"], views, batch=32, share=1.0, order=order)
+        for _ in range(30)
     ]
     return network.eval().requires_grad_(False), losses, images
 

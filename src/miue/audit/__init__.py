@@ -16,9 +16,9 @@ from miue.audit import reading, victims
 from miue.audit.signs import Sign
 from miue.audit.signs import signs as signs_of
 from miue.audit.victims import Trainer, accuracy
+from miue.data.choosing import subset
 from miue.data.decoding import check_size
 from miue.data.images import Images
-from miue.data.loading import subset
 from miue.errors import InputError
 from miue.mi import with_controls
 from miue.mi.statistics import prediction_disagreement

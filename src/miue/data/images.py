@@ -247,26 +247,6 @@ class Images:
         name = f"{first}, {count} of {len(self.classes)} classes{comma}{rest}"
         return self.subset(self.y < count)._copy(classes=self.classes[:count], name=name)
 
-    def long_tailed(self, ratio: float, seed: int = 0) -> "Images":
-        """A part in which class sizes fall from class to class, each by the same factor, in the order of their numbers.
-
-        Class c of C keeps a share ratio^(-c / (C - 1)) of its images, and at least one (Cui, Jia, Lin, Song & Belongie,
-        "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019); the name tells it.
-
-        Args:
-            ratio: how many times more the first class keeps than the last, 1 or above; 1 keeps all.
-            seed: of which images are kept.
-        """
-        if ratio == 1:
-            return self
-        shuffled = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        kept = []
-        for label in range(len(self.classes)):
-            members = shuffled[self.y.cpu()[shuffled] == label]
-            kept.append(members[: max(1, round(len(members) * ratio ** (-label / (len(self.classes) - 1))))])
-        name = f"{self.name}, long-tailed {ratio:g}:1"
-        return self.subset(torch.cat(kept).sort().values)._copy(name=name)
-
     def with_pixels(self, x: Tensor) -> "Images":
         """The same images (labels, ids, classes, names) with other pixels: `x` is (N, C, H, W) uint8."""
         names = None if self.names is None else self.names.tolist()
@@ -328,6 +308,10 @@ class Images:
         from miue.data.exchange import write_folder
 
         write_folder(self, Path(path), names, perturbation)
+
+    def renamed(self, name: str) -> "Images":
+        """The same images under another name."""
+        return self._copy(name=printable(name))
 
     def _copy(self, **changes: object) -> "Images":
         other = object.__new__(Images)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from miue.data import archives, digits_m
 from miue.data.arrays import whole
+from miue.data.choosing import long_tailed, subset
 from miue.data.decoding import MIN_SIZE, contents, read_folder
 from miue.data.folders import listing, parts
 from miue.data.images import Images
@@ -42,8 +42,8 @@ def load(
             may be an archive, or lack the ending of one (`.tar`, `.tar.gz`, `.zip`, ...), which is unpacked into the
             cache. Behind it may stand `:classes=N`, the first N of its classes alone, in the order of their numbers (of
             folders: of their names); `:tail=R`, fewer training images from class to class, R times fewer in the last
-            than in the first (`Images.long_tailed`), of the `n_train` that there would be; and, for `digits_m`,
-            `:labels=pairs` or `:labels=captions` (`miue.data.digits_m`).
+            than in the first (`miue.data.choosing.long_tailed`), of the `n_train` that there would be; and, for
+            `digits_m`, `:labels=pairs` or `:labels=captions` (`miue.data.digits_m`).
         root: where downloads lie; falls back to `$MIUE_DATA`, then to `data/`. Where it holds
             `cifar10/{train,test}/<class>/*.jpg`, or an archive `cifar10` or `cifar10-jpeg` of that, `cifar10` is read
             from that JPEG copy and named so.
@@ -71,14 +71,14 @@ def load(
     if name == "digits_m" and "classes" not in asked and size in (None, 32):
         counts = 3000 if n_train is None else n_train, 1000 if n_test is None else n_test
         train, test = digits_m.make(*counts, seed, labels)
-        return train.long_tailed(asked.get("tail", 1.0), seed), test
+        return long_tailed(train, asked.get("tail", 1.0), seed), test
     where = Path(root or os.environ.get("MIUE_DATA") or "data")
     for anew in (False, True):
         train, test = _read(name, where, size, anew, seed, labels)
         if "classes" in asked:
             train, test = (part.of_classes(asked["classes"]) for part in (train, test))
         chosen = subset(train, "n_train", n_train, seed), subset(test, "n_test", n_test, seed)
-        chosen = chosen[0].long_tailed(asked.get("tail", 1.0), seed), chosen[1]
+        chosen = long_tailed(chosen[0], asked.get("tail", 1.0), seed), chosen[1]
         # A bit may have flipped on the disk. The images have to be hashed anyway, for the keys of the cache.
         wrong = sum(part.damaged() for part in chosen)
         if not wrong:
@@ -190,41 +190,6 @@ def _place(path: str, root: Path) -> Path:
         if archives.at(place):
             return place
     raise InputError(printable(f"data: {path} is no folder, and no archive of one, in {root} or the working folder"))
-
-
-def subset(images: Images, argument: str, wanted: int | None, seed: int) -> Images:
-    """Draw so many images, classes in proportion and at least one of each; all for None. Order stays.
-
-    Raises:
-        InputError: fewer than classes, or more than there are; it names the `argument`.
-    """
-    if wanted is None or wanted == len(images):
-        return images
-    if not len(images.classes) <= wanted <= len(images):
-        raise InputError(
-            f"{argument}: {wanted}; {images.name} has {len(images)} images of {len(images.classes)} classes, "
-            f"so it must be {len(images.classes)}..{len(images)}"
-        )
-    counts = images.y.bincount(minlength=len(images.classes)).numpy()
-    if counts.min() * wanted < len(images) or wanted > len(images) - len(counts):
-        chosen = _of_each(images.y.numpy(), counts, wanted, seed)  # scikit-learn would refuse, or leave a class out
-    else:
-        from sklearn.model_selection import train_test_split  # a second to import, and only needed here
-
-        chosen, _ = train_test_split(
-            np.arange(len(images)), train_size=wanted, stratify=images.y.numpy(), random_state=seed % 2**32
-        )
-    return images.subset(torch.from_numpy(np.sort(chosen)))
-
-
-def _of_each(labels: np.ndarray, counts: np.ndarray, wanted: int, seed: int) -> np.ndarray:
-    """Choose one image of each class and the rest in proportion, by largest remainders; a class may be empty."""
-    first = np.minimum(counts, 1)
-    share = (counts - first) * (wanted - first.sum()) / max(1, len(labels) - first.sum())
-    taken = first + np.floor(share).astype(np.int64)
-    taken[np.argsort(np.floor(share) - share, kind="stable")[: wanted - taken.sum()]] += 1
-    rng = np.random.default_rng(seed)
-    return np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(taken)])
 
 
 def _torchvision(name: str, root: Path) -> Split:

@@ -97,8 +97,43 @@ class Task:
         for done in track(loop.epochs(network, self.images, recipe, defense=defense, **how), label, recipe.epochs):
             if each is not None:
                 each(done)
-            rows.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+            rows.append(_row(done))
         return rows
+
+    def in_turns(
+        self,
+        network: Network,
+        pgd_pass: PGDPass,
+        renew: Callable[[], object],
+        label: str,
+        *,
+        defense: Defense | None = None,
+        **held: Any,
+    ) -> tuple[Tensor, list[dict[str, float]]]:
+        """Train the surrogate on the perturbed images, and take a pgd pass over them after every epoch.
+
+        Args:
+            network: the surrogate.
+            pgd_pass: lowers what delta is to lower.
+            renew: makes its loss that of the network as it stands, before each pass.
+            label: of the progress.
+            defense: under which the surrogate is trained.
+            **held: what the loss draws from, for the checkpoint.
+
+        Returns:
+            Delta, (N, C, H, W) float16 levels, and one row per epoch: loss and accuracy.
+        """
+        rows: list[dict[str, float]] = []
+        delta, recipe = blank(self.images, torch.float16), self.options.surrogate
+        self.keep.hold(delta=delta, order_of_passes=pgd_pass.order, trace=rows, **held)
+        how: dict[str, Any] = {"seed": seeds.surrogate(self.seed), "device": self.images.device, "keep": self.keep}
+        shown = self.images.plus(delta)
+        trained = loop.epochs(network, shown, recipe, defense=defense, ranks=self.ranks, **how)
+        for done in track(trained, label, recipe.epochs):
+            renew()
+            pgd_pass(delta, self.options.step)
+            rows.append(_row(done))
+        return delta, rows
 
     def round_of(self, recipe: Recipe) -> tuple[Recipe, float]:
         """The recipe of rounds that train on all images once at most, and the share of them that a round takes."""
@@ -145,6 +180,10 @@ class PgdOptions(Options):
         """The `PGDPass` that these options describe; `how` goes to it as well."""
         own: dict[str, Any] = {"batch": self.pass_batch, "steps": self.steps, "rounding": self.rounding}
         return PGDPass(task.images, loss, budget=task.budget, order=order, **own, **how)
+
+
+def _row(done: Epoch) -> dict[str, float]:
+    return {"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy}
 
 
 @dataclass(frozen=True)

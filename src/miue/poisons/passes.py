@@ -110,8 +110,10 @@ class PGDPass:
         repeated: bool = False,
     ) -> None:
         self.images, self.batch, self.steps, self.order, self.repeated = images, batch, steps, order, repeated
-        counts = images.y.bincount()
-        self.places = int(counts.max() * (counts > 0).sum()) if repeated else len(images)
+        self.places = len(images)
+        if repeated:
+            counts = images.y.bincount()
+            self.places = int(counts.max() * (counts > 0).sum())
         self.rounding, self.begin, self.flips = rounding, begin, flips
         self.waiting: list[Tensor] = []  # batches of a pass that was begun and is taken in parts
         self.replayed = fixed and begin is None and images.device.type != "cpu"

@@ -2,9 +2,8 @@
 
 SimCLR (Chen, Kornblith, Norouzi & Hinton, ICML 2020) tells the two views of an image from those of all others; VICReg
 (Bardes, Ponce & LeCun, ICLR 2022) brings them together and keeps the units apart, and compares with no other image.
-Both are as small as they can be here: views differ by mirroring, by a shift and by the strength of each channel; the
-originals' resized crops, change of hue and grey images are left out, and VICReg's projection has 128 dimensions
-instead of 8,192.
+Victims see the views of `miue.training.views`; those of TUE's surrogate, `two_views`, differ by mirroring, by a shift
+and by the strength of each channel. VICReg's projection has 128 dimensions here instead of 8,192.
 """
 
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from miue.models.handed import Spec
 from miue.progress import track
 from miue.training.augment import flip_crop
 from miue.training.loop import default_device
+from miue.training.views import draw_views
 
 __all__ = ["OBJECTIVES", "Projecting", "nt_xent", "pretrained", "train_round", "two_views", "vicreg"]
 
@@ -30,6 +30,7 @@ PROJECTION = 128  # dimensions that the loss compares, as published for SimCLR
 INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0  # weights of VICReg, as published
 
 Loss = Callable[[Tensor], Tensor]  # of projections, as `nt_xent` takes them
+Views = Callable[[Tensor], Tensor]  # of images, as `two_views` takes and returns them
 
 
 class Projecting(nn.Module):
@@ -115,13 +116,11 @@ def train_round(
     images: Images,
     optimizer: torch.optim.Optimizer,
     loss_of: Loss,
+    views_of: Views,
     *,
     batch: int,
     share: float,
-    crop: int,
-    jitter: float,
     order: torch.Generator,
-    augmentation: torch.Generator,
 ) -> float:
     """Train on a loss for one pass over a random `share` of the images; returns the mean loss of its batches."""
     network.train()
@@ -130,8 +129,7 @@ def train_round(
     total = torch.zeros((), device=images.device)
     for index in batches:
         x, _ = images.batch(index)
-        views = two_views(x.float() / 255, crop=crop, jitter=jitter, generator=augmentation)
-        loss = loss_of(forward(network, views)[0])
+        loss = loss_of(forward(network, views_of(x.float() / 255))[0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -151,8 +149,7 @@ def pretrained(
     epochs: int = 100,
     batch: int = 256,
     lr: float = 1e-3,
-    crop: int = 4,
-    jitter: float = 0.4,
+    strength: float = 0.5,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> Network:
@@ -165,7 +162,7 @@ def pretrained(
         epochs: passes over the images, two views each.
         batch: images that share a loss, at least 4.
         lr: the rate of Adam, which falls along a cosine to 0.
-        crop, jitter: how much the views differ, see `two_views`.
+        strength: of the views, in [0, 1], see `miue.training.views.draw_views`.
         seed: of weights, order and views, those of a victim.
         device: by default the GPU where there is one.
 
@@ -195,10 +192,11 @@ def pretrained(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     order, augmentation = (torch.Generator().manual_seed(own) for own in (streams.order, streams.augmentation))
     shown = images.on(device)
+
+    def views_of(x: Tensor) -> Tensor:
+        return draw_views(x.repeat(2, 1, 1, 1), strength=strength, generator=augmentation)
+
     for _ in track(range(epochs), f"{objective}, epochs", epochs):
-        train_round(
-            learner, shown, optimizer, loss_of, batch=batch, share=1.0, crop=crop, jitter=jitter, order=order,
-            augmentation=augmentation,
-        )  # fmt: skip
+        train_round(learner, shown, optimizer, loss_of, views_of, batch=batch, share=1.0, order=order)
         schedule.step()
     return network.eval()

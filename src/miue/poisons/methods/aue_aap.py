@@ -2,7 +2,7 @@
 
 Wang, Zhu & Gao, "Efficient Availability Attacks against Supervised and Contrastive Learning Simultaneously", NeurIPS
 2024. Who learns without labels compares views of an image: resized crops, mirrored, in other colours
-(`miue.poisons.views`). Noise that is made for the plain image is lost in them. So both trainings here see one view of
+(`miue.training.views`). Noise that is made for the plain image is lost in them. So both trainings here see one view of
 each image instead of the image, and so does every step of a pgd pass; the loss stays a cross-entropy.
 
 AUE: epochs of a surrogate on views of the perturbed images alternate with a pgd pass that lowers its loss on them, as
@@ -22,16 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
 from miue.errors import Count, Share, Unit
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.methods.tap import loss_of_each
 from miue.poisons.passes import Loss, Objective, on_outputs
-from miue.poisons.views import Viewed, draw_views
-from miue.progress import track
-from miue.training import loop
 from miue.training.recipes import Recipe
+from miue.training.views import Viewed, draw_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +91,6 @@ AAP_PRESETS = {
 def aue(task: Task) -> Made:
     """Generate augmented unlearnable examples; the notes hold one row per surrogate epoch, measured on views."""
     options: AUE = task.options
-    images, keep = task.images, task.keep
-    delta = blank(images, torch.float16)
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
 
@@ -104,22 +99,8 @@ def aue(task: Task) -> Made:
 
     frozen = Frozen(network, options.surrogate.precision)
     pgd_pass = options.pgd_pass(task, _on_views(frozen, objective, options.strength, draws), order)
-    trace: list[dict[str, float]] = []
-    keep.hold(delta=delta, order_of_passes=order, draws=draws, trace=trace)
-    trained = loop.epochs(
-        network,
-        images.plus(delta),
-        options.surrogate,
-        seed=seeds.surrogate(task.seed),
-        device=images.device,
-        defense=Viewed(options.strength),
-        keep=keep,
-        ranks=task.ranks,
-    )
-    for done in track(trained, "AUE, surrogate epochs", options.surrogate.epochs):
-        frozen.refresh()
-        pgd_pass(delta, options.step)
-        trace.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+    label, seen = "AUE, surrogate epochs", Viewed(options.strength)
+    delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, label, defense=seen, draws=draws)
     return Made(delta, {"epochs": trace})
 
 

@@ -20,18 +20,14 @@ REM and the other presets were not measured here.
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
 from miue.errors import Count, Share, Whole
 from miue.models.frozen import Frozen
-from miue.poisons.base import Made, PgdOptions, Task, blank
+from miue.poisons.base import Made, PgdOptions, Task
 from miue.poisons.eot import Attack, expect
 from miue.poisons.passes import on_outputs
-from miue.progress import track
-from miue.training import loop
 from miue.training.recipes import Recipe
 
 
@@ -84,13 +80,10 @@ SEM_PRESETS = {
 def robust(task: Task) -> Made:
     """Generate REM or SEM noise; the notes hold one row per surrogate epoch: loss and accuracy under attack."""
     options: Robust = task.options
-    images, keep = task.images, task.keep
-    delta = blank(images, torch.float16)
-    poisoned = images.plus(delta)
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
     trainer = Attack(options.surrogate_epsilon, options.surrogate_steps)
-    noise = task.stream("perturbation noise", images.device)
+    noise = task.stream("perturbation noise", task.images.device)
     inner = partial(Attack(options.surrogate_epsilon, options.inner_steps).against, noise=noise)
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
@@ -98,21 +91,6 @@ def robust(task: Task) -> Made:
 
     frozen = Frozen(network, options.surrogate.precision)
     pgd_pass = options.pgd_pass(task, expect(on_outputs(frozen, objective), options.eot, draws, inner), order)
-    trace: list[dict[str, float]] = []
-    keep.hold(delta=delta, order_of_passes=order, draws=draws, noise=noise, trace=trace)
-    streams = seeds.surrogate(task.seed)
-    trained = loop.epochs(
-        network,
-        poisoned,
-        options.surrogate,
-        seed=streams,
-        device=images.device,
-        defense=trainer,
-        keep=keep,
-        ranks=task.ranks,
-    )
-    for done in track(trained, "Robust noise, surrogate epochs", options.surrogate.epochs):
-        frozen.refresh()
-        pgd_pass(delta, options.step)
-        trace.append({"epoch": done.epoch, "surrogate_loss": done.loss, "surrogate_accuracy": done.train_accuracy})
+    label, held = "Robust noise, surrogate epochs", {"draws": draws, "noise": noise}
+    delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, label, defense=trainer, **held)
     return Made(delta, {"epochs": trace})

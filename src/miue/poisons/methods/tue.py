@@ -148,12 +148,10 @@ def tue(task: Task) -> Made:
                 poisoned,
                 optimizer,
                 partial(nt_xent, temperature=options.temperature),
+                partial(two_views, crop=options.crop, jitter=options.jitter, generator=learning[1]),
                 batch=options.batch,
                 share=options.share,
-                crop=options.crop,
-                jitter=options.jitter,
                 order=learning[0],
-                augmentation=learning[1],
             )
         frozen.refresh()
         _pass(task, delta, contrasted, order, draws)
