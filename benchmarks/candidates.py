@@ -1,6 +1,6 @@
 """A candidate for a better method: class patterns that JPEG keeps, found by a surrogate.
 
-    miue perturb --method benchmarks/candidates.py:coarse --data cifar10 --out delta.safetensors
+    miue poison --method benchmarks/candidates.py:coarse --data cifar10 --out delta.safetensors
     miue sweep book/experiments/sweeps/candidates.yaml
 
 JPEG leaves of a pattern what is coarse. `coarse` writes one pattern for each class into the eight by eight pixels that
