@@ -265,9 +265,11 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
     def of(page: str, words: str) -> str:
         return quote(leaderboard.trials({page: pages[page]}), words).text
 
-    squeezed, partly = "defenses-cifar10-jpeg75-3000-laptop", "poison_ratio-cifar10-jpeg75-3000-quick"
+    squeezed, partly = "ladder-cifar10-jpeg75-3000-quick", "poison_ratio-cifar10-jpeg75-3000-quick"
     jpeg = {name: of(squeezed, f"{name}, defense=iss:kind=jpeg") for name in ("em", "clean")}
     part = {name: of(partly, f"{name}, ratio=0.8") for name in ("mi_ue", "withheld")}
+    training = "defense=adversarial_training:epsilon=8/255:steps=5:step=2/255"
+    hardened = {name: of(squeezed, f"{name}, {training}") for name in ("em", "mi_ue", "clean")}
     adversarial = {name: reported(f"{name}, training=at_8").text for name in ("em", "mi_ue", "clean")}
     told = [
         {
@@ -278,8 +280,9 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
         },
         {
             "title": "Adversarial training.",
-            "text": f"On all of CIFAR-10 the paper on MI-UE reports {adversarial['em']} for EM and "
-            f"{adversarial['mi_ue']} for MI-UE, where clean images give {adversarial['clean']} (at 8/255).",
+            "text": f"At 8/255 it brought a small network on 3,000 images of CIFAR-10 to {hardened['em']} under EM and "
+            f"{hardened['mi_ue']} under MI-UE; clean images gave {hardened['clean']}. On all of CIFAR-10 the paper on "
+            f"MI-UE reports {adversarial['em']}, {adversarial['mi_ue']} and {adversarial['clean']}.",
         },
         {
             "title": "A trainer who has clean images of the same people, and copies of only some images.",
