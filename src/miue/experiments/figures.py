@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -259,6 +260,19 @@ def guessing(axis: Axes, measure: str, chance: float | None) -> None:
         axis.set_ylim(0, 1.02)
 
 
+def name_marks(axis: Axes, across: pd.Series, up: pd.Series, names: Sequence[str]) -> None:
+    """Write a name beside each mark of a drawn axis, none over another; a line leads to one that had to move away.
+
+    Args:
+        axis: where; its limits must stand already.
+        across, up: (n,) places of the marks.
+        names: n of them.
+    """
+    labels = [axis.text(x, y, name, fontsize=8) for x, y, name in zip(across, up, names, strict=True)]
+    line = {"arrowstyle": "-", "lw": 0.6, "color": "0.6"}
+    adjust_text(labels, list(across), list(up), ax=axis, expand=(1.2, 1.4), iter_lim=1000, arrowprops=line)
+
+
 def gaps(table: pd.DataFrame, value: str = "mi", axis: Axes | None = None) -> Figure:
     """Draw the accuracy gap to clean training against the gap of a measure of information, one mark a method.
 
@@ -271,15 +285,12 @@ def gaps(table: pd.DataFrame, value: str = "mi", axis: Axes | None = None) -> Fi
     axis = axis or plt.subplots(figsize=(6, 4))[1]
     colours = _colours(table["method"])
     table = table.dropna(subset=["accuracy_gap", f"{value}_gap"])
-    near = 0.035 * (table["accuracy_gap"].max() - table["accuracy_gap"].min())
-    label_at = -np.inf
-    marks = zip(table["method"], table[f"{value}_gap"], table["accuracy_gap"], strict=True)
-    for method, across, up in sorted(marks, key=lambda mark: mark[2]):
-        axis.plot(across, up, "o", color=colours[method], mec="white", ms=8)
-        label_at = max(up, label_at + near)  # labels of marks that lie close together are stacked
-        name = axis.annotate(title(method), (across, label_at), xytext=(6, 0), textcoords="offset points")
-        name.set(fontsize=8, va="center", annotation_clip=False)  # a stack may rise above the highest mark
+    across, up = table[f"{value}_gap"], table["accuracy_gap"]
     axis.axhline(0, ls=":", color="0.6", lw=1)
     axis.axvline(0, ls=":", color="0.6", lw=1)
+    for method, x, y in zip(table["method"], across, up, strict=True):
+        axis.plot(x, y, "o", color=colours[method], mec="white", ms=8)
+    axis.margins(0.16)
+    name_marks(axis, across, up, table["method"].map(title))
     axis.set(xlabel="clean minus perturbed: information in nats", ylabel="clean minus perturbed: test accuracy")
     return axis.get_figure(root=True)  # type: ignore[return-value]
