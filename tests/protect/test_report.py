@@ -51,8 +51,10 @@ def test_the_page_says_what_was_measured_and_leads_nowhere(photos, tmp_path, mon
 
 def test_what_is_left_is_all_of_it_untouched_and_less_after_storing(photos, tmp_path):
     made = protect.images(photos, tmp_path / "out", method="em:epochs=1", size=32, seed=3)
-    left = survival(photos, made, 32).set_index("handling")["left"]
-    assert left["as published"] == 1
+    told = survival(photos, made, 32).set_index("handling")
+    left, added = told["left"], told["added"]
+    assert left["as published"] == 1 and added["as published"] == 0
+    assert added["resized, then JPEG 50"] > added["resized, then JPEG 90"] > 0
     assert 1.1 > left["resized, then JPEG 90"] > left["resized, then JPEG 50"] > 0
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from miue.audit import Audit
 
 SEEN = 64  # pixels at which copies are looked at as training would see them
-SHOWN, SIDE = 4, 320  # images in the report, and their longer side in pixels
+SHOWN, SIDE = 4, 320  # images in the report, and the longest side of the part of each that is shown, in pixels
 
 
 def write(folder: Path, made: Protected, left: pd.DataFrame, found: "Audit | None") -> Path:
@@ -57,6 +57,7 @@ def write(folder: Path, made: Protected, left: pd.DataFrame, found: "Audit | Non
         psnr={"mean": mean(ratios), "least": min(ratios)} if ratios else None,
         ssim=mean(map(_structure, pairs)) if pairs else None,
         lpips=_perceived(pairs),
+        looked_at=len(pairs),
         pictures=[_pictures(*pair, levels=made.settings.levels) for pair in pairs[:SHOWN]],
         left=left.to_dict("records"),
         audit=None if found is None else found.to_json(),
@@ -72,12 +73,12 @@ def write(folder: Path, made: Protected, left: pd.DataFrame, found: "Audit | Non
 
 
 def measured() -> list[dict[str, Any]]:
-    """What perturbations did not hold against when we measured it: rows with `about`, `clean`, `copy` and `where`."""
+    """What perturbations did not hold against when we measured it: rows with `title` and `text`."""
     return json.loads(files("miue.protect").joinpath("measured.json").read_text(encoding="utf-8"))["limits"]
 
 
 def _pairs(folder: Path, made: Protected) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Some originals and their copies, (H, W, 3) uint8 on white, no larger than `SIDE`."""
+    """The middles of some originals and of their copies, (H, W, 3) uint8 on white, no larger than `SIDE`."""
     order = torch.randperm(len(made.rows), generator=seeds.stream(1, "probe"))[: 4 * SHOWN].tolist()
     pairs = []
     for row in (made.rows[place] for place in order):
@@ -85,16 +86,17 @@ def _pairs(folder: Path, made: Protected) -> list[tuple[np.ndarray, np.ndarray]]
             both = [photographs.read(file) for file in (folder / row["source"], made.publish / row["name"])]
         except (photographs.Unreadable, OSError):
             continue
-        one, other = (_small(photograph) for photograph in both)
+        one, other = (_middle(photograph) for photograph in both)
         pairs.append((one, other))
     return pairs
 
 
-def _small(photograph: Photograph) -> np.ndarray:
+def _middle(photograph: Photograph) -> np.ndarray:
     picture = photograph.picture.convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    picture = picture.crop((0, 0, min(SIDE, picture.width), min(SIDE, picture.height)))  # pixels as they are
-    return np.asarray(picture)
+    height, width = min(SIDE, picture.height), min(SIDE, picture.width)
+    top, left = (picture.height - height) // 2, (picture.width - width) // 2
+    return np.asarray(picture)[top : top + height, left : left + width]  # pixels as they are
 
 
 def _structure(pair: tuple[np.ndarray, np.ndarray]) -> float:

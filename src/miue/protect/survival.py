@@ -24,13 +24,14 @@ def survival(folder: Path, made: Protected, size: int) -> pd.DataFrame:
         size: pixels to which images are resized for training.
 
     Returns:
-        One row for each of `HANDLINGS` that keeps the place of pixels: `handling`, and `left`, the share of the
+        One row for each of `HANDLINGS` that keeps the place of pixels: `handling`; `left`, the share of the
         perturbation as training sees it without that handling that is still there: the scalar product of what is there
-        with it, over its own with itself. What storing an image anew adds at random does not count.
+        with it, over its own with itself; and `added`, the length of what is there besides, which storing an image
+        anew adds, over the perturbation's own. What is left may drown in it.
     """
     places = torch.randperm(len(made.rows), generator=seeds.stream(0, "probe"))[:SAMPLE].tolist()
     names = [name for name in HANDLINGS if "crop" not in name]
-    products = dict.fromkeys(names, 0.0)
+    products, energies = (dict.fromkeys(names, 0.0) for _ in range(2))
     for row in track([made.rows[place] for place in places], "handling images"):
         pictures = [photographs.read(file).picture for file in (folder / row["source"], made.publish / row["name"])]
         whole = None
@@ -38,5 +39,8 @@ def survival(folder: Path, made: Protected, size: int) -> pd.DataFrame:
             one, other = (handled(picture, name, size).astype(np.float64) for picture in pictures)
             whole = other - one if whole is None else whole
             products[name] += float(((other - one) * whole).sum())
-    total = max(products[names[0]], 1e-9)
-    return pd.DataFrame([{"handling": name, "left": products[name] / total} for name in names])
+            energies[name] += float(np.square(other - one).sum())
+    told, total = pd.DataFrame({"handling": names}), max(products[names[0]], 1e-9)
+    told["left"] = told["handling"].map(products) / total
+    told["added"] = (told["handling"].map(energies) / total - told["left"] ** 2).clip(lower=0) ** 0.5
+    return told
