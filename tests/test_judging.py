@@ -48,8 +48,6 @@ def test_tables_that_were_put_together_are_judged_apart():
 def test_a_null_must_lie_within_three_standard_errors_or_a_hundredth_of_a_nat(null, error, informed):
     (found,) = judged(trial("em", 0.3, null=null, null_stderr=error, stderr=9.0))["informed"]
     assert found == informed
-    (old,) = judged(trial("em", 0.3, null=null, stderr=error))["informed"]  # what stood in its place before
-    assert old == informed
 
 
 def test_means_of_information_are_of_evidence_where_there_is_any():

@@ -11,7 +11,7 @@ from nbformat import v4
 from miue.errors import InputError
 from miue.publishing import leaderboard, quoting, summary
 from miue.publishing.extension import findings
-from miue.runs.run_folder import page_record
+from miue.runs.run_folder import read_object
 
 ROOT = Path(__file__).parents[2]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>'
@@ -98,7 +98,7 @@ SOURCES = sorted(path for path in (ROOT / "book").rglob("*.md") if "{measured}" 
 
 @cache
 def published(page):
-    found = page_record(ROOT / "book" / "results" / f"{page}.json")
+    found = read_object(ROOT / "book" / "results" / f"{page}.json")
     assert found, page
     return leaderboard.trials({page: found})
 

@@ -44,7 +44,6 @@ def kept():
         "checkpoints": put(f"victim/{key(6)}.parts/main.safetensors", days=40),
         "damaged": put(f"victim/{key(7)}.damaged", days=40),
         "remains": put(f"victim/.{key(8)}.safetensors.ab.part", days=40),
-        "outdated": put(f"pictures/{key(9)}.npy", days=40),
     }
 
 

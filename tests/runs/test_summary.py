@@ -35,22 +35,6 @@ def test_a_record_tells_data_scale_seeds_versions_hardware_commits_and_times():
     assert facts["Time"].startswith("1 min 15 s on 5 March 2026") and facts["Time"].endswith("took 2 min 0 s")
 
 
-@pytest.mark.parametrize("rows", ["trials", "runs"])
-def test_a_page_of_before_is_known_by_trials_that_do_not_say_whether_they_are_twins(rows):
-    now = {"twin": "none", "victim_steps": 20}
-    for own, outdated in (({}, True), ({"twin": "none"}, True), (now, False)):
-        assert summary.outdated({"metrics": {rows: [{"method": "em"} | now, {"method": "em"} | own]}}) == outdated
-    assert not summary.outdated({"metrics": {"speeds": []}})  # a page that measures no trials
-
-
-def test_the_command_of_a_page_of_before_does_not_read_its_records_which_would_be_refused(tmp_path):
-    made_with = {"parameters": {"records": "kept.jsonl", "seeds": [0, 1]}}
-    for now, told in (({}, False), ({"twin": "none", "victim_steps": 20}, True)):
-        record = made_with | {"metrics": {"trials": [{"method": "em"} | now]}}
-        command = summary.command(record, page(tmp_path, "seeds: list[int] = [0]"))
-        assert "-p seeds=0,1" in command and ("records=" in command) == told
-
-
 def test_victims_of_several_seeds_and_twins_are_counted_each():
     victims = [{"victim_seed": 0, "twin": "none"}, {"victim_seed": 1, "twin": "none"}]
     victims += [{"victim_seed": 0, "twin": "weights"}]

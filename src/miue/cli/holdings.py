@@ -143,7 +143,7 @@ def cache() -> Iterator[Finding]:
     for total in keeping.totals(idle):
         told = f"{decimal(total.size)}, {total.files:,} file{'s' * (total.files != 1)}: {keeping.KINDS[total.kind]}"
         facts = {"files": total.files, "bytes": total.size, "oldest": total.oldest, "newest": total.newest}
-        may_go = total.kind in (*keeping.ENDINGS.values(), "outdated")
+        may_go = total.kind in keeping.ENDINGS.values()
         advice = f"if not wanted: miue cache clear --kind {total.kind}" if may_go else ""
         yield Finding(total.kind, told, advice, facts)
 

@@ -22,8 +22,7 @@ def judged(table: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
 
     Args:
         table: trials, with `VICTIM`, `method`, `test_accuracy`, `n_classes`, `null` in nats and `null_stderr`, its
-            standard error. Where a trial was measured before that was kept, `stderr`, the standard error of its
-            information over directions, stands in for it; where neither is known it counts as 0.
+            standard error; where it is not known it counts as 0.
         within: fields that tell apart what was put together from several tables.
 
     Returns:
@@ -36,8 +35,8 @@ def judged(table: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
     clean = table["test_accuracy"].where(table["method"] == CLEAN).astype(float)
     reached = clean.groupby(partner, dropna=False).transform("mean")
     learned = ~(reached <= 1 / table["n_classes"].astype(float) + ROOM)
-    known = table.reindex(columns=["null", "null_stderr", "stderr"]).astype(float)
-    null, error = known["null"].abs(), known["null_stderr"].fillna(known["stderr"]).fillna(0)
+    known = table.reindex(columns=["null", "null_stderr"]).astype(float)
+    null, error = known["null"].abs(), known["null_stderr"].fillna(0)
     return table.assign(learned=learned, informed=learned & ~((null > ERRORS * error) & (null > NATS)))
 
 

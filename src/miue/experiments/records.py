@@ -11,16 +11,13 @@ import pandas as pd
 
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.experiments.migration import VERSION, settled
 from miue.experiments.trials import Setting, Trial
 from miue.specs import portable
 from miue.storage import lines
 from miue.storage.files import locked
 
-PRESENT = (3, VERSION)
-"""Versions of files whose protocol is the present one; only these are measured into, or drawn by a template."""
-READ = (2, *PRESENT)
-"""Versions that are read."""
+VERSION = 4
+"""Of the words that a file is written in; no other is read."""
 
 
 class Records:
@@ -85,7 +82,7 @@ class Records:
     def _refresh(self) -> None:
         """Read the whole lines that have come since the last look."""
         rows, size = lines.whole(self.path, self._read)
-        self.rows += [settled(row) for row in rows]
+        self.rows += rows
         self._read += size
 
     def _cut(self) -> None:
@@ -105,7 +102,7 @@ def read(path: str | Path) -> tuple[Setting, pd.DataFrame]:
     """
     if not Path(path).is_file():
         raise InputError(f"records: {path} does not exist")
-    setting, rows = _parsed(Path(path), READ)
+    setting, rows = _parsed(Path(path))
     return setting, pd.DataFrame(rows)
 
 
@@ -113,10 +110,9 @@ def matching(path: Path, setting: Setting) -> list[dict[str, Any]]:
     """Return the rows of a file that trials of this setting may stand in.
 
     Raises:
-        InputError: it is of another setting or an earlier version, which shares victims' seeds with perturbations, or
-            no file of trials.
+        InputError: it is of another setting or version, or no file of trials.
     """
-    before, rows = _parsed(path, PRESENT)
+    before, rows = _parsed(path)
     if before != setting:
         pairs = asdict(before).items()
         other = [f"{name}={value!r}" for name, value in pairs if getattr(setting, name) != value]
@@ -142,17 +138,13 @@ def portable_row(row: dict[str, Any]) -> dict[str, Any]:
     return {name: portable(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def _parsed(path: Path, versions: Sequence[int]) -> tuple[Setting, list[dict[str, Any]]]:
-    """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it.
-
-    Files of version 2 are read as `settled` says; they were made with the presets' own passes.
-    """
+def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
+    """Setting and rows of a file; a last line without an end is left out, for its writer was stopped within it."""
     try:
         head, *rows = lines.whole(path)[0]
         version, setting = head.get("version", 1), head["setting"]
-        if version in versions:
-            before = {} if version in PRESENT else {"passes": "own"}
-            return Setting(**before | setting), [settled(row) for row in rows]
+        if version == VERSION:
+            return Setting(**setting), rows
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"records: {path} is damaged or no file of trials ({error})") from None
     raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")

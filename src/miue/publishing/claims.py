@@ -203,10 +203,9 @@ def verdicts(trials: pd.DataFrame) -> list[Verdict]:
 def judge(claim: Claim, trials: pd.DataFrame) -> Verdict:
     """Judge a claim by the setting that weighs most among those that say something about it.
 
-    Settings weigh by scale; then by victims that are no twins of the surrogate; then by the protocol, the present one
-    first; then by the number of training images, then of seeds. Only trials in the paper's own setting confirm a
-    claim or fail to; all others speak about our scale. Of a claim that ranks, the setting that contradicts the verdict
-    by the largest margin is named too.
+    Settings weigh by scale; then by victims that are no twins of the surrogate; then by the number of training images,
+    then of seeds. Only trials in the paper's own setting confirm a claim or fail to; all others speak about our scale.
+    Of a claim that ranks, the setting that contradicts the verdict by the largest margin is named too.
     """
     about = claim.text, claim.reported, claim.how
     settings = list(_settings(trials[trials["family"] == claim.family]))
@@ -267,11 +266,11 @@ def _settings(trials: pd.DataFrame) -> Iterator[pd.DataFrame]:
             for twin in sorted(set(own.loc[kin, "twin"])) or [NONE]:
                 found.append(own[~kin | (own["twin"] == twin)])
 
-    def weight(table: pd.DataFrame) -> tuple[int, bool, bool, int, int]:
+    def weight(table: pd.DataFrame) -> tuple[int, bool, int, int]:
         scale = table["scale"].iloc[0]
         known = SCALES.index(scale) if scale in SCALES else -1
-        strangers, now = (table["twin"] == NONE).all(), table["protocol"].iloc[0] == "now"
-        return known, strangers, now, int(table["n_train"].iloc[0]), table["seed"].nunique()
+        strangers = (table["twin"] == NONE).all()
+        return known, strangers, int(table["n_train"].iloc[0]), table["seed"].nunique()
 
     yield from sorted(found, key=weight, reverse=True)
 

@@ -9,12 +9,11 @@ import pandas as pd
 
 from miue.errors import InputError
 from miue.experiments.judging import believed, judged, marks
-from miue.experiments.migration import settled
 from miue.experiments.trials import CLEAN, NONE, WITHHELD, trained
 from miue.pgd import Budget
 from miue.poisons import METHODS
 from miue.publishing import reference
-from miue.runs.run_folder import page_record
+from miue.runs.run_folder import read_object
 from miue.specs import parse_epsilon
 
 SCALES = ("quick", "laptop", "paper")
@@ -26,7 +25,7 @@ CONTROLS = (CLEAN, WITHHELD, "random")
 """What shows whether a method did anything; a control has no rank."""
 
 IMAGES = ["data", "content_hash", "n_train", "n_test", "n_classes", "size"]
-SETTING = [*IMAGES, "protocol", "preset", "allowed", "recipe", "scale"]
+SETTING = [*IMAGES, "preset", "allowed", "recipe", "scale"]
 """Fields of a trial that a whole table of trials has in common; `allowed` are the passes that a method may take."""
 GROUP = [*SETTING, "victim", "defense", "budget", "ratio", "twin"]
 """Fields that trials share which may stand in one ranking."""
@@ -43,16 +42,6 @@ def scale(preset: str | None, recipe: str | None) -> str:
     ranks = [RANKS.get((name or "").partition(":")[0]) for name in (preset, recipe)]
     known = [rank for rank in ranks if rank is not None]
     return SCALES[min(known)] if len(known) == len(ranks) else UNKNOWN
-
-
-def protocol(row: Mapping[str, Any]) -> str:
-    """Return by which protocol a trial was measured, given its row as the page has it.
-
-    "before": each pass rounded delta, one seed fed surrogate and victim alike, and victims from whom images were
-    withheld took fewer steps; "now": none of these. A page that was drawn later from an older file of records has the
-    field `twin`, filled in, and no optimiser steps.
-    """
-    return "now" if {"twin", "victim_steps"} <= row.keys() else "before"
 
 
 def trials(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -75,7 +64,7 @@ def trials(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     same = table.groupby([*ROW, *SEEDS, "test_accuracy"], dropna=False)["page"]
     table = table.assign(pages=same.transform(lambda names: ", ".join(names)))
     table = table.drop(columns="page").drop_duplicates([*ROW, *SEEDS], keep="last").reset_index(drop=True)
-    table = judged(table, within=[*IMAGES, "protocol", "recipe"])
+    table = judged(table, within=[*IMAGES, "recipe"])
     whole = table.to_dict("records")
     return table.assign(
         family=pd.Series([reference.family(row) for row in whole], dtype=object),
@@ -92,7 +81,7 @@ def read(folder: str | Path = "book/results") -> dict[str, dict[str, Any]]:
     """
     if not Path(folder).is_dir():
         raise InputError(f"folder: {folder} does not exist; give the folder of published pages, book/results")
-    return {path.stem: page_record(path) for path in sorted(Path(folder).glob("*.json"))}
+    return {path.stem: read_object(path) for path in sorted(Path(folder).glob("*.json"))}
 
 
 MEASURED = [
@@ -127,37 +116,17 @@ def _trials(page: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "defense": NONE,
         "ratio": 1.0,
     }
-    rows = metrics["trials"] if "trials" in metrics else _from_runs(metrics, common["estimator"])
-    for row in rows:
+    for row in metrics.get("trials", []):
         yield _settled(common | row | {"page": page})
-
-
-def _from_runs(metrics: Mapping[str, Any], estimator: str) -> Iterator[dict[str, Any]]:
-    """The trials of a record that holds accuracies as `runs` and information apart from them."""
-    measured = {
-        _met(one): {name: one[name]["value"] for name in ("mi", "null")}
-        | {"null_stderr": max(one["null"].get(name) or 0.0 for name in ("stderr", "stderr_samples"))}
-        for one in metrics.get("mutual_information", [])
-        if one.get("estimator", estimator) == estimator
-    }
-    for row in metrics.get("runs", []):
-        yield row | measured.get(_met(row), {})
-
-
-def _met(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells apart the victims of a record that has one network."""
-    return row["method"], row["seed"], row.get("victim_seed")
 
 
 def _settled(row: dict[str, Any]) -> dict[str, Any]:
     """A trial with its budget as the groups know it, and no field that does not matter to it."""
     row |= {
-        "protocol": protocol(row),
         "budget": _budget(row),
         "seconds": row.get("perturbation_seconds"),
         "ratio": float(row["ratio"]),
     }
-    row = {"null_stderr": row.get("stderr")} | settled(row)
     method = METHODS.get(row["method"].partition(":")[0])
     if row["budget"] == NONE or (method and method.outer is None):  # no surrogate takes part
         row |= {"surrogate": NONE}
@@ -220,10 +189,10 @@ def rows(table: pd.DataFrame) -> pd.DataFrame:
     summed["of"] = ranked.transform("size")
     summed["rank"] = ranked.rank(method="min").where(summed["of"] > 1)
     summed["effort"] = [-SCALES.index(name) if name in SCALES else 1 for name in summed["scale"]]
-    order = ["effort", "data", "n_train", "size", "protocol", "recipe", "allowed"]
+    order = ["effort", "data", "n_train", "size", "recipe", "allowed"]
     order += ["ratio", "victim", "defense", "twin", "mean"]
-    falling = [name in ("n_train", "protocol") for name in order]
-    return summed.sort_values(order, ascending=[not f for f in falling], kind="stable").drop(columns="effort")
+    rising = [name != "n_train" for name in order]
+    return summed.sort_values(order, ascending=rising, kind="stable").drop(columns="effort")
 
 
 def listed(pages: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from miue.errors import InputError
 from miue.runs import notebook
-from miue.runs.run_folder import Run, load, page_record, problems
+from miue.runs.run_folder import Run, load, problems, read_object
 from miue.storage import files
 
 RESULTS = Path("book") / "results"
@@ -55,7 +55,7 @@ def name_of(run: Run, book: Path) -> str:
         InputError: it is (its template or a parameter differs), or no name can be made.
     """
     name = page_name(run)
-    before = page_record(book / RESULTS / f"{name}.json")
+    before = read_object(book / RESULTS / f"{name}.json")
     asked, now = before.get("parameters", {}), _shortened(run.parameters, book)
     other = sorted(key for key in asked.keys() | now.keys() if asked.get(key) != now.get(key))
     if before and (other or before.get("template") != run.status.get("template")):

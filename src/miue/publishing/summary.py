@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from miue.errors import InputError
-from miue.experiments.migration import renamed
 from miue.experiments.trials import trained
 from miue.publishing import leaderboard
 from miue.runs import notebook, parameters
@@ -18,9 +17,6 @@ SCALES = {
     "paper": "paper: presets and recipes of the paper",
     leaderboard.UNKNOWN: "",
 }
-OUTDATED = "made with twins and integer rounding; to be replaced"
-"""What a page says that was made when victims could be twins of the surrogate, and each pass rounded delta."""
-
 VERSIONS = {"miue": "miue", "torch": "PyTorch", "python": "Python"}
 
 
@@ -44,7 +40,7 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def brief(record: Mapping[str, Any]) -> str:
-    """Say in a line on what a page was measured, how often and where; pages of the earlier protocol say so."""
+    """Say in a line on what a page was measured, how often and where."""
     given, data = record.get("parameters", {}), record.get("metrics", {}).get("data", {})
     rows = _rows(record)
     seeds, many = len({row.get("seed") for row in rows}), "s" if len(rows) > 1 else ""
@@ -54,14 +50,8 @@ def brief(record: Mapping[str, Any]) -> str:
         f"recipe {given['recipe']}" if "recipe" in given else "",
         f"{seeds} perturbation seed{'s' if seeds > 1 else ''}, {len(rows)} trial{many}" if rows else "",
         "; ".join(_all(record, "device")),
-        OUTDATED if outdated(record) else "",
     ]
     return " · ".join(filter(None, parts))
-
-
-def outdated(record: Mapping[str, Any]) -> bool:
-    """Whether a page shows what was measured before victims were told apart from twins; see `OUTDATED`."""
-    return any(leaderboard.protocol(row) == "before" for row in _rows(record))
 
 
 def scale(record: Mapping[str, Any]) -> str:
@@ -116,16 +106,12 @@ def duration(seconds: float) -> str:
 def command(record: Mapping[str, Any], page: Path) -> str:
     """Write the command line that runs the experiment again: the parameters that differ from their defaults.
 
-    The file of records of an outdated page is left out: its trials are refused beside new ones.
-
     Args:
         record: of a published page.
         page: its notebook, whose own parameters cell holds the defaults of its time.
     """
     defaults = _defaults(page)
     changed = {k: v for k, v in record.get("parameters", {}).items() if k not in defaults or defaults[k] != v}
-    if outdated(record):
-        changed.pop("records", None)
     lines = [f"miue run {Path(record.get('template', page.stem)).stem}"]
     lines += [f"-p {shlex.quote(f'{name}={_written(value)}')}" for name, value in changed.items()]
     return " \\\n    ".join(lines)
@@ -136,7 +122,7 @@ def _defaults(page: Path) -> dict[str, Any]:
     try:
         made = notebook.load(page)
         source = made.cells[notebook.tagged(made, "parameters")[0]].source
-        return renamed({name: one.default for name, one in parameters.read(source).items()})
+        return {name: one.default for name, one in parameters.read(source).items()}
     except (InputError, IndexError):
         return {}
 
@@ -154,9 +140,8 @@ def _all(record: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The trials of a record, also of one that holds accuracies as `runs`."""
-    metrics = record.get("metrics", {})
-    return metrics.get("trials", metrics.get("runs", []))
+    """The trials of a record; none of one that measured none."""
+    return record.get("metrics", {}).get("trials", [])
 
 
 def making(record: Mapping[str, Any]) -> float:

@@ -103,7 +103,7 @@ def differences(one: Run, other: Run) -> pd.DataFrame:
 def accuracies(run: Run) -> dict[str, tuple[float, float]]:
     """The lowest and highest clean test accuracy of undefended victims, by method, in [0, 1]; empty without any."""
     found: dict[str, list[float]] = {}
-    rows = run.metrics.get("trials") or run.metrics.get("runs")
+    rows = run.metrics.get("trials")
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, dict) or row.get("defense", NONE) != NONE:
             continue

@@ -11,7 +11,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from miue.errors import InputError
-from miue.experiments.migration import renamed
 from miue.runs import notebook
 from miue.storage import files
 
@@ -52,14 +51,7 @@ def load(folder: str | Path) -> Run:
     status = read_object(folder / STATUS)
     if not {"state", "parameters", "notebook", "notebook_sha256"} <= status.keys():
         raise InputError(f"run: {folder} holds no readable {STATUS}; is it the folder of a run?")
-    status["parameters"] = renamed(status["parameters"])
-    return Run(folder, status["state"], status["parameters"], renamed(read_object(folder / METRICS)), status)
-
-
-def page_record(path: Path) -> dict[str, Any]:
-    """The record of a published page, in the words of the present version; empty where there is none."""
-    record = read_object(path)
-    return record | {part: renamed(record[part]) for part in ("parameters", "metrics") if part in record}
+    return Run(folder, status["state"], status["parameters"], read_object(folder / METRICS), status)
 
 
 def finished(folder: str | Path) -> Run | None:

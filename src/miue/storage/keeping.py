@@ -24,9 +24,8 @@ KINDS = {
     "checkpoints": "of computations that were stopped; the same command goes on with them",
     "damaged": "results that were not as they were written, set aside",
     "remains": "unfinished files of processes that were killed",
-    "outdated": "what earlier versions of this package kept and this one does not read",
 }
-"""What the cache may hold. All but checkpoints can be made again; damaged, remains and outdated are of no use."""
+"""What the cache may hold. All but checkpoints can be made again; damaged and remains are of no use."""
 
 FOLDERS = {
     "poison": "perturbations",
@@ -34,7 +33,6 @@ FOLDERS = {
     "images": "images",
     "unpacked": "unpacked",
     "bench": "bench",
-    "pictures": "outdated",
 }
 ENDINGS = {".parts": "checkpoints", ".damaged": "damaged", ".part": "remains"}
 OURS = re.compile(r"\.?([0-9a-f]{32}(?:-\d+)?)(?:\..+)?")
@@ -75,8 +73,7 @@ def entries() -> list[Entry]:
         locks = {key: path for path, key in keys.items() if path.suffix == ".lock"}
         for path, key in keys.items():
             if path.suffix != ".lock" and (measured := _measured(path)):
-                of = kind if kind == "outdated" else ENDINGS.get(path.suffix, kind)
-                found.append(Entry(of, path, *measured, lock=locks.get(key)))
+                found.append(Entry(ENDINGS.get(path.suffix, kind), path, *measured, lock=locks.get(key)))
     return found
 
 

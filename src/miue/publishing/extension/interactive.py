@@ -21,7 +21,7 @@ from miue.publishing.extension.records import OfRecords
 VEGA = "vega-6"
 """Folder of Vega, Vega-Lite and Vega-Embed in `_static`, as published."""
 
-OF_SETTING = ["data", "n_train", "victim", "recipe", "surrogate", "allowed", "protocol"]
+OF_SETTING = ["data", "n_train", "victim", "recipe", "surrogate", "allowed"]
 """What tells the settings of the plot apart, in the order in which it is told until they are."""
 
 
@@ -66,7 +66,6 @@ def _names(firsts: list[pd.Series]) -> list[str]:
             "recipe": f"recipe {row['recipe']}",
             "surrogate": f"made with {title(row['surrogate'])}",
             "allowed": f"passes {row['allowed']}",
-            "protocol": f"protocol {row['protocol']}",
         }
         for row in firsts
     ]

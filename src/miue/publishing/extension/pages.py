@@ -67,7 +67,7 @@ def tell_apart(app: Sphinx, name: str, source: list[str]) -> None:
     """
     if name not in results(app.env):
         return
-    record = run_folder.page_record(Path(app.srcdir) / f"{name}.json")
+    record = run_folder.read_object(Path(app.srcdir) / f"{name}.json")
     text, cells = source[0], json.loads(source[0])["cells"]
     for figure in {cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") for cell in cells} - {None}:
         own = f"{name.removeprefix(RESULTS)}-{figure}"

@@ -6,7 +6,7 @@
 - `{miue-claims}`: what the paper claims and what the trials say about it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,6 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "Recipe": ("recipe", str),
     "Surrogate": ("surrogate", title),
     "Twin": ("twin", str),
-    "Protocol": ("protocol", str),
     "Passes allowed": ("allowed", str),
     "Perturbed": ("ratio", _number),
     "Cannot be judged": ("mark", str),
@@ -84,7 +83,7 @@ def read(env: BuildEnvironment, name: str) -> dict[str, Any]:
     """Return the record of a page, {} where there is none; what asks is made again when it changes."""
     path = Path(env.srcdir) / f"{name}.json"
     env.note_dependency(str(path))
-    return run_folder.page_record(path)
+    return run_folder.read_object(path)
 
 
 class OfRecords(SphinxDirective):
@@ -118,7 +117,7 @@ class Header(OfRecords):
         command = nodes.literal_block(line, line, language="bash")
         heading = nodes.title("", "This page is one run")
         box = nodes.admonition("", heading, fields, told, command, classes=["note", "miue-run", "dropdown"])
-        return [*outdated(record), box]
+        return [box]
 
 
 class ResultTable(OfRecords):
@@ -141,8 +140,7 @@ class ResultTable(OfRecords):
                 None if wall is None else summary.duration(wall),
                 made.get("commit"),
             ]
-            shown = nodes.inline("", "", link(name), *outdated(record, nodes.inline, " "))
-            rows.append([shown, *(nodes.Text("" if text is None else str(text)) for text in texts)])
+            rows.append([link(name), *(nodes.Text("" if text is None else str(text)) for text in texts)])
         heads = ["Page", "Images", "Scale", "Seeds", "Victims", "Hardware", "Making it all", "This run", "Commit"]
         return [table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9], "miue-results")]
 
@@ -183,14 +181,6 @@ class ClaimTable(OfRecords):
             rows.append([claim, *texts, links(f"book/{page}" for page in found.pages)])
         heads = ["The paper's claim", "It reports", "Here", "Numbers", "Pages"]
         return [table(heads, rows, [30, 17, 12, 26, 15], "miue-claims")]
-
-
-def outdated(
-    record: Mapping[str, Any], kind: type[nodes.TextElement] = nodes.paragraph, before: str = ""
-) -> list[nodes.Node]:
-    """Return the line that a page carries which was measured before twins were told apart; nothing for others."""
-    told = nodes.emphasis("", summary.OUTDATED)
-    return [kind("", before, told, classes=["miue-outdated"])] if summary.outdated(record) else []
 
 
 def link(name: str, text: str | None = None) -> nodes.Node:
