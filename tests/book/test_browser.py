@@ -20,9 +20,7 @@ SCREENS = {"phone": (390, 844), "desktop": (1280, 800)}
 
 MOST = 1_500_000
 """Bytes of a page with its own images; styles, scripts and fonts, which pages share, are not counted."""
-HEAVY = {
-    "book/results/imagenet_subset-imagenette224-2000-64px-quick.html": "curves of many epochs as SVG; to be remade",
-}
+HEAVY: dict[str, str] = {}
 """Pages that may have more, with the reason."""
 
 
