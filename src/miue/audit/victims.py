@@ -15,7 +15,7 @@ from miue import seeds
 from miue.data.images import Images
 from miue.defenses import build as defense_of
 from miue.errors import InputError, printable
-from miue.models import Network, build, wrap
+from miue.models import Network, build_for, wrap
 from miue.training import features
 from miue.victim import Victim, train_victim
 
@@ -65,8 +65,7 @@ def random_features() -> Trainer:
     """A linear classifier on the features of a network that nobody trained."""
 
     def network(images: Images, seed: int) -> nn.Module:
-        weights = seeds.derived(seed, "victim weights")
-        made = build("small_resnet:width=4", len(images.classes), size=images.shape[1:], seed=weights)
+        made = build_for(images, "small_resnet:width=4", seed=seeds.derived(seed, "victim weights"))
         _settle(made, images)
         return made
 

@@ -25,7 +25,7 @@ from miue import seeds
 from miue.data.images import Images
 from miue.defenses.linear import fit_linear
 from miue.errors import InputError
-from miue.models import build
+from miue.models import build_for
 from miue.training import loop, recipes
 from miue.training.recipes import Recipe
 
@@ -137,9 +137,7 @@ class _Shifted(nn.Module):
 
 
 def _network(images: Images, model: str, seed: int) -> nn.Module:
-    channels, *side = images.shape
-    weights = seeds.derived(seed, "victim weights")
-    return build(model, len(images.classes), channels=channels, size=side, seed=weights)
+    return build_for(images, model, seed=seeds.derived(seed, "victim weights"))
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from miue import seeds
@@ -35,8 +34,7 @@ class Linear(nn.Module):
 def fit_linear(images: Images, recipe: Recipe, *, seed: int, bias: bool, standardise: bool = False) -> Linear:
     """Train a linear network on `images`; `standardise` maps pixels to (x - 0.5) / 0.25, else they enter as is."""
     centre, scale = (0.5, 0.25) if standardise else (0.0, 1.0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derived(seed, "victim weights"))
+    with seeds.globally(seeds.derived(seed, "victim weights")):
         network = Linear(math.prod(images.shape), len(images.classes), centre=centre, scale=scale, bias=bias)
     for _ in loop.epochs(network, images, recipe, seed=seed):
         pass

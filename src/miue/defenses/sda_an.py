@@ -33,9 +33,8 @@ from miue.data.images import Images
 from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
-from miue.defenses.seeding import seeded
 from miue.errors import Count, InputError, Positive, Range, Share, Unit
-from miue.models import build
+from miue.models import build_for
 from miue.pgd import attack
 from miue.progress import track
 from miue.training import loop
@@ -105,9 +104,7 @@ class SDAAN(Defense):
         """Train the small network adversarially and return it in evaluation mode."""
         recipe = Recipe(epochs=self.epochs, lr=self.lr, schedule="steps", precision="float32")
         harder = AdversarialTraining(epsilon=self.epsilon, steps=self.steps, step=self.train_step)
-        channels, *size = images.shape
-        weights = seeds.derived(seed, "victim weights")
-        network = build(f"mlp2:width={self.width}", len(images.classes), channels=channels, size=size, seed=weights)
+        network = build_for(images, f"mlp2:width={self.width}", seed=seeds.derived(seed, "victim weights"))
         trained = loop.epochs(network, images, recipe, seed=seed, device=images.device, defense=harder)
         for _ in track(trained, "SDA+AN, epochs of the small network", self.epochs):
             pass
@@ -120,6 +117,6 @@ class SDAAN(Defense):
         if not self.strength:
             return images, y
         augment = _augmentation((x.shape[2], x.shape[3]), self.strength)
-        with seeded(context.generator, x.device):
+        with seeds.globally(context.generator, x.device):
             shown = augment(images.expand(-1, 3, -1, -1))
         return shown[:, : x.shape[1]].clamp(0, 1), y

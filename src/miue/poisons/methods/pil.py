@@ -68,8 +68,7 @@ class Linear(nn.Module):
     def __init__(self, shape: tuple[int, int, int], n_classes: int, seed: int) -> None:
         super().__init__()
         self.scale = math.sqrt(CIFAR / math.prod(shape))  # so that one learning rate fits images of every size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeds.globally(seed):
             self.head = nn.Linear(math.prod(shape), n_classes, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
