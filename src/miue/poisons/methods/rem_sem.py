@@ -23,7 +23,7 @@ from functools import partial
 from miue.errors import Count, Share, Whole
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task
-from miue.poisons.eot import Attack, expect
+from miue.poisons.eot import adversarial, against, expect
 from miue.poisons.passes import cross_entropy, on_outputs
 from miue.training.recipes import Recipe
 
@@ -79,9 +79,9 @@ def robust(task: Task) -> Made:
     options: Robust = task.options
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
-    trainer = Attack(options.surrogate_epsilon, options.surrogate_steps)
+    trainer = adversarial(options.surrogate_epsilon, options.surrogate_steps)
     noise = task.stream("perturbation noise", task.images.device)
-    inner = partial(Attack(options.surrogate_epsilon, options.inner_steps).against, noise=noise)
+    inner = partial(against, noise=noise, radius=options.surrogate_epsilon, steps=options.inner_steps)
 
     frozen = Frozen(network, options.surrogate.precision)
     pgd_pass = options.pgd_pass(task, expect(on_outputs(frozen, cross_entropy), options.eot, draws, inner), order)

@@ -155,12 +155,8 @@ def _surrogate(task: Task) -> Network:
     return network.eval()
 
 
-class Turned:
+class Turned(loop.Defense):
     """The pretext of telling which way up an image is: every batch is turned, and the quarter turns are its labels."""
-
-    def prepare(self, images: Images, seed: int) -> Images:
-        """Leave the images as they are."""
-        return images
 
     def batch(self, x: Tensor, y: Tensor, context: loop.BatchContext) -> tuple[Tensor, Tensor]:
         """Turn each of the images (B, C, H, H), uint8; the labels `y` are not read."""
