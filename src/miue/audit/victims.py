@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from miue import seeds
 from miue.data.images import Images
@@ -66,23 +67,12 @@ def random_features() -> Trainer:
 
     def network(images: Images, seed: int) -> nn.Module:
         made = build_for(images, "small_resnet:width=4", seed=seeds.derived(seed, "victim weights"))
-        _settle(made, images)
+        seen = torch.arange(min(512, len(images))).split(64)
+        shown = (images.batch(index)[0].float() / 255 for index in seen if len(index) > 1)
+        update_bn(shown, made)  # so that features of random weights have a scale
         return made
 
     return probe("linear on random features", network)
-
-
-@torch.no_grad()
-def _settle(network: nn.Module, images: Images) -> None:
-    """Let batch norm see some images, so that features of random weights have a scale."""
-    network.train()
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None
-    for index in torch.arange(min(512, len(images))).split(64):
-        if len(index) > 1:
-            network(images.batch(index)[0].float() / 255)
-    network.eval()
 
 
 def of_victim(start: Victim, name: str, recipe: str) -> list[Trainer]:
