@@ -215,8 +215,8 @@ def few(bench: Bench) -> None:
                 chosen = chosen.subset(torch.arange(0, len(chosen), 20))
             chosen.to_folder(folder)
     made = protect.images(bench.work / "own", bench.work / "own-copy", reference=bench.work / "others", seed=1, size=32)
-    shown = audit.reading.gather(made.publish, 32).images
-    originals = audit.reading.gather(bench.work / "own", 32).images
+    shown, _ = audit.reading.gather(made.publish, 32)
+    originals, _ = audit.reading.gather(bench.work / "own", 32)
     shown, originals = audit.reading.paired(shown, originals)
     keys = {x.tobytes(): place for place, x in enumerate(originals.x.numpy())}
     pixels = train.x.clone()

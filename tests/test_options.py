@@ -18,7 +18,6 @@ from miue.experiments.trials import Setting, Trial
 from miue.mi.training import Neural
 from miue.pgd import Budget
 from miue.poisons import METHODS, base
-from miue.poisons.eot import Attack
 from miue.protect import Settings
 from miue.training.augment import flip_crop
 from miue.training.recipes import RECIPES
@@ -33,7 +32,7 @@ MADE: dict[str, Any] = (
     }
     | RECIPES
     | {name: defense() for name, defense in DEFENSES.items()}
-    | {"neural": Neural(), "attack": Attack(4 / 255, 10), "views": Viewed(0.5), "budget": Budget(8 / 255)}
+    | {"neural": Neural(), "views": Viewed(0.5), "budget": Budget(8 / 255)}
     | {
         "setting": Setting(),
         "trial": Trial("em", "linear"),

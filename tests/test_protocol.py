@@ -8,15 +8,14 @@ import pytest
 import torch
 from samples import some_images
 
-from miue import pgd, poisons, seeds
+from miue import models, pgd, poisons, seeds
 from miue.data import loading
 from miue.data.images import Images
 from miue.errors import InputError
 from miue.experiments import comparison, plan, records
 from miue.experiments.comparison import Records, Setting, Trial, compare
 from miue.models import build
-from miue.poisons import METHODS, base, perturb
-from miue.poisons.methods import uc
+from miue.poisons import METHODS, perturb
 from miue.training import loop, recipes
 
 WITH_SURROGATE = [name for name, method in METHODS.items() if method.outer] + ["pil"]
@@ -45,8 +44,7 @@ def surrogate_of(method, monkeypatch, seed=0):
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(base, "build", built)
-        patch.setattr(uc, "build", built)
+        patch.setattr(models, "build", built)
         patch.setattr(loop, "epochs", stop)
         patch.setattr(poisons.gue, "_follow", stop)
         patch.setattr(poisons.tue, "train_round", stop)

@@ -9,9 +9,9 @@ from samples import some_images
 from torch import nn
 
 from miue import Images
-from miue.defenses.linear import Linear
 from miue.errors import InputError
 from miue.models import build
+from miue.models.plain import Linear
 from miue.training.sharpness import sharpness, unlearnable_distance
 
 
@@ -28,7 +28,7 @@ def one_image(label):
 @pytest.mark.parametrize("radius", [0.01, 0.05, 0.5])
 @pytest.mark.parametrize("label", [0, 1])
 def test_of_two_classes_and_a_linear_network_it_is_known(radius, label):
-    images, network = one_image(label), Linear(64, 2, bias=False)
+    images, network = one_image(label), Linear(64, 2)
     pixels, weights = images.x[0].flatten() / 255, network.head.weight.detach()
     margin = float((weights[label] - weights[1 - label]) @ pixels)
     # Of all moves of that norm, the one that takes x from the one row and adds it to the other changes the margin most.
@@ -60,7 +60,7 @@ def test_a_fall_counts_where_it_is_larger_than_the_rise():
 
 
 def test_where_the_loss_is_flat_it_is_zero():
-    network = Linear(192, 4, bias=False)
+    network = Linear(192, 4)
     black = some_images().with_pixels(torch.zeros_like(some_images().x))
     assert sharpness(network, black) == {"head": 0.0}
     nn.init.zeros_(network.head.weight)
@@ -91,7 +91,7 @@ def test_it_grows_with_the_radius_and_more_steps_do_not_find_less():
 
 
 def test_numbers_that_do_not_fit_are_refused():
-    network = Linear(192, 4, bias=False)
+    network = Linear(192, 4)
     with pytest.raises(InputError, match="radius: 0; it must be a number above 0"):
         sharpness(network, some_images(), radius=0)
     with pytest.raises(InputError, match="steps: 0; it must be at least 1"):

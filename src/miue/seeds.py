@@ -6,6 +6,8 @@ decided by a hash of its name and the seed, the same on every machine and in eve
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -105,6 +107,22 @@ def stream(seed: int, role: str, device: torch.device | str = "cpu") -> torch.Ge
         (tensor([True]), tensor([False]))
     """
     return torch.Generator(device).manual_seed(derived(seed, role))
+
+
+@contextmanager
+def globally(seed: int | torch.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Let what draws from PyTorch's global random state, as layers and transforms do, draw what `seed` decides.
+
+    The global state of the CPU and of `device` is put back afterwards. Draws are the same on the same kind of device.
+
+    Args:
+        seed: a number, or a generator on the CPU that draws one.
+        device: where draws are made.
+    """
+    number = seed if isinstance(seed, int) else int(torch.randint(2**62, (), generator=seed))
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(number)
+        yield
 
 
 def of_rank(seed: int, number: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from miue import defenses, seeds
 from miue.data.images import Images
 from miue.errors import InputError, override
-from miue.models import Network, build, builders
+from miue.models import Network, build, build_for, builders
 from miue.models.handed import Spec, title
 from miue.precision import precision
 from miue.progress import track
@@ -184,9 +184,7 @@ class _Training:
         }
 
     def train(self, keep: Checkpoint) -> Victim:
-        channels, *size = self.images.shape
-        weights = self.streams.weights
-        network = build(self.model, len(self.images.classes), channels=channels, size=size, seed=weights)
+        network = build_for(self.images, self.model, seed=self.streams.weights)
         if self.start is not None:
             network.load_state_dict(_weights(self.start, network), strict=False)
         rows: list[dict[str, Any]] = []

@@ -20,10 +20,6 @@ SCREENS = {"phone": (390, 844), "desktop": (1280, 800)}
 
 MOST = 1_500_000
 """Bytes of a page with its own images; styles, scripts and fonts, which pages share, are not counted."""
-HEAVY = {
-    "book/results/imagenet_subset-imagenette224-2000-64px-quick.html": "curves of many epochs as SVG; to be remade",
-}
-"""Pages that may have more, with the reason."""
 
 
 def lacking():
@@ -260,7 +256,7 @@ def test_pages_are_light():
         files = [HTML / name, *((HTML / name).parent / unquote(source) for source in set(sources))]
         if (size := sum(file.stat().st_size for file in files)) > MOST:
             heavy[name] = size
-    assert heavy.keys() <= HEAVY.keys(), heavy
+    assert not heavy, heavy
 
 
 @built

@@ -74,7 +74,7 @@ def test_the_surrogate_is_attacked_within_its_radius(images, monkeypatch):
 
     monkeypatch.setattr(loop, "epochs", note)
     weak, strong = (make(images, surrogate_epsilon=e / 255).record["notes"]["epochs"] for e in (1, 32))
-    assert [(round(255 * one.radius), one.steps) for one in met] == [(1, 1), (32, 1)]
+    assert [(round(255 * one.epsilon), one.steps) for one in met] == [(1, 1), (32, 1)]
     assert weak[-1]["surrogate_loss"] < strong[-1]["surrogate_loss"]
 
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from samples import fitted
 
 import miue
-from miue.defenses.linear import fit_linear
 from miue.errors import InputError
 from miue.poisons import options, perturb
 from miue.poisons.methods.gratings import frequencies
@@ -45,7 +45,7 @@ def test_the_stripes_of_a_class_begin_anywhere_so_that_no_linear_function_reads_
 
     def read(spec):
         shown = perturb(images, spec, cache=False).apply(images)
-        linear = fit_linear(shown.subset(torch.arange(400)), recipe, seed=0, bias=True, standardise=True)
+        linear = fitted(shown.subset(torch.arange(400)), "linear", recipe)
         return miue.accuracy(linear, shown.subset(torch.arange(400, 600)))
 
     read_alone, read_shared = read("gratings"), read("gratings:phase=class")

@@ -10,6 +10,7 @@ from samples import some_images
 
 from miue import Images, seeds
 from miue.errors import InputError
+from miue.models.plain import Linear
 from miue.pgd import Budget
 from miue.poisons import perturb
 from miue.poisons.base import Task
@@ -267,17 +268,15 @@ def test_pil_loss_falls_and_its_shortcut_is_the_negative_of_what_is_published():
 
 
 def fitted(images):
-
-    from miue.poisons.methods import pil
-
-    linear = pil.Linear(images.shape, len(images.classes), 0)
+    with seeds.globally(0):
+        linear = Linear(192, len(images.classes), scale=4.0)  # 8 px of 32
     for _ in loop.epochs(linear, images, pil.PRESETS["paper"].surrogate, seed=0, device="cpu"):
         pass
     return linear
 
 
 def test_pil_loss_is_the_published_one():
-    linear = pil.Linear((1, 2, 2), 3, 0)
+    linear = Linear(4, 3, scale=28.0)
     x, p = torch.rand(5, 1, 2, 2), torch.rand(5, 1, 2, 2) / 10
     y = torch.tensor([0, 1, 2, 0, 1])
     logits = x.flatten(1) @ linear.head.weight.T * linear.scale

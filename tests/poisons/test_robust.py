@@ -9,7 +9,7 @@ from samples import some_images
 
 from miue.pgd import Budget, pgd
 from miue.poisons import options, perturb
-from miue.poisons.eot import Attack, expect
+from miue.poisons.eot import adversarial, against, expect
 from miue.poisons.passes import PGDPass
 from miue.training.loop import BatchContext
 
@@ -39,8 +39,8 @@ def loss(images, labels):
 
 def test_an_attack_raises_the_loss_within_its_radius(batch):
     x, y = batch
-    drawn = Attack(4 / 255, steps=0).against(loss, x, y, seeded())
-    attacked = Attack(4 / 255, steps=5).against(loss, x, y, seeded())
+    drawn = against(loss, x, y, seeded(), radius=4 / 255, steps=0)
+    attacked = against(loss, x, y, seeded(), radius=4 / 255, steps=5)
     for moved in (drawn, attacked):
         assert 3 < 255 * (moved - x).abs().max() < 4.001 and moved.min() >= 0 and moved.max() <= 1
     assert loss(attacked, y) > loss(drawn, y) + 0.1
@@ -48,7 +48,7 @@ def test_an_attack_raises_the_loss_within_its_radius(batch):
 
 def test_the_surrogate_is_trained_on_attacked_images_with_their_labels(images):
     x, y = images.batch(torch.arange(12))
-    attack = Attack(4 / 255, steps=3)
+    attack = adversarial(4 / 255, steps=3)
     assert attack.prepare(images, 0) is images
     now = BatchContext(lambda shown, labels: loss(shown, labels)[None], 4, seeded(), seeded(), 0.0)
     trained_on, targets = attack.batch(x, y, now)
@@ -100,7 +100,7 @@ def test_gradients_pass_the_attack_as_if_it_were_added(batch):
     x, y = batch
     weights = torch.randn(x.shape, generator=seeded(1))
     gradients = []
-    for inner in (None, partial(Attack(4 / 255, steps=2).against, noise=seeded(4))):
+    for inner in (None, partial(against, noise=seeded(4), radius=4 / 255, steps=2)):
         moving = x.clone().requires_grad_()
         value = expect(lambda images, labels: (images * weights).sum(), 1, seeded(), inner)(moving, y)
         gradients.append(torch.autograd.grad(value, moving)[0])
@@ -111,13 +111,13 @@ def test_gradients_pass_the_attack_as_if_it_were_added(batch):
 def test_delta_lowers_the_loss_of_attacked_images_that_it_has_not_seen(images, batch, inner_steps):
     x, y = batch
     delta = torch.zeros(images.x.shape, dtype=torch.float16)
-    inner = partial(Attack(4 / 255, inner_steps).against, noise=seeded(4))
+    inner = partial(against, noise=seeded(4), radius=4 / 255, steps=inner_steps)
     budget = Budget(8 / 255)
     seen = expect(loss, 2, seeded(1), inner)
     PGDPass(images, seen, batch=24, budget=budget, steps=6, order=seeded(2))(delta, 2 / 255)
-    attacked = Attack(4 / 255, steps=4)
     before, after = (
-        expect(loss, 4, seeded(3), partial(attacked.against, noise=seeded(5)))(x + d / 255, y) for d in (0, delta)
+        expect(loss, 4, seeded(3), partial(against, noise=seeded(5), radius=4 / 255, steps=4))(x + d / 255, y)
+        for d in (0, delta)
     )
     assert after < 0.8 * before
 

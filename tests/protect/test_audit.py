@@ -53,7 +53,7 @@ def test_copies_are_paired_with_their_originals_by_name(tmp_path):
     for name in ("c/a.jpg", "c/a.png", "d/b.webp", "d/e.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         picture(len(name)).save(tmp_path / name)
-    originals = reading.gather(tmp_path, 16).images
+    originals, _ = reading.gather(tmp_path, 16)
     out = tmp_path.with_name("out")
     made = miue.protect.images(tmp_path, out, method="lsp", size=16, seed=1)
     assert {row["source"]: row["name"] for row in made.rows} == {
@@ -64,10 +64,10 @@ def test_copies_are_paired_with_their_originals_by_name(tmp_path):
     }
     wanted = {str(name): x for name, x in zip(originals.names, originals.x, strict=True)}
     for place in (out, out / "publish"):  # by the manifest
-        copy, clean = reading.paired(reading.gather(place, 16).images, originals)
+        copy, clean = reading.paired(reading.gather(place, 16)[0], originals)
         assert all(torch.equal(wanted[str(name)], x) for name, x in zip(copy.names, clean.x, strict=True))
     shutil.copytree(out / "publish", tmp_path.with_name("bare"))
-    copy, clean = reading.paired(reading.gather(tmp_path.with_name("bare"), 16).images, originals)  # by the names
+    copy, clean = reading.paired(reading.gather(tmp_path.with_name("bare"), 16)[0], originals)  # by the names
     sources = {row["name"]: row["source"] for row in made.rows}
     assert all(torch.equal(wanted[sources[str(name)]], x) for name, x in zip(copy.names, clean.x, strict=True))
 

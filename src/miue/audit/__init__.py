@@ -104,12 +104,12 @@ def images(
         check(model)
     if not seeds:
         raise InputError("seeds: none; give one at least")
-    read = reading.gather(Path(folder), size)
-    shown, clean, unreadable = read.images, None, dict(read.unreadable)
+    shown, unreadable = reading.gather(Path(folder), size)
+    clean = None
     if against is not None:
-        other = reading.gather(Path(against), size, "against")
-        unreadable |= {f"against: {file}": why for file, why in other.unreadable.items()}
-        shown, clean = reading.paired(shown, other.images)
+        originals, others = reading.gather(Path(against), size, "against")
+        unreadable |= {f"against: {file}": why for file, why in others.items()}
+        shown, clean = reading.paired(shown, originals)
     drawn = subset(shown, "most", min(most, len(shown)), 0).ids  # the ids of what was read are its places
     shown, clean = shown.subset(drawn), None if clean is None else clean.subset(drawn)
     trainers = victims.chosen(list(models), recipe, backbone)

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,25 +17,13 @@ from miue.progress import track
 from miue.protect.private import Private
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """The photographs of a folder at one size.
-
-    Args:
-        images: their `names` are paths in the folder.
-        unreadable: files that could not be read, and why.
-        left_out: what else the folder holds, and how much of it.
-    """
-
-    images: Images
-    unreadable: dict[str, str]
-    left_out: Counter[str]
-
-
-def gather(folder: Path, size: int, argument: str = "folder") -> Gathered:
+def gather(folder: Path, size: int, argument: str = "folder") -> tuple[Images, dict[str, str]]:
     """Read the photographs of a folder, resized by the shorter side and cropped in the middle.
 
     Of what `miue.protect` made, the images to publish are read, under the names of their originals.
+
+    Returns:
+        Images, whose `names` are paths in the folder, and which files could not be read, and why.
 
     Raises:
         InputError: no folder, no photograph that can be read, or fewer than two classes.
@@ -52,8 +39,6 @@ def gather(folder: Path, size: int, argument: str = "folder") -> Gathered:
             return photographs.read(folder / file).seen(size)
         except Unreadable as error:
             return str(error)
-        except OSError as error:
-            return (error.strerror or str(error)).lower()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = list(track(pool.map(one, [file for _, file in jobs]), f"reading {printable(folder.name)}", len(jobs)))
@@ -72,7 +57,7 @@ def gather(folder: Path, size: int, argument: str = "folder") -> Gathered:
         names=[originals.get(file, file) for _, file in good],
         layout="nchw",
     )
-    return Gathered(images, unreadable, found.left_out)
+    return images, unreadable
 
 
 def paired(images: Images, originals: Images) -> tuple[Images, Images]:

@@ -10,12 +10,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from miue import seeds
 from miue.data.images import Images
 from miue.defenses import build as defense_of
 from miue.errors import InputError, printable
-from miue.models import Network, build, wrap
+from miue.models import Network, build_for, wrap
 from miue.training import features
 from miue.victim import Victim, train_victim
 
@@ -65,25 +66,13 @@ def random_features() -> Trainer:
     """A linear classifier on the features of a network that nobody trained."""
 
     def network(images: Images, seed: int) -> nn.Module:
-        weights = seeds.derived(seed, "victim weights")
-        made = build("small_resnet:width=4", len(images.classes), size=images.shape[1:], seed=weights)
-        _settle(made, images)
+        made = build_for(images, "small_resnet:width=4", seed=seeds.derived(seed, "victim weights"))
+        seen = torch.arange(min(512, len(images))).split(64)
+        shown = (images.batch(index)[0].float() / 255 for index in seen if len(index) > 1)
+        update_bn(shown, made)  # so that features of random weights have a scale
         return made
 
     return probe("linear on random features", network)
-
-
-@torch.no_grad()
-def _settle(network: nn.Module, images: Images) -> None:
-    """Let batch norm see some images, so that features of random weights have a scale."""
-    network.train()
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None
-    for index in torch.arange(min(512, len(images))).split(64):
-        if len(index) > 1:
-            network(images.batch(index)[0].float() / 255)
-    network.eval()
 
 
 def of_victim(start: Victim, name: str, recipe: str) -> list[Trainer]:

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 
 from miue import specs
-from miue.cli.options import CellLimit, RunLimit, Table, report_table, writable
+from miue.cli.options import CellLimit, RunLimit, Table, report, report_table, writable
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
 from miue.models import MODELS
@@ -17,7 +17,6 @@ from miue.progress import duration
 from miue.publishing import build as builder
 from miue.publishing import copies, printing
 from miue.runs.execution import CELL, RUN
-from miue.storage import files
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -145,9 +144,7 @@ def bench(
         f"{about['seconds']:.1f} s, {about['slices/s']:.0f} slices a second"
     )
     report_table(out, table, index=False)
-    if record is not None:
-        files.write_json(record, told)
-        typer.echo(f"record: {record}")
+    report(record, told)
 
 
 def book(

@@ -106,9 +106,9 @@ def threads() -> Iterator[Finding]:
     import torch
 
     from miue.storage.cache import any_threads
+    from miue.storage.provenance import cores
 
-    there, taken = os.cpu_count() or 1, torch.get_num_threads()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    there, usable, taken = os.cpu_count() or 1, cores(), torch.get_num_threads()
     advice = "its affinity is set, by taskset or a queue: ask for more if you want" if usable < there else ""
     if taken > usable:
         advice = f"set OMP_NUM_THREADS={usable}: more threads than cores wait"

@@ -17,7 +17,6 @@ from miue.protect import report
 from miue.protect.making import Protected
 from miue.protect.settings import Settings
 from miue.protect.survival import survival
-from miue.storage.files import write_json
 
 Folder = Annotated[Path, typer.Argument(help="Folder of images, with a folder in it for each class or person.")]
 DEFAULTS = Settings(seed=0)
@@ -128,9 +127,7 @@ def audit(
         folder, against, recipe=recipe, size=size, seeds=range(seeds), backbone=backbone, most=most, **how
     )
     tell_audit(found)
-    if out is not None:
-        write_json(out, found.to_json())
-        typer.echo(f"record: {out}")
+    options.report(out, found.to_json())
 
 
 def tell_audit(found: auditing.Audit) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from miue.data.arrays import Array
-from miue.data.labelled import MOST_CLASSES, as_pixels, as_rows, as_whole, numbered
+from miue.data.labelled import as_pixels, as_rows, as_whole, largest, numbered
 from miue.data.rows import Rows
 from miue.errors import InputError, printable
 from miue.progress import track
@@ -80,11 +80,7 @@ class Images:
         x = as_pixels(x, layout)
         y = as_whole("y", y, len(x)).to(y.device if isinstance(y, Tensor) else "cpu")
         called = None if classes is None else [printable(str(c)) for c in classes]
-        most = MOST_CLASSES if called is None else len(called)
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= most:
-            wrong = low if low < 0 else high
-            raise InputError(f"y: label {wrong} is out of range; number the classes from 0 on, below {most:,}")
+        high = largest("y", y, called)
         self._pixels, self._delta = Rows(x), None
         self._fingerprints = fingerprints
         self.y = y

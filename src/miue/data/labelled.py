@@ -82,11 +82,7 @@ def numbered(name: str, labels: Array, classes: Sequence[str] | None) -> tuple[A
             raise InputError(f"{name}: label {strange[0]!r} is no class; the classes are {reprlib.repr(names)}")
         return torch.tensor([number[one] for one in read.tolist()]), names
     present = as_whole(name, read, len(read)).unique()
-    low, high = int(present[0]), int(present[-1])
-    most = MOST_CLASSES if classes is None else len(classes)
-    if low < 0 or high >= most:
-        wrong, unlabelled = (low, "; leave out images without a label") if low < 0 else (high, "")
-        raise InputError(f"{name}: label {wrong} is no class; labels must be from 0 to {most - 1:,}{unlabelled}")
+    high = largest(name, present, classes)
     missing = np.setdiff1d(np.arange(high + 1), present.numpy()).tolist()
     if classes is None and missing:
         raise InputError(
@@ -94,6 +90,16 @@ def numbered(name: str, labels: Array, classes: Sequence[str] | None) -> tuple[A
             f"from 0 on without gaps, or name all {high + 1} in classes"
         )
     return labels, classes
+
+
+def largest(name: str, labels: Tensor, classes: Sequence[str] | None) -> int:
+    """The largest of labels that are numbers; see `numbered` for the errors."""
+    low, high = int(labels.min()), int(labels.max())
+    most = MOST_CLASSES if classes is None else len(classes)
+    if low < 0 or high >= most:
+        wrong, unlabelled = (low, "; leave out images without a label") if low < 0 else (high, "")
+        raise InputError(f"{name}: label {wrong} is no class; labels must be from 0 to {most - 1:,}{unlabelled}")
+    return high
 
 
 def as_rows(index: Array, count: int) -> Tensor:

@@ -15,10 +15,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from miue import seeds
 from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
-from miue.defenses.seeding import seeded
 from miue.errors import Count, InputError, Positive, Range, Share
 from miue.training.loop import BatchContext
 
@@ -89,7 +89,7 @@ class Mixup(Defense):
         images = x.float() / 255
         if torch.rand((), generator=context.generator) >= self.probability:
             return images, y
-        with seeded(context.generator, x.device):
+        with seeds.globally(context.generator, x.device):
             return self.mix(images, y, context.n_classes)
 
 

@@ -93,8 +93,7 @@ class DVAE(Defense):
     def train(self, images: Images, stage: Stage, seed: int, label: str) -> "Disentangler":
         """Train a network on `images` and return it in evaluation mode; `label` stands beside the progress."""
         streams = seeds.victim(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(streams.weights)
+        with seeds.globally(streams.weights):
             network = Disentangler(images.shape, len(images.classes), self.width, self.latent)
         network = network.to(images.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), self.lr)

@@ -15,7 +15,7 @@ With a random class-wise pattern of 8 levels on 3,000 images of Digits-M the lin
 held-out images, against 26 % of clean ones and 25 % under random noise (one run each; seconds on one core).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +23,8 @@ from torch import Tensor, nn
 
 from miue import seeds
 from miue.data.images import Images
-from miue.defenses.linear import fit_linear
 from miue.errors import InputError
-from miue.models import build
+from miue.models import build_for
 from miue.training import loop, recipes
 from miue.training.recipes import Recipe
 
@@ -62,11 +61,9 @@ def linear_probe(images: Images, *, share: float = 0.2, recipe: Recipe = LINEAR,
         seed: of the split, the weights and the order.
 
     Raises:
-        InputError: a class is too small to be split so.
+        InputError: a class is too small to be split so; fewer than two classes, or images below 8 px.
     """
-    seen, held_out = split(images, share, seed)
-    own = seeds.derived(seed, "linear probe")
-    return _probe(fit_linear(seen, recipe, seed=own, bias=True, standardise=True), seen, held_out)
+    return _learn(images, "linear", recipe, share, seed, "linear probe")
 
 
 def learnability(
@@ -81,12 +78,7 @@ def learnability(
 
     Arguments and errors are those of `linear_probe`; `model` is one of `miue.models.MODELS`.
     """
-    seen, held_out = split(images, share, seed)
-    own = seeds.derived(seed, "learned probe")
-    network = _network(images, model, own)
-    for _ in loop.epochs(network, seen, recipe, seed=own):
-        pass
-    return _probe(network.eval(), seen, held_out)
+    return _learn(images, model, recipe, share, seed, "learned probe")
 
 
 def shifted_probe(
@@ -115,13 +107,7 @@ def shifted_probe(
     Returns:
         A `Probe`; its `train` is the accuracy on the shifted images.
     """
-    seen, held_out = split(images, share, seed)
-    own = seeds.derived(seed, "learned probe")
-    network = _network(images, model, own)
-    shifted = _Shifted(network, shift)
-    for _ in loop.epochs(shifted, seen, recipe, seed=own):
-        pass
-    return replace(_probe(network.eval(), seen, held_out), train=loop.accuracy(shifted, seen))
+    return _learn(images, model, recipe, share, seed, "learned probe", shift)
 
 
 class _Shifted(nn.Module):
@@ -136,10 +122,20 @@ class _Shifted(nn.Module):
         return logits, features
 
 
-def _network(images: Images, model: str, seed: int) -> nn.Module:
-    channels, *side = images.shape
-    weights = seeds.derived(seed, "victim weights")
-    return build(model, len(images.classes), channels=channels, size=side, seed=weights)
+def _learn(images: Images, model: str, recipe: Recipe, share: float, seed: int, role: str, shift: float = 0.0) -> Probe:
+    """Train a network on most of the images, shifted if so asked, and ask it about the others as they are."""
+    seen, held_out = split(images, share, seed)
+    own = seeds.derived(seed, role)
+    network = build_for(images, model, seed=seeds.derived(own, "victim weights"))
+    learner = _Shifted(network, shift) if shift else network
+    for _ in loop.epochs(learner, seen, recipe, seed=own):
+        pass
+    return Probe(
+        train=loop.accuracy(learner, seen),
+        held_out=loop.accuracy(network, held_out),
+        n=len(seen),
+        chance=float(held_out.y.bincount().max()) / len(held_out),
+    )
 
 
 def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
@@ -168,15 +164,6 @@ def _members(images: Images, seed: int, role: str) -> list[Tensor]:
     order = torch.randperm(len(images), generator=generator)
     labels = images.y.cpu()[order]
     return [order[labels == label] for label in labels.unique()]
-
-
-def _probe(network: nn.Module, seen: Images, held_out: Images) -> Probe:
-    return Probe(
-        train=loop.accuracy(network, seen),
-        held_out=loop.accuracy(network, held_out),
-        n=len(seen),
-        chance=float(held_out.y.bincount().max()) / len(held_out),
-    )
 
 
 def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float = 0.2, seed: int = 0) -> dict[str, Any]:

@@ -4,8 +4,9 @@ Zhu, Yu & Gao, "Detection and Defense of Unlearnable Examples", AAAI 2024; of th
 found by simple networks, so they are hidden from these. A network of two layers is trained adversarially on the
 perturbed images: 10 steps of 2/255 within 8/255. Then each image is moved once, by 10 steps of 1/255 within 8/255, to
 where that network errs most. A victim trains on the result under the augmentation of contrastive learning, of strength
-s: a crop of 1 - 0.9 s to all of the area, scaled to full size; in 0.8 s of the images brightness, contrast and
-saturation times up to 1 + 0.4 s and hue turned by up to 0.1 s; 0.2 s of them grey. The authors' code takes s = 1.
+s (`miue.training.views`): a crop of 1 - 0.9 s to all of the area, scaled to full size; in 0.8 s of the images
+brightness, contrast and saturation times up to 1 + 0.4 s and hue turned by up to 0.1 s; 0.2 s of them grey. The
+authors' code takes s = 1.
 
 Our reading:
 
@@ -13,7 +14,8 @@ Our reading:
 - By default 20 epochs, for a few thousand images. Published: `epochs=100`, for 50,000. A tenth of the learning rate
   remains after 40 % and a hundredth after 80 %; theirs changes after 75 % and 90 %.
 - The steps of the adversarial training start from a random place within the distance, theirs from the image.
-- The strong crop follows flip and crop of the victim's recipe, where theirs takes the place of the crop.
+- The strong crop follows flip and crop of the victim's recipe, where theirs takes the place of the crop, and half of
+  the images are mirrored once more.
 - Noise is rounded to whole grey levels; theirs is cut to them.
 
 Cost: for each of the epochs eleven passes of the small network, once more for the noise, and for each batch of a
@@ -21,8 +23,7 @@ victim an augmentation.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -33,27 +34,14 @@ from miue.data.images import Images
 from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.base import Defense
 from miue.defenses.pixels import rewrite
-from miue.defenses.seeding import seeded
 from miue.errors import Count, InputError, Positive, Range, Share, Unit
-from miue.models import build
+from miue.models import build_for
 from miue.pgd import attack
 from miue.progress import track
 from miue.training import loop
 from miue.training.loop import BatchContext
 from miue.training.recipes import Recipe
-
-
-@cache
-def _augmentation(size: tuple[int, int], strength: float) -> Any:
-    """The published augmentation of images (B, 3, *size), drawn for each image apart."""
-    from kornia import augmentation  # seconds to import
-
-    factor = 0.4 * strength
-    return nn.Sequential(
-        augmentation.RandomResizedCrop(size, scale=(1 - 0.9 * strength, 1.0), cropping_mode="resample"),
-        augmentation.ColorJitter(factor, factor, factor, 0.1 * strength, p=0.8 * strength),
-        augmentation.RandomGrayscale(p=0.2 * strength),
-    )
+from miue.training.views import draw_views
 
 
 @dataclass(frozen=True)
@@ -105,21 +93,15 @@ class SDAAN(Defense):
         """Train the small network adversarially and return it in evaluation mode."""
         recipe = Recipe(epochs=self.epochs, lr=self.lr, schedule="steps", precision="float32")
         harder = AdversarialTraining(epsilon=self.epsilon, steps=self.steps, step=self.train_step)
-        channels, *size = images.shape
-        weights = seeds.derived(seed, "victim weights")
-        network = build(f"mlp2:width={self.width}", len(images.classes), channels=channels, size=size, seed=weights)
+        network = build_for(images, f"mlp2:width={self.width}", seed=seeds.derived(seed, "victim weights"))
         trained = loop.epochs(network, images, recipe, seed=seed, device=images.device, defense=harder)
         for _ in track(trained, "SDA+AN, epochs of the small network", self.epochs):
             pass
         return network.eval()
 
-    @torch.no_grad()
     def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Augment each image apart; in one channel crop, brightness and contrast are what changes."""
         images = x.float() / 255
-        if not self.strength:
-            return images, y
-        augment = _augmentation((x.shape[2], x.shape[3]), self.strength)
-        with seeded(context.generator, x.device):
-            shown = augment(images.expand(-1, 3, -1, -1))
-        return shown[:, : x.shape[1]].clamp(0, 1), y
+        if self.strength:
+            images = draw_views(images, strength=self.strength, generator=context.generator)
+        return images, y

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from miue import seeds
 from miue.defenses.base import Defense
-from miue.defenses.seeding import seeded
 from miue.errors import Range, Unit
 from miue.training.loop import BatchContext
 
@@ -55,7 +55,7 @@ class UEraser(Defense):
         """Augment the batch; with several draws, take for each image the one that the network finds hardest."""
         images, policy = x.float() / 255, _policy(x.device)
         draws = self.draws if context.done < self.first_phase else 1
-        with seeded(context.generator, x.device):
+        with seeds.globally(context.generator, x.device):
             drawn = torch.stack([policy(images) for _ in range(draws)])
         if draws == 1:
             return drawn[0], y

@@ -17,7 +17,7 @@ from miue.errors import InputError
 from miue.mi import sliced_mi
 from miue.models import build, builders, forward
 from miue.models.frozen import Frozen
-from miue.poisons.passes import on_outputs
+from miue.poisons.passes import cross_entropy, on_outputs
 from miue.precision import arithmetic, halves
 from miue.precision import precision as resolve
 from miue.progress import say
@@ -205,8 +205,7 @@ class _Passes:
         self, model: str, size: int, channels: int, n_classes: int, precision: str, device: torch.device
     ) -> None:
         self.network = build(model, n_classes, channels=channels, size=size).to(device)
-        frozen = Frozen(self.network, precision)
-        self.loss = on_outputs(frozen, lambda logits, features, labels: F.cross_entropy(logits, labels))
+        self.loss = on_outputs(Frozen(self.network, precision), cross_entropy)
         self.shape, self.n_classes, self.precision, self.device = (channels, size, size), n_classes, precision, device
 
     def batch(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:

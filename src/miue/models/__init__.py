@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from miue import seeds
+from miue.data.images import Images
 from miue.errors import InputError, choose
 from miue.models.dealt import Dealt
 from miue.models.handed import Handed, Spec
@@ -122,8 +124,7 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
     height, wide = (size, size) if isinstance(size, int) else size
     if min(height, wide) < MIN_SIZE:
         raise InputError(f"size: images of {min(height, wide)} px; networks need at least {MIN_SIZE}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeds.globally(seed):
         first = made_by[0]
         if isinstance(first, Handed):
             network = first.make(n_classes, channels, (height, wide))
@@ -135,3 +136,9 @@ def build(spec: Spec, n_classes: int, *, channels: int = 3, size: int | Sequence
             called = {"name": spec, "n_classes": n_classes, "channels": channels, "size": shown}
             network = Network(body, nn.Linear(features, n_classes), called)
     return network.to(memory_format=torch.channels_last)
+
+
+def build_for(images: Images, spec: Spec, *, seed: int, outputs: int | None = None) -> Network:
+    """Make a network for images like these, with a logit for each of their classes, or `outputs`; see `build`."""
+    channels, *size = images.shape
+    return build(spec, outputs or len(images.classes), channels=channels, size=size, seed=seed)

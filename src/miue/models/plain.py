@@ -1,7 +1,7 @@
 """The networks that are short enough to write down: linear, MLPs, LeNet-5, a small ResNet and WideResNet-34-10.
 
 Every builder takes the images' channels, their size (height, width) in pixels and a width factor for the layers, and
-returns the body of a `miue.models.Network` with the number of its features.
+returns the body of a `miue.models.Network` with the number of its features. `Linear` is a whole network by itself.
 """
 
 import math
@@ -71,6 +71,26 @@ def lenet5(channels: int, size: tuple[int, int], width: float = 1) -> tuple[nn.M
         )
     )
     return body, units
+
+
+class Linear(nn.Module):
+    """A linear function of all pixels without bias, so that f(x - p) = f(x) - f(p); its features are those pixels.
+
+    Args:
+        inputs: number of values in an image.
+        n_classes: number of logits.
+        scale: what the pixels are multiplied by.
+    """
+
+    def __init__(self, inputs: int, n_classes: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.head = nn.Linear(inputs, n_classes, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images or perturbations (B, C, H, W), float, to logits (B, n_classes) and scaled pixels (B, C H W)."""
+        pixels = self.scale * x.flatten(1)
+        return self.head(pixels), pixels
 
 
 class Every(nn.Module):

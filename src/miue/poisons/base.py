@@ -10,7 +10,7 @@ from torch import Tensor
 from miue import errors, seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Share
-from miue.models import Network, build
+from miue.models import Network, build_for
 from miue.models.handed import Spec, title
 from miue.pgd import Budget, fit_to_images
 from miue.poisons.passes import ROUNDINGS, Loss, PGDPass, put
@@ -209,9 +209,7 @@ class Method:
 
 def surrogate_network(model: Spec, images: Images, seed: int) -> Network:
     """Build the network whose gradients shape delta, on the images' device; `seed` is that of the perturbation."""
-    channels, *size = images.shape
-    weights = seeds.surrogate(seed).weights
-    return build(model, len(images.classes), channels=channels, size=size, seed=weights).to(images.device)
+    return build_for(images, model, seed=seeds.surrogate(seed).weights).to(images.device)
 
 
 def blank(images: Images, dtype: torch.dtype = torch.int8) -> Tensor:

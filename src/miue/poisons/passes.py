@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from miue.data.images import Images
@@ -53,6 +54,11 @@ def _batches(count: int, size: int) -> int:
     """Batches that `balanced_batches` makes of so many images."""
     least = -(-count // size)
     return next((more for more in range(least, math.floor(1.1 * least) + 1) if count % more == 0), least)
+
+
+def cross_entropy(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+    """The objective that looks at nothing but the logits (B, classes) and the labels (B,)."""
+    return F.cross_entropy(logits, labels)
 
 
 def on_outputs(network: Frozen, objective: Objective) -> Loss:

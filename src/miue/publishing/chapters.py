@@ -11,6 +11,7 @@ from typing import Any
 from miue import progress
 from miue.runs import kernel, notebook
 from miue.storage import cache, code
+from miue.storage.provenance import cores
 
 TIMEOUT = 1800
 """Seconds for one cell, as in `_config.yml`."""
@@ -35,10 +36,9 @@ def at_once() -> tuple[int, int]:
     For networks as small as the book's, processes of one thread do more than one process of several; who has set
     `OMP_NUM_THREADS` has decided that already.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "")
     threads = int(given) if given.isdecimal() and int(given) else 1
-    return max(1, min(4, cores // threads)), threads
+    return max(1, min(4, cores() // threads)), threads
 
 
 def execute(root: Path, environment: Mapping[str, str]) -> list[str]:

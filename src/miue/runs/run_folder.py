@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from miue.errors import InputError
 from miue.runs import notebook
 from miue.storage import files
@@ -113,13 +111,11 @@ def held(folder: Path) -> bool:
     """Whether a process is at work in `folder`."""
     if not (folder / LOCK).exists():
         return False
-    lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
-    except (Timeout, OSError):
+        with files.if_free(folder / LOCK) as free:
+            return not free
+    except OSError:
         return True
-    lock.release()
-    return False
 
 
 def clear(folder: Path) -> None:

@@ -174,6 +174,18 @@ def clear_parts(path: Path) -> None:
 
 
 @contextmanager
+def if_free(lock: str | Path) -> Iterator[bool]:
+    """Hold the file `lock` against other processes, without waiting; yield whether none of them has it."""
+    held = FileLock(lock)
+    with suppress(Timeout):
+        held.acquire(blocking=False)
+    try:
+        yield held.is_locked
+    finally:
+        held.release()
+
+
+@contextmanager
 def locked(lock: str | Path, busy: str, refused: str) -> Iterator[None]:
     """Hold the file `lock` against other processes; wait while one of them has it. It falls with its process.
 

@@ -11,9 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from miue.storage.files import cache_dir
+from miue.storage.files import cache_dir, if_free
 
 KINDS = {
     "perturbations": "what `perturb` made",
@@ -125,20 +123,11 @@ def clear(chosen: Sequence[Entry]) -> list[Entry]:
 @contextmanager
 def _alone(entry: Entry) -> Iterator[bool]:
     """Hold `entry` against other processes and yield True, or yield False where one of them has it."""
-    young = entry.kind == "remains" and time.time() - entry.changed < HOUR
-    if entry.lock is None or not entry.lock.exists():
-        yield not young
-        return
-    held = FileLock(entry.lock)
-    try:
-        held.acquire(blocking=False)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        held.release()
+    if entry.lock is not None and entry.lock.exists():
+        with if_free(entry.lock) as free:
+            yield free
+    else:
+        yield entry.kind != "remains" or time.time() - entry.changed >= HOUR
 
 
 def _delete(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What made a number: versions, commit and code, and the machine."""
 
+import os
 import platform
 import subprocess
 import tomllib
@@ -42,6 +43,11 @@ def machine(device: torch.device | str | None = None) -> tuple[str, int | None]:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine(), torch.get_num_threads()
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name(device: torch.device | str | None = None) -> str:

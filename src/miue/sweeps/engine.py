@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from miue.errors import InputError
+from miue.storage.provenance import cores
 from miue.sweeps import clusters
 from miue.sweeps.order import Killed, Order, Report, report, start, unreported
 
@@ -108,11 +109,6 @@ def gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return [name.strip() for name in named.split(",")][:count] if named else [str(i) for i in range(count)]
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads(workers: int) -> dict[str, str]:

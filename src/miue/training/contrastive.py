@@ -17,7 +17,7 @@ from miue import seeds
 from miue.data.arrays import whole
 from miue.data.images import Images
 from miue.errors import choose
-from miue.models import Network, build, forward
+from miue.models import Network, build_for, forward
 from miue.models.handed import Spec
 from miue.progress import track
 from miue.training.augment import flip_crop
@@ -44,8 +44,7 @@ class Projecting(nn.Module):
     def __init__(self, network: Network, seed: int) -> None:
         super().__init__()
         self.network, width = network, network.head.in_features
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeds.globally(seed):
             layers = [nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, PROJECTION)]
         self.projection = nn.Sequential(*layers)
 
@@ -185,8 +184,7 @@ def pretrained(
         whole(argument, value, least)
     streams = seeds.victim(seed)
     device = torch.device(device or default_device())
-    channels, *size = images.shape
-    network = build(model, max(2, len(images.classes)), channels=channels, size=size, seed=streams.weights)
+    network = build_for(images, model, seed=streams.weights, outputs=max(2, len(images.classes)))
     learner = Projecting(network, seeds.derived(seed, "victim projection")).to(device)
     optimizer = torch.optim.Adam(learner.parameters(), lr, weight_decay=1e-6)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)

@@ -62,7 +62,8 @@ class Defense(Protocol):
     """What someone who trains may do about perturbations; shapes and ranges stand with `miue.defenses.Defense`."""
 
     def prepare(self, images: Images, seed: int) -> Images:
-        """Change the training images once, before training."""
+        """Change the training images once, before training; unless told how, they stay."""
+        return images
 
     def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Turn a batch, after flip and crop, into the images and targets that are trained on."""

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue.data.images import Images
 from miue.errors import Options, Unit
-from miue.training.loop import BatchContext
+from miue.training.loop import BatchContext, Defense
 
 SMALLEST, LONGEST = 0.1, 4 / 3  # share of the area that a crop keeps at least, at strength 1; its sides' largest ratio
 COLOURED, GREYED = 0.8, 0.2  # probabilities, at strength 1
@@ -24,18 +23,14 @@ DRAWS = 11  # random numbers for each view
 
 
 @dataclass(frozen=True)
-class Viewed(Options):
-    """Trains on one view of each image; a `miue.training.loop.Defense`.
+class Viewed(Options, Defense):
+    """Trains on one view of each image.
 
     Args:
         strength: as `draw_views` takes it.
     """
 
     strength: Unit
-
-    def prepare(self, images: Images, seed: int) -> Images:
-        """Leave the images as they are."""
-        return images
 
     def batch(self, x: Tensor, y: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Draw a view of each image of the batch."""

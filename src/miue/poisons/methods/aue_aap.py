@@ -19,14 +19,13 @@ here.
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from miue.errors import Count, Share, Unit
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.methods.tap import loss_of_each
-from miue.poisons.passes import Loss, Objective, on_outputs
+from miue.poisons.passes import Loss, Objective, cross_entropy, on_outputs
 from miue.training.recipes import Recipe
 from miue.training.views import Viewed, draw_views
 
@@ -94,11 +93,8 @@ def aue(task: Task) -> Made:
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
 
-    def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels)
-
     frozen = Frozen(network, options.surrogate.precision)
-    pgd_pass = options.pgd_pass(task, _on_views(frozen, objective, options.strength, draws), order)
+    pgd_pass = options.pgd_pass(task, _on_views(frozen, cross_entropy, options.strength, draws), order)
     label, seen = "AUE, surrogate epochs", Viewed(options.strength)
     delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, label, defense=seen, draws=draws)
     return Made(delta, {"epochs": trace})

@@ -97,47 +97,62 @@ def em(task: Task) -> Made:
         mine.look(network, task.images)
 
     loss = mine.on_outputs(frozen, objective)
-    made = alternate(task, network, loss, renew, begin=mine.begin if options.mine else None, fixed=frozen.fixed)
+    made = minimise(task, network, loss, renew, begin=mine.begin if options.mine else None, fixed=frozen.fixed)
     return replace(made, notes=made.notes | mine.notes())
 
 
-def alternate(
-    task: Task,
-    network: nn.Module,
-    loss: Loss,
-    renew: Callable[[], object] = lambda: None,
-    **how: Any,
+def minimise(
+    task: Task, network: nn.Module, loss: Loss, renew: Callable[[], object] = lambda: None, **how: Any
 ) -> Made:
-    """Train `network` on the perturbed images and take a pgd pass over them, in turns.
+    """Take a pgd pass, or a step of the deltas of classes on every batch, in the rounds of `alternate`.
 
-    Before each pgd pass `renew` makes `loss` that of the network as it stands; `how` goes to `PGDPass`. The notes hold
-    one row per round and why the rounds ended.
+    Before each of them `renew` makes `loss` that of the network as it stands; `how` goes to `PGDPass`. A class steps
+    along the sign of its gradient on a batch; the published code averages the signs of its images.
     """
     options: EM = task.options
-    images, keep = task.images, task.keep
-    delta = blank(images, torch.float16)
+    images, order = task.images, task.stream("pgd order")
+    if options.scope == "sample":
+        pgd_pass = options.pgd_pass(task, loss, order, **how)
+
+        def move(delta: Tensor) -> None:
+            renew()
+            pgd_pass(delta, options.step)
+
+        return alternate(task, network, move, order_of_passes=order)
     of_class = torch.zeros(len(images.classes), *images.shape, device=images.device)
+
+    def perturbed(pixels: Tensor, of_class: Tensor, labels: Tensor) -> Tensor:
+        return pixels + of_class[labels]
+
+    def move_classes(delta: Tensor) -> None:
+        renew()
+        move_shared(task, of_class, perturbed, loss, order, task.budget.levels / 255)
+        levels = 255 * of_class
+        if options.rounding == "each_pass":
+            levels = levels.round()
+        for index in images.chunks():
+            put(delta, index, levels[images.y[index.to(images.y.device)]])
+
+    return alternate(task, network, move_classes, of_class=of_class, order_of_passes=order)
+
+
+def alternate(task: Task, network: nn.Module, move: Callable[[Tensor], object], **held: Any) -> Made:
+    """Train `network` on the perturbed images and move delta, in turns, until the `stop_accuracy` of the options.
+
+    `move` changes delta, (N, C, H, W) float16 levels, in place, for the network as it stands; `held` is what else it
+    changes, for the checkpoint. The notes hold one row per round and why the rounds ended.
+    """
+    options, images = task.options, task.images
+    delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
-    order = task.stream("pgd order")
     surrogate, trained_on = task.round_of(options.surrogate)
     each_round = trained_on + (options.passes / surrogate.epochs - 1)
-
-    pgd_pass = options.pgd_pass(task, loss, order, **how)
     rounds: list[dict[str, Any]] = []
-    keep.hold(delta=delta, of_class=of_class, order_of_passes=order, rounds=rounds)
-    streams = seeds.surrogate(task.seed)
-    trained = loop.epochs(network, poisoned, surrogate, seed=streams, device=images.device, keep=keep, ranks=task.ranks)
-    for done in track(trained, f"{type(options).__name__}, rounds at most", options.surrogate.epochs):
-        renew()
-        if options.scope == "class":
-            of_class.copy_(_pass_classes(task, of_class.clone(), loss, order))
-            levels = 255 * of_class
-            if options.rounding == "each_pass":
-                levels = levels.round()
-            for index in images.chunks():
-                put(delta, index, levels[images.y[index.to(images.y.device)]])
-        else:
-            pgd_pass(delta, options.step)
+    task.keep.hold(delta=delta, rounds=rounds, **held)
+    how: dict[str, Any] = {"seed": seeds.surrogate(task.seed), "device": images.device, "ranks": task.ranks}
+    trained = loop.epochs(network, poisoned, surrogate, keep=task.keep, **how)
+    for done in track(trained, f"{type(options).__name__}, rounds at most", surrogate.epochs):
+        move(delta)
         fitted = task.ranks.mean(loop.accuracy(network, poisoned), len(images))  # so that all of them stop
         rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
         if fitted > options.stop_accuracy:
@@ -146,19 +161,26 @@ def alternate(
     return Made(delta, {"rounds": rounds, "stopped_by": stopped_by}, passes=len(rounds) * each_round)
 
 
-def _pass_classes(task: Task, of_class: Tensor, loss: Loss, order: torch.Generator) -> Tensor:
-    """Move the deltas of all classes by one step on every batch.
+def move_shared(
+    task: Task,
+    shared: Tensor,
+    perturbed: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss: Loss,
+    order: torch.Generator,
+    limit: float,
+) -> None:
+    """Move what the images of a class share by one step on every batch, in place and within `limit` of 0.
 
-    They are (classes, C, H, W) float and stay so between the rounds: a step is shorter than a grey level. A class steps
-    along the sign of its gradient on the batch; the published code averages the signs of its images.
+    It is of floating point and stays so between the rounds: a step is shorter than a grey level. `perturbed` makes
+    images, which may leave the pixel range, of pixels (B, C, H, W) in [0, 1], of `shared` and of labels (B,).
     """
-    limit = task.budget.levels / 255
+    moving = shared.clone()
     for index in balanced_batches(task.images.y, task.options.pass_batch, order):
         x, y = task.images.batch(index)
         pixels = x.float() / 255
 
         def on_batch(moving: Tensor, pixels: Tensor = pixels, y: Tensor = y) -> Tensor:
-            return loss((pixels + moving[y]).clamp(0, 1), y)
+            return loss(perturbed(pixels, moving, y).clamp(0, 1), y)
 
-        of_class = sign_steps(on_batch, of_class, -limit, limit, step=task.options.step, steps=1)
-    return of_class
+        moving = sign_steps(on_batch, moving, -limit, limit, step=task.options.step, steps=1)
+    shared.copy_(moving)

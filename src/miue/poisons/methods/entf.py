@@ -26,7 +26,7 @@ from torch import Tensor
 from miue.errors import Count, InputError, Share
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, uniform
-from miue.poisons.eot import Attack, expect
+from miue.poisons.eot import adversarial, expect
 from miue.poisons.passes import on_outputs
 from miue.training import loop
 from miue.training.recipes import Recipe
@@ -85,7 +85,7 @@ def entf(task: Task) -> Made:
     options: EntF = task.options
     images, keep = task.images, task.keep
     network = task.network()
-    attacked = Attack(options.surrogate_epsilon, options.surrogate_steps)
+    attacked = adversarial(options.surrogate_epsilon, options.surrogate_steps)
     trace = task.learn(network, "EntF, surrogate epochs", defense=attacked)
     clean = loop.features(network, images)
     centres = class_centres(clean, images.y, len(images.classes))

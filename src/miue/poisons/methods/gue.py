@@ -157,8 +157,7 @@ class _Game:
         images, options = task.images, task.options
         self.options, self.limit = options, task.budget.levels / 255
         self.classifier = task.network().train()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeds.derived(task.seed, "generator weights"))
+        with seeds.globally(seeds.derived(task.seed, "generator weights")):
             self.generator = UNet(images.shape[0], options.width).to(images.device)
         self.parameters = [*self.classifier.parameters(), *self.generator.parameters()]
         groups = [

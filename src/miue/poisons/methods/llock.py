@@ -18,20 +18,15 @@ numbers; nothing was measured here.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
 from miue.errors import Count, Share
 from miue.models.frozen import Frozen
-from miue.pgd import sign_steps
-from miue.poisons.base import Made, PgdOptions, Task, blank
-from miue.poisons.passes import Loss, balanced_batches, on_outputs, put
-from miue.progress import track
-from miue.training import loop
+from miue.poisons.base import Made, PgdOptions, Task
+from miue.poisons.methods.em import alternate, move_shared
+from miue.poisons.passes import cross_entropy, on_outputs, put
 from miue.training.recipes import Recipe
 
 
@@ -70,39 +65,23 @@ PRESETS = {
 def llock(task: Task) -> Made:
     """Lock the images; the notes hold one row per round and why the rounds ended."""
     options: LLock = task.options
-    images, keep, half = task.images, task.keep, task.budget.levels / 255 / 2
+    images, order = task.images, task.stream("pgd order")
     network = task.network()
     key = torch.zeros(2, len(images.classes), *images.shape, device=images.device)  # w - 1, and b
-    delta = blank(images, torch.float16)
-    locked_images = images.plus(delta)
-    order = task.stream("pgd order")
-    surrogate, trained_on = task.round_of(options.surrogate)
+    frozen = Frozen(network, options.surrogate.precision)
+    loss = on_outputs(frozen, cross_entropy)
 
-    def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels)
-
-    frozen = Frozen(network, surrogate.precision)
-    loss = on_outputs(frozen, objective)
-    rounds: list[dict[str, Any]] = []
-    keep.hold(delta=delta, key=key, order_of_passes=order, rounds=rounds)
-    streams = seeds.surrogate(task.seed)
-    trained = loop.epochs(network, locked_images, surrogate, seed=streams, device=images.device, keep=keep)
-    for done in track(trained, "LLock, rounds at most", surrogate.epochs):
+    def move(delta: Tensor) -> None:
         frozen.refresh()
         for _ in range(options.steps):
-            key.copy_(_pass(task, key.clone(), half, loss, order))
+            move_shared(task, key, locked, loss, order, task.budget.levels / 255 / 2)
         for index in images.chunks():
             x, y = images.batch(index)
             pixels = x.float() / 255
             levels = 255 * (locked(pixels, key, y) - pixels)
             put(delta, index, levels.round() if options.rounding == "each_pass" else levels)
-        fitted = loop.accuracy(network, locked_images)
-        rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
-        if fitted > options.stop_accuracy:
-            break
-    stopped_by = "accuracy" if rounds[-1]["accuracy_on_perturbed"] > options.stop_accuracy else "number of rounds"
-    made = len(rounds) * (trained_on + options.steps)
-    return Made(delta, {"rounds": rounds, "stopped_by": stopped_by}, passes=made)
+
+    return alternate(task, network, move, key=key, order_of_passes=order)
 
 
 def locked(pixels: Tensor, key: Tensor, labels: Tensor) -> Tensor:
@@ -114,16 +93,3 @@ def locked(pixels: Tensor, key: Tensor, labels: Tensor) -> Tensor:
         labels: (B,) int64.
     """
     return pixels + key[0][labels] * pixels + key[1][labels]
-
-
-def _pass(task: Task, key: Tensor, half: float, loss: Loss, order: torch.Generator) -> Tensor:
-    """Move the key by one step on every batch, within `half` of no change."""
-    for index in balanced_batches(task.images.y, task.options.pass_batch, order):
-        x, y = task.images.batch(index)
-        pixels = x.float() / 255
-
-        def on_batch(moving: Tensor, pixels: Tensor = pixels, y: Tensor = y) -> Tensor:
-            return loss(locked(pixels, moving, y).clamp(0, 1), y)
-
-        key = sign_steps(on_batch, key, -half, half, step=task.options.step, steps=1)
-    return key

@@ -32,7 +32,7 @@ from miue.models import Network
 from miue.models.frozen import Frozen
 from miue.models.heads import label_sets
 from miue.poisons.base import Made, PgdOptions, Task, blank
-from miue.poisons.eot import Attack, expect
+from miue.poisons.eot import adversarial, expect
 from miue.poisons.passes import on_outputs
 from miue.progress import track
 from miue.training import loop
@@ -195,7 +195,7 @@ def mi_ue(task: Task) -> Made:
         surrogate = replace(surrogate, epochs=surrogate.epochs * turns, batches_per_epoch=1)
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, order_of_passes=order, draws=draws, waiting_of_passes=pgd_pass.waiting, trace=trace)
-    attack = Attack(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
+    attack = adversarial(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
     streams = seeds.surrogate(task.seed)
     trained = loop.epochs(
         network, poisoned, surrogate, seed=streams, device=images.device, defense=attack, keep=keep, ranks=task.ranks

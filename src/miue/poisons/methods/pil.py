@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from miue import seeds
 from miue.errors import Count, Share, Unit
+from miue.models.plain import Linear
 from miue.pgd import sign_steps
 from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import put
@@ -62,28 +63,14 @@ _SURROGATE = Recipe(epochs=30, lr=0.01, schedule="cosine", precision="float32")
 PRESETS = {name: PIL(surrogate=_SURROGATE) for name in ("quick", "laptop", "paper")}
 
 
-class Linear(nn.Module):
-    """A linear classifier of pixels without bias, so that f(x - p) = f(x) - f(p); returns (logits, pixels)."""
-
-    def __init__(self, shape: tuple[int, int, int], n_classes: int, seed: int) -> None:
-        super().__init__()
-        self.scale = math.sqrt(CIFAR / math.prod(shape))  # so that one learning rate fits images of every size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.head = nn.Linear(math.prod(shape), n_classes, bias=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images or perturbations (B, C, H, W), float, to logits (B, n_classes) and scaled pixels (B, d)."""
-        pixels = self.scale * x.flatten(1)
-        return self.head(pixels), pixels
-
-
 def pil(task: Task) -> Made:
     """Generate perturbations; the notes tell how the classifier was fitted, and the loss before and after the steps."""
     options: PIL = task.options
     images, budget, seed = task.images, task.budget, task.seed
     streams = seeds.surrogate(seed)
-    linear = Linear(images.shape, len(images.classes), streams.weights)
+    inputs = math.prod(images.shape)
+    with seeds.globally(streams.weights):  # the scale lets one learning rate fit images of every size
+        linear = Linear(inputs, len(images.classes), scale=math.sqrt(CIFAR / inputs))
     trained = loop.epochs(linear, images, options.surrogate, seed=streams, device=images.device)
     *_, last = track(trained, "PIL, linear surrogate", options.surrogate.epochs)
     delta = blank(images, torch.float16)

@@ -30,7 +30,7 @@ from miue.data.images import Images
 from miue.errors import Count, InputError, Positive
 from miue.models import forward
 from miue.poisons.base import Made, Task
-from miue.poisons.methods.em import EM, alternate
+from miue.poisons.methods.em import EM, minimise
 from miue.precision import loss_scale, precision
 from miue.training import loop
 from miue.training.recipes import Recipe
@@ -92,7 +92,7 @@ def pue(task: Task) -> Made:
         return loss_scale(number) * torch.stack(drawn).mean()
 
     surrogate = noisy if options.noisy_surrogate else network
-    return alternate(task, surrogate, loss)
+    return minimise(task, surrogate, loss)
 
 
 class NoisyWeights(nn.Module):

@@ -20,14 +20,11 @@ REM and the other presets were not measured here.
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from miue.errors import Count, Share, Whole
 from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task
-from miue.poisons.eot import Attack, expect
-from miue.poisons.passes import on_outputs
+from miue.poisons.eot import adversarial, against, expect
+from miue.poisons.passes import cross_entropy, on_outputs
 from miue.training.recipes import Recipe
 
 
@@ -82,15 +79,12 @@ def robust(task: Task) -> Made:
     options: Robust = task.options
     network = task.network()
     order, draws = task.stream("pgd order"), task.stream("perturbation")
-    trainer = Attack(options.surrogate_epsilon, options.surrogate_steps)
+    trainer = adversarial(options.surrogate_epsilon, options.surrogate_steps)
     noise = task.stream("perturbation noise", task.images.device)
-    inner = partial(Attack(options.surrogate_epsilon, options.inner_steps).against, noise=noise)
-
-    def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels)
+    inner = partial(against, noise=noise, radius=options.surrogate_epsilon, steps=options.inner_steps)
 
     frozen = Frozen(network, options.surrogate.precision)
-    pgd_pass = options.pgd_pass(task, expect(on_outputs(frozen, objective), options.eot, draws, inner), order)
+    pgd_pass = options.pgd_pass(task, expect(on_outputs(frozen, cross_entropy), options.eot, draws, inner), order)
     label, held = "Robust noise, surrogate epochs", {"draws": draws, "noise": noise}
     delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, label, defense=trainer, **held)
     return Made(delta, {"epochs": trace})

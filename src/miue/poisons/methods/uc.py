@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, Positive, Range, Width
-from miue.models import Network, build
+from miue.models import Network, build_for
 from miue.models.frozen import Frozen
 from miue.pgd import Budget
 from miue.poisons.base import Made, Options, Task, blank
@@ -142,10 +142,9 @@ def uc(task: Task) -> Made:
 def _surrogate(task: Task) -> Network:
     """Build the surrogate and train it on the clean images, as far as `options.pretext` wants that."""
     images, options = task.images, task.options
-    channels, *size = images.shape
     outputs = len(images.classes) if options.pretext == "labels" else 4
     streams, keep = seeds.surrogate(task.seed), task.keep.part("surrogate")
-    network = build(task.surrogate, outputs, channels=channels, size=size, seed=streams.weights).to(images.device)
+    network = build_for(images, task.surrogate, seed=streams.weights, outputs=outputs).to(images.device)
     if options.pretext != "untrained":
         turned = Turned() if options.pretext == "rotation" else None
         trained = loop.epochs(
@@ -156,12 +155,8 @@ def _surrogate(task: Task) -> Network:
     return network.eval()
 
 
-class Turned:
+class Turned(loop.Defense):
     """The pretext of telling which way up an image is: every batch is turned, and the quarter turns are its labels."""
-
-    def prepare(self, images: Images, seed: int) -> Images:
-        """Leave the images as they are."""
-        return images
 
     def batch(self, x: Tensor, y: Tensor, context: loop.BatchContext) -> tuple[Tensor, Tensor]:
         """Turn each of the images (B, C, H, H), uint8; the labels `y` are not read."""
@@ -217,8 +212,7 @@ def divergence(centres: Tensor) -> Objective:
 
 def _network(channels: int, width: int, seed: int) -> nn.Module:
     """The generator: four convolutions from noise to an image of the same size, which tanh brings into (-1, 1)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeds.globally(seed):
         layers: list[nn.Module] = []
         for before in (channels, width, width):
             layers += [nn.Conv2d(before, width, 3, padding=1), nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
