@@ -183,8 +183,8 @@ ANSWERED = (
         "AR 17.41 %",
         "held-out accuracy of a linear network on Digits-M, in the chapter",
         "not confirmed at our scale",
-        "Under AR a linear network reads images about as well as clean ones, no worse; and at its published norm AR "
-        "does our victims no harm.",
+        "Under AR a linear network reads images about as well as clean ones, no worse. At its published norm AR takes "
+        "one of four small residual networks and one of two VGG-11 to less than half, and does the others no harm.",
         pages=("separability",),
     ),
 )
