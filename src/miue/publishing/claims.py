@@ -204,7 +204,7 @@ def judge(claim: Claim, trials: pd.DataFrame) -> Verdict:
     """Judge a claim by the setting that weighs most among those that say something about it.
 
     Settings weigh by scale; then by victims that are no twins of the surrogate; then by the protocol, the present one
-    first; then by the number of training images, then of seeds. Only trials in the paper's own setting confirm a
+    first; then by the number of training images, of seeds, of methods. Only trials in the paper's own setting confirm a
     claim or fail to; all others speak about our scale. Of a claim that ranks, the setting that contradicts the verdict
     by the largest margin is named too.
     """
@@ -256,22 +256,24 @@ def _pages(used: pd.DataFrame) -> tuple[str, ...]:
 def _settings(trials: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """The trials of each setting, surrogate and kind of twin, with those that need no surrogate; the weightiest first.
 
+    Perturbations that were made with another network than a residual one are left out: the paper's are of ResNet-18.
     A victim of another architecture than the surrogate is a stranger to it whatever the others are, and stands with
     all.
     """
     found = []
     for _, table in trials.groupby(SETTING, dropna=False):
-        for surrogate in sorted(set(table["surrogate"]) - {NONE}):
+        for surrogate in filter(_is_residual, sorted(set(table["surrogate"]))):
             own = table[table["surrogate"].isin([surrogate, NONE])]
             kin = own["victim"] == own["surrogate"]
             for twin in sorted(set(own.loc[kin, "twin"])) or [NONE]:
                 found.append(own[~kin | (own["twin"] == twin)])
 
-    def weight(table: pd.DataFrame) -> tuple[int, bool, bool, int, int]:
+    def weight(table: pd.DataFrame) -> tuple[int, bool, bool, int, int, int]:
         scale = table["scale"].iloc[0]
         known = SCALES.index(scale) if scale in SCALES else -1
         strangers, now = (table["twin"] == NONE).all(), table["protocol"].iloc[0] == "now"
-        return known, strangers, now, int(table["n_train"].iloc[0]), table["seed"].nunique()
+        counts = table["seed"].nunique(), table["method"].nunique()
+        return known, strangers, now, int(table["n_train"].iloc[0]), *counts
 
     yield from sorted(found, key=weight, reverse=True)
 
@@ -279,5 +281,9 @@ def _settings(trials: pd.DataFrame) -> Iterator[pd.DataFrame]:
 def _residual(table: pd.DataFrame) -> list[str]:
     """The residual victims, the one most like the paper's ResNet-18 first: full width before thinner, by name."""
     names = {victim: victim.partition(":")[0] for victim in sorted(set(table["victim"]))}
-    kept = [victim for victim, name in names.items() if name in ("resnet18", "small_resnet")]
+    kept = filter(_is_residual, names)
     return sorted(kept, key=lambda victim: (names[victim] != "resnet18", ":" in victim))
+
+
+def _is_residual(network: str) -> bool:
+    return network.partition(":")[0] in ("resnet18", "small_resnet")
