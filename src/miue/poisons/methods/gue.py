@@ -11,9 +11,10 @@ published: the generator of the last epoch is used (the authors also keep the on
 set), batch norm in the generator is measured anew before its last use, and images whose size is no multiple of 8 are
 padded for the U-Net.
 
-What the presets bring: with the rates of quick, the perturbed loss fell from 2.30 to 1.88 in six epochs on 500
-images of Digits-M at 16 px (one seed); what victims make of it was not measured. paper: about 700 passes; published
-victims have 12 % on CIFAR-10. Not measured here.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 58, a quarter-width VGG-11 59, a two-layer perceptron
+44 and a linear network 33 %, where clean training has 59, 61, 45 and 34 %. paper: about 700 passes; published victims
+have 12 % on CIFAR-10, not measured here.
 """
 
 import copy

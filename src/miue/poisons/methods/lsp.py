@@ -9,9 +9,10 @@ things differ from what was published: the noise is clipped to the L-infinity bu
 too few squares of 8 pixels to tell the classes apart the squares are halved; and how wide a cluster is for the distance
 of the corners, `spread`, is our choice.
 
-Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
-small_resnet has 44 % and a quarter-width VGG-11 32 % on clean test images, where clean training has 44 and 59 %.
-Trained for forty epochs without flips and crops, the small_resnet has 12 % where clean training has 50 %.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 48, a quarter-width VGG-11 30, a two-layer perceptron
+34 and a linear network 23 %, where clean training has 59, 61, 45 and 34 %. Without flips and crops the small_resnet has
+26 %, after clean training 51 %.
 """
 
 import math

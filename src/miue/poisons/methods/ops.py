@@ -9,9 +9,9 @@ It costs two passes over the pixels and none through a network, so the presets a
 the seed is ignored. Published victims (ResNet-18) have 15 to 37 % on CIFAR-10. The one pixel may change by up to 255
 levels: OPS keeps no L-infinity budget.
 
-Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
-small_resnet has 45 % and a quarter-width VGG-11 10 % on clean test images, where clean training has 44 and 59 %;
-made with another score, of the change summed over the channels of each image.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 54, a quarter-width VGG-11 19, a two-layer perceptron
+44 and a linear network 34 %, where clean training has 59, 61, 45 and 34 %.
 
 Ours rather than published: a deviation below one level counts as one, and two classes never share pixel and colour.
 """

@@ -9,10 +9,10 @@ Passes go through a matrix of pixels by classes, a matter of seconds, so the pre
 is asked for is not used. Learning rate and schedule of the classifier are our choice. Published victims (ResNet-18)
 have 12.8 % on CIFAR-10, 2.1 % on CIFAR-100 and 2.3 % on ImageNet-100.
 
-Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
-small_resnet has 43 % and a quarter-width VGG-11 39 % on clean test images, where clean training has 44 and 59 %. A
-linear victim falls from 30 to 13 %. Trained for forty epochs without flips and crops, the small_resnet has 10 % where
-clean training has 50 %.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 47, a quarter-width VGG-11 38, a two-layer perceptron
+30 and a linear network 16 %, where clean training has 59, 61, 45 and 34 %. Without flips and crops the small_resnet has
+13 %, after clean training 51 %.
 """
 
 import math

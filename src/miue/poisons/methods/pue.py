@@ -10,9 +10,9 @@ Each step of a pgd pass costs `draws` passes instead of one; the authors' code t
 has its own scale, uniform in [0, sigma], the surrogate trains on one draw for each batch, from the start, and sigma is
 0.02 except in the paper preset. Published: one delta per class, steps of 0.8/255, a cost of 210 times EM's.
 
-Measured with small_resnet as surrogate and victim, one seed: Digits-M, 1,000 images, the quick preset cut to 6 rounds
-and 2 draws: victim 10 % where the clean one has 64 %; at most 46 s of one core. The presets themselves were not
-measured.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 12, a quarter-width VGG-11 15, a two-layer perceptron
+31 and a linear network 32 %, where clean training has 59, 61, 45 and 34 %.
 """
 
 import copy

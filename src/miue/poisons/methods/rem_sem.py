@@ -12,9 +12,10 @@ Published, with ResNet-18: 22.9 to 25.4 / 7.5 / 13.7 % (REM) and 14.8 / 6.3 / 4.
 ImageNet-100, for about 7,700 and 830 passes over the data: the preset "paper", 7,293 and 793 of them here. "quick" and
 "laptop" are cut to 28 and 108.
 
-Measured for SEM on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
-small_resnet has 31 % and a quarter-width VGG-11 38 % on clean test images, where clean training has 44 and 59 %.
-REM and the other presets were not measured here.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has, under REM and SEM, 37 and 35, a quarter-width VGG-11
+44 and 40, a two-layer perceptron 44 and 42 and a linear network 32 and 31 %, where clean training has 59, 61, 45 and 34
+%. The other presets were not measured here.
 """
 
 from dataclasses import dataclass, replace

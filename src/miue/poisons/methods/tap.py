@@ -11,8 +11,9 @@ Published victims (ResNet-18) have 8 to 11 % on CIFAR-10, 3.7 % on CIFAR-100 and
 classes. The noise of a restart is uniform in the budget and the surrogate's schedule a cosine: choices of ours. So are
 the small presets: one restart, after 10 (quick) or 20 epochs, of 15 steps of 1.2/255 or 80 of 0.4/255.
 
-Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset laptop, two seeds: after ten epochs a half-width
-small_resnet has 20 % and a quarter-width VGG-11 35 % on clean test images, where clean training has 44 and 59 %.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 17, a quarter-width VGG-11 37, a two-layer perceptron
+40 and a linear network 29 %, where clean training has 59, 61, 45 and 34 %.
 """
 
 from dataclasses import dataclass, replace

@@ -11,9 +11,10 @@ ours learns from the very images which way up they are (Gidaris, Singh & Komodak
 Learning by Predicting Image Rotations", ICLR 2018). Published: 10 clusters, 50 epochs for each generator over all
 images, Adam at 1e-4: 500 passes.
 
-Measured with small_resnet as surrogate and victim, one seed: Digits-M, 1,000 images, quick, 16/255: victim 50 % where
-the clean one has 64 %. That is weak: losses fell by 11 to 54 %, but at most 21 % of a cluster's images came
-nearest to the target centre. Random noise of that budget was not measured beside it, nor the other presets.
+Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
+thirty epochs: on clean test images a half-width small_resnet has 60, a quarter-width VGG-11 59, a two-layer perceptron
+44 and a linear network 32 %, where clean training has 59, 61, 45 and 34 %. That budget is half of the published one,
+and the surrogate knows no more than these images.
 """
 
 import math
