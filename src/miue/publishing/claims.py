@@ -204,8 +204,8 @@ def judge(claim: Claim, trials: pd.DataFrame) -> Verdict:
     """Judge a claim by the setting that weighs most among those that say something about it.
 
     Settings weigh by scale; then by victims that are no twins of the surrogate; then by the number of training images,
-    of seeds, of methods. Only trials in the paper's own setting confirm a claim or fail to; all others speak about our scale.
-    Of a claim that ranks, the setting that contradicts the verdict by the largest margin is named too.
+    of seeds, of methods. Only trials in the paper's own setting confirm a claim or fail to; all others speak about our
+    scale. Of a claim that ranks, the setting that contradicts the verdict by the largest margin is named too.
     """
     about = claim.text, claim.reported, claim.how
     settings = list(_settings(trials[trials["family"] == claim.family]))
