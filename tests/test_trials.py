@@ -148,7 +148,7 @@ def test_files_of_another_setting_or_version_or_damaged_ones_are_refused(file):
     for opened in (read, lambda path: Records(path, SETTING)):
         with pytest.raises(InputError, match=r"r\.jsonl is of version 1; it must be 4"):
             opened(file)
-    other = {"version": 3, "setting": {"images": "digits_m"}}
+    other = {"version": 4, "setting": {"images": "digits_m"}}
     for text in ("no json\n", "no json", "[]\n", json.dumps({"method": "clean"}) + "\n", json.dumps(other) + "\n"):
         file.write_text(text)
         with pytest.raises(InputError, match="is damaged or no file of trials"):

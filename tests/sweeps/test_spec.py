@@ -100,6 +100,6 @@ def test_shipped_sweeps_fit_their_templates(path, tmp_path, monkeypatch):
     for folder in ("imagenette224", "tiny-imagenet32-jpeg"):  # of which only the names are asked
         (tmp_path / folder).mkdir()
     monkeypatch.setenv("MIUE_DATA", str(tmp_path))
-    expected = {"all_images": 1, "ladder": 2, "methods": 3, "paper": 8, "paper_sets": 2}
+    expected = {"all_images": 1, "ladder": 2, "methods": 5, "paper": 8, "paper_sets": 2}
     expected |= {"reasons": 9, "recipes": 6, "scales": 6, "seeds": 6, "field": 2}
     assert len(sweeps.read(path).runs) == expected.get(path.stem, 1)
