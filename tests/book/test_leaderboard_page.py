@@ -102,10 +102,6 @@ def test_records_become_a_box_a_row_and_a_leaderboard(html):
     assert "Digits-M <b>, 3,000 training images" in box and "one processor" in box and "-p preset=quick" in box
     assert build.check(html) == []
 
-    # What was measured before twins were told apart says so, on its page and in the index.
-    line = "made with twins and integer rounding; to be replaced"
-    assert line in (results / "cifar10-small.html").read_text() and row["Page"].endswith(line)
-
     # The library is loaded where it is used, from the book itself, and on no other page.
     assert "dataTables.min.js" in (results / "leaderboard.html").read_text()
     assert "dataTables" not in (results / "index.html").read_text()
