@@ -13,7 +13,7 @@ from samples import some_images
 import miue
 from miue import audit
 from miue.audit import reading, victims
-from miue.audit.signs import Sign, highest, residue, signs
+from miue.audit.signs import Sign, highest, line, residue, signs
 from miue.data.images import Images
 from miue.errors import InputError
 from miue.models import vision
@@ -158,6 +158,13 @@ def test_signs_speak_of_a_pattern_of_each_class_and_not_of_clean_images_or_noise
     }
     assert residue(shared) > 0.5 > 0.2 > residue(clean)
     assert highest(noise) > highest(clean)
+
+
+def test_a_line_in_the_spectra_tells_of_stripes_that_begin_anywhere():
+    clean, _ = miue.load("digits_m", n_train=500, n_test=20)
+    striped = miue.perturb(clean, "gratings", cache=False).apply(clean)
+    assert line(striped) > 2 > 0.5 > line(clean)
+    assert residue(striped) < 0.2  # their means are none
 
 
 def test_a_sign_without_a_limit_only_describes():

@@ -3,9 +3,11 @@
 What makes an image unlearnable is faint and tells its class; squeezing the image takes it away and leaves the content.
 So a network that knows held-out images of the folder much better than the same images squeezed has learned something
 other than content. The class means of what is left of images without their smooth part tell of perturbations that all
-images of a class share, and the highest frequencies of noise of any kind.
+images of a class share; lines in the spectra of a class, of stripes that begin anywhere, which networks may find late;
+and the highest frequencies of noise of any kind.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +62,7 @@ def signs(images: Images, seed: int = 0) -> list[Sign]:
     found.append(
         Sign("class means of the fine structure repeat in the other half, correlation", residue(images, seed), 0.25)
     )
+    found.append(Sign("a line in the spectra of a class, in nats above its neighbours", line(images, seed), 0.5))
     found.append(Sign("share of energy in the highest frequencies, of what is not smooth", highest(images), None))
     return found
 
@@ -70,24 +73,47 @@ def residue(images: Images, seed: int = 0) -> float:
     Faint textures of content have no fixed place and average out; what all images of a class share does not. The mean
     over all classes is taken off first, so that what all images share does not count.
     """
+    one, other = (half / half.norm(dim=1, keepdim=True).clamp(min=1e-9) for half in _class_means(images, _fine, seed))
+    return float((one * other).sum(1).mean())
+
+
+def line(images: Images, seed: int = 0) -> float:
+    """By how much one fine frequency stands out in the spectra of a class and not in those of others, in nats.
+
+    The logarithm of the power less its mean over neighbouring frequencies, for content has smooth spectra. In one half
+    of each class the frequency is chosen at which it exceeds the mean over all classes most, in the other half it is
+    read there; a mean over classes. Where stripes begin in an image does not count.
+    """
+    chosen, read = _class_means(images, _lines, seed)
+    return float(read.gather(1, chosen.argmax(1, keepdim=True)).mean())
+
+
+def _class_means(images: Images, of: Callable[[Tensor], Tensor], seed: int) -> list[Tensor]:
+    """The mean of something over each class, less that over all classes, for two halves of the images."""
     order = torch.randperm(len(images), generator=seeds.stream(seed, "probe"))
     halves = []
     for half in (order[0::2], order[1::2]):
-        sums = torch.zeros(len(images.classes), *images.shape)
+        sums = torch.zeros(len(images.classes), of(images.batch(half[:1])[0]).numel())
         for index in half.split(256):
             x, y = images.batch(index)
-            sums.index_add_(0, y, _fine(x))
-        counts = images.y[half].bincount(minlength=len(images.classes)).clamp(min=1)
-        means = sums / counts[:, None, None, None]
-        halves.append((means - means.mean(0)).flatten(1))
-    one, other = (half / half.norm(dim=1, keepdim=True).clamp(min=1e-9) for half in halves)
-    return float((one * other).sum(1).mean())
+            sums.index_add_(0, y, of(x).flatten(1))
+        means = sums / images.y[half].bincount(minlength=len(images.classes)).clamp(min=1)[:, None]
+        halves.append(means - means.mean(0))
+    return halves
 
 
 def _fine(x: Tensor) -> Tensor:
     """Images (B, C, H, W) uint8 less their mean over 3 x 3 pixels."""
     levels = x.float()
     return levels - torch.nn.functional.avg_pool2d(torch.nn.functional.pad(levels, (1, 1, 1, 1), "reflect"), 3, 1)
+
+
+def _lines(x: Tensor) -> Tensor:
+    """Log-power of images (B, C, H, W) uint8 less that of neighbouring frequencies; 0 below a quarter cycle a pixel."""
+    power = (torch.fft.fft2(_fine(x)).abs().square().mean(1, keepdim=True) + 1).log()
+    around = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(power, (1, 1, 1, 1), "circular"), 3, 1)
+    down, across = (torch.fft.fftfreq(side).abs() for side in power.shape[2:])
+    return (power - around) * (torch.maximum(down[:, None], across) >= 0.25)
 
 
 def highest(images: Images) -> float:
