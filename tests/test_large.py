@@ -178,6 +178,7 @@ def test_what_is_too_large_is_bit_for_bit_what_is_small(monkeypatch, tmp_path):
         "random:kind=sign": {},
         "lsp": {},
         "gratings": {},
+        "weave": {},
         "cuda": {},
         "tap": {"epochs": 1, "steps": 1, "restarts": 2},
     }

@@ -29,6 +29,7 @@ SMALL = {
     "ar": {},
     "lsp": {},
     "gratings": {},
+    "weave": {},
     "pil": {"epochs": 2, "steps": 10, "batch": 16, "pass_batch": 24},
     "ops": {},
     "cuda": {},
@@ -38,6 +39,7 @@ SMALL = {
 """What makes a method quick on the images of the tests: one row each."""
 
 VARIANTS: list[str] = [
+    "weave:woven=all:aligned=false",
     "mi_ue:interleaved=true",
     "mi_ue:content_flips=true",
     "mi_ue:agreement=1",
@@ -61,7 +63,7 @@ VARIANTS: list[str] = [
 ]
 """Variants under the same contract, as `miue.specs` writes them; the row of their method applies too."""
 
-QUICK = {"ar", "lsp", "gratings", "pil", "ops", "cuda", "random"}
+QUICK = {"ar", "lsp", "gratings", "weave", "pil", "ops", "cuda", "random"}
 """Methods that take seconds at any scale and keep no checkpoint."""
 
 SEEDLESS = {"ops"}

@@ -40,6 +40,7 @@ from miue.poisons.methods import (
     tap,
     tue,
     uc,
+    weave,
 )
 from miue.poisons.own import method_of
 from miue.poisons.poison import Poison
@@ -70,6 +71,7 @@ METHODS: dict[str, Method] = {
     "ar": Method(ar.ar, ar.PRESETS),
     "lsp": Method(lsp.lsp, lsp.PRESETS),
     "gratings": Method(gratings.gratings, gratings.PRESETS),
+    "weave": Method(weave.weave, weave.PRESETS),
     "pil": Method(pil.pil, pil.PRESETS),
     "ops": Method(ops.ops, ops.PRESETS, bounded=False),
     "cuda": Method(cuda.cuda, cuda.PRESETS, bounded=False),

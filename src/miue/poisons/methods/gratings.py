@@ -21,6 +21,7 @@ a small_resnet of fifteen epochs has 16 % (MI-UE 26, TAP 25, EM 48, clean 57 %).
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -66,33 +67,45 @@ def gratings(task: Task) -> Made:
     channels, *size = images.shape
     chosen = frequencies(len(images.classes), options.lowest, options.highest)
     begins = torch.rand(len(images if options.phase == "image" else images.classes), generator=draws)
-    rows, columns = (torch.arange(side, dtype=torch.float32) for side in size)
     delta = blank(images)
     for index in images.chunks():
         labels = images.y.cpu()[index]
         begin = begins[index if options.phase == "image" else labels]
-        down, across = chosen[labels].T[..., None, None]
-        waves = torch.cos(2 * math.pi * (down * rows[:, None] + across * columns + begin[:, None, None]))
+        waves = torch.cos(2 * math.pi * (phases(chosen[labels], size) + begin[:, None, None]))
         levels = task.budget.levels * (torch.where(waves < 0, -1.0, 1.0) if options.sharp else waves)
         put(delta, index, levels.round()[:, None].expand(-1, channels, -1, -1))
     return Made(delta, {"frequencies": chosen.tolist()})
+
+
+def phases(frequencies: Tensor, size: Sequence[int]) -> Tensor:
+    """How many waves of each frequency (B, 2), down and across, lie between the corner and each pixel, (B, H, W)."""
+    rows, columns = (torch.arange(side, dtype=torch.float32) for side in size)
+    down, across = frequencies.T[..., None, None]
+    return down * rows[:, None] + across * columns
+
+
+def lattice(count: int, inside: Callable[[Tensor], Tensor]) -> Tensor:
+    """Points (at least count, 2) of a square lattice, cycles per pixel down and across, of which `inside` is true.
+
+    The lattice is halved until it has as many.
+    """
+    steps = STEPS
+    while True:
+        line = torch.arange(steps // 2 + 1) / steps
+        points = torch.cartesian_prod(line, line)
+        points = points[inside(points) & (points.amax(1) > 0)]
+        if len(points) >= count:
+            return points
+        steps *= 2
 
 
 def frequencies(count: int, lowest: float, highest: float) -> Tensor:
     """Choose frequencies far from one another, (count, 2) cycles per pixel, down and across, none negative.
 
     From the points of a lattice in the band, the highest first, and then always the one whose nearest chosen one is
-    farthest; the lattice is halved until it has as many as are wanted.
+    farthest.
     """
-    steps = STEPS
-    while True:
-        line = torch.arange(steps // 2 + 1) / steps
-        points = torch.cartesian_prod(line, line)
-        largest = points.amax(1)
-        points = points[(largest >= lowest) & (largest <= highest) & (largest > 0)]
-        if len(points) >= count:
-            break
-        steps *= 2
+    points = lattice(count, lambda points: (points.amax(1) >= lowest) & (points.amax(1) <= highest))
     chosen = [int((points.sum(1)).argmax())]
     nearest = (points - points[chosen[0]]).norm(dim=1)
     for _ in range(count - 1):
