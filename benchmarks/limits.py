@@ -36,7 +36,8 @@ from miue.training.contrastive import OBJECTIVES, pretrained
 from miue.training.sharpness import sharpness
 
 ROWS = Path("book/results/records/limits.jsonl")
-SURROGATE, VICTIM, RECIPE = "small_resnet:width=0.5", "small_resnet", "quick"
+NETWORK = "small_resnet:width=0.5"
+RECIPE, COUNT = "quick", 3000  # of images
 SEEDS = (0, 1)
 
 Answers = Callable[[Images], np.ndarray]
@@ -55,7 +56,7 @@ class Bench(Measured):
         methods: tuple[str, ...],
         seeds: tuple[int, ...],
         learned: Callable[[Images, int], dict[str, Any]],
-        surrogate: Any = SURROGATE,
+        surrogate: Any = NETWORK,
         **row: Any,
     ) -> None:
         """Let a victim learn from images under each method, and from clean ones."""
@@ -87,16 +88,16 @@ def by_class(model: Network, images: Images) -> list[float]:
 def unbalanced(bench: Bench) -> None:
     """Long tails of three lengths, two sets, and a loss or batches that know of them."""
     methods = ("random", "em", "mi_ue", "mi_ue:balance=loss", "mi_ue:balance=batches")
-    steps = -(-5000 // 128)  # of an epoch, as many as on the whole set: few images are no short training
+    steps = -(-COUNT // 128)  # of an epoch, as many as on the whole set: few images are no short training
 
     def learned(test: Images, images: Images, seed: int) -> dict[str, Any]:
-        how = {"model": VICTIM, "recipe": RECIPE, "batches_per_epoch": steps, "cache": False}
+        how = {"model": NETWORK, "recipe": RECIPE, "batches_per_epoch": steps, "cache": False}
         model = miue.train_victim(images, test, seed=10 + seed, **how)
         return {"accuracy": model.accuracy, "by_class": by_class(model.model, test)}
 
     for data, n_test in (("digits_m", 1000), ("cifar10", 2000)):
         for ratio in (1, 10, 50):
-            train, test = bench.load(f"{data}:tail={ratio}", n_train=5000, n_test=n_test)
+            train, test = bench.load(f"{data}:tail={ratio}", n_train=COUNT, n_test=n_test)
             counts = train.y.bincount().tolist()
             bench.meet(train, methods, SEEDS, partial(learned, test), part="unbalanced", ratio=ratio, counts=counts)
 
@@ -111,16 +112,16 @@ def precision(model: Network, images: Images) -> float:
 
 def sets(bench: Bench) -> None:
     """Two digits in an image, each a label."""
-    train, test = bench.load("digits_m:labels=pairs", n_train=5000, n_test=1000)
-    network = {model: with_head(model, LabelSets, train.classes) for model in (SURROGATE, VICTIM)}
+    train, test = bench.load("digits_m:labels=pairs", n_train=COUNT, n_test=1000)
+    network = with_head(NETWORK, LabelSets, train.classes)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
-        trained = miue.train_victim(images, test, model=network[VICTIM], recipe=RECIPE, seed=10 + seed)
+        trained = miue.train_victim(images, test, model=network, recipe=RECIPE, seed=10 + seed)
         told = {"accuracy": trained.accuracy, "precision": precision(trained.model, test)}
         return told | {"train_precision": precision(trained.model, images)}
 
     methods = ("random", "em", "mi_ue", "mi_ue:sets=true", "lsp")
-    bench.meet(train, methods, SEEDS, learned, network[SURROGATE], part="sets")
+    bench.meet(train, methods, SEEDS, learned, network, part="sets")
 
 
 def probed(network: Network, images: Images, test: Images) -> float:
@@ -133,13 +134,13 @@ def probed(network: Network, images: Images, test: Images) -> float:
 def unlabelled(bench: Bench) -> None:
     """Victims that learn without labels, and one with, before perturbations made with labels and without."""
     methods = ("random", "em", "mi_ue", "tap", "lsp", "tue", "tue:separability=0")
-    train, test = bench.load("cifar10", n_train=4000, n_test=2000)
+    train, test = bench.load("cifar10", n_train=COUNT, n_test=2000)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
-        trained = miue.train_victim(images, test, model=VICTIM, recipe=RECIPE, seed=10 + seed, cache=False)
+        trained = miue.train_victim(images, test, model=NETWORK, recipe=RECIPE, seed=10 + seed, cache=False)
         told = {"labels": trained.accuracy, "labels_probe": probed(trained.model, images, test)}
         for objective in OBJECTIVES:
-            model = pretrained(images, model=SURROGATE, objective=objective, epochs=40, seed=10 + seed)
+            model = pretrained(images, model=NETWORK, objective=objective, epochs=40, seed=10 + seed)
             told[objective] = probed(model, images, test)
         return told
 
@@ -148,10 +149,10 @@ def unlabelled(bench: Bench) -> None:
 
 def retrieved(train: Images, test: Images, methods: tuple[str, ...], bench: Bench, part: str, recipe: str) -> None:
     """Two towers before perturbations of images with captions."""
-    network = {model: with_head(model, Captions, train.classes) for model in (SURROGATE, VICTIM)}
+    network = with_head(NETWORK, Captions, train.classes)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
-        trained = miue.train_victim(images, test, model=network[VICTIM], recipe=recipe, seed=10 + seed)
+        trained = miue.train_victim(images, test, model=network, recipe=recipe, seed=10 + seed)
         told = {}
         for name, asked in (("", test), ("train_", images)):
             with torch.no_grad():
@@ -160,12 +161,12 @@ def retrieved(train: Images, test: Images, methods: tuple[str, ...], bench: Benc
                 told[f"{name}to_text_{k}"], told[f"{name}to_image_{k}"] = recall(scores, asked.y, k)
         return told
 
-    bench.meet(train, methods, SEEDS, learned, network[SURROGATE], part=part, captions=len(train.classes))
+    bench.meet(train, methods, SEEDS, learned, network, part=part, captions=len(train.classes))
 
 
 def captions(bench: Bench) -> None:
     """Captions that tell digit, photograph and place."""
-    train, test = bench.load("digits_m:labels=captions", n_train=5000, n_test=1000)
+    train, test = bench.load("digits_m:labels=captions", n_train=COUNT, n_test=1000)
     retrieved(train, test, ("random", "em", "mi_ue", "mi_ue:sets=true", "lsp"), bench, "captions", "quick:lr=0.05")
 
 
@@ -181,11 +182,11 @@ def photographs(bench: Bench) -> None:
 
 def sharpnesses(bench: Bench) -> None:
     """How many layers still learn, by sharpness, beside how many answers change."""
-    train, test = bench.load("cifar10", n_train=3000, n_test=2000)
+    train, test = bench.load("cifar10", n_train=COUNT, n_test=2000)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
         weights = seeds.victim(10 + seed).weights
-        network = miue.models.build(SURROGATE, len(images.classes), seed=weights)
+        network = miue.models.build(NETWORK, len(images.classes), seed=weights)
         some, by_epoch = images.subset(torch.arange(0, len(images), 12)), []
         for done in epochs(network, images, recipe(RECIPE), seed=10 + seed, device="cpu"):
             if done.epoch % 3 == 0:
@@ -197,7 +198,7 @@ def sharpnesses(bench: Bench) -> None:
             "sharpness": by_epoch,
         }
 
-    bench.meet(train, ("random", "em", "mi_ue", "tap", "lsp"), SEEDS, learned, part="sharpness", victim=SURROGATE)
+    bench.meet(train, ("random", "em", "mi_ue", "tap", "lsp"), SEEDS, learned, part="sharpness", victim=NETWORK)
 
 
 PARTS = {part.__name__: part for part in (unbalanced, sets, unlabelled, captions, photographs, sharpnesses)}

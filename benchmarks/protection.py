@@ -5,9 +5,9 @@
 DATA holds imagenette224/{train,val} and tiny-imagenet32-jpeg.tar.xz. Rows go to book/results/records, one line each;
 what is there is not measured again. WORK gets the folders of images (about 1 GB).
 
-Parts: copy (make it; seconds, memory), sizes (victims at 64 px after handling), large (victims at 224 px), trainers
-(other ways to train), backbone (features from other images), few (two classes among a hundred), stream (memory by the
-number of images), limits (what reports say of it).
+Parts: choice (of the default's method and size), copy (make it; seconds, memory), sizes (victims at 64 px after
+handling), large (victims at 224 px), trainers (other ways to train), backbone (features from other images), few (two
+classes among a hundred), stream (memory by the number of images), limits (what reports say of it).
 """
 
 import multiprocessing
@@ -41,6 +41,9 @@ from miue.victim import Victim
 ROWS = Path("book/results/records/protection-imagenette224.jsonl")
 EACH, SEEDS = 200, (10, 11)  # images of each class, and seeds of victims
 RECIPE = "quick:epochs=20"
+SMALL = "small_resnet:width=0.5"
+CHOICES = (("weave", 64), ("weave", 32), ("gratings", 64), ("em", 32))
+HARD = ("as published", "JPEG 75", "resized, then JPEG 50")
 
 
 class Bench(Measured):
@@ -63,7 +66,7 @@ class Bench(Measured):
 
     def images(self, what: str, handling: str, size: int) -> Images:
         """All originals or copies, as training sees them."""
-        folder = self.originals if what == "originals" else self.out / "publish"
+        folder = self.originals if what == "originals" else self.work / what / "publish"
         found = photographs.find(folder)
         jobs = [(label, file) for label, files in enumerate(found.files.values()) for file in files]
         pixels = [handled(photographs.read(folder / file).picture, handling, size) for _, file in jobs]
@@ -71,10 +74,12 @@ class Bench(Measured):
         return Images(torch.from_numpy(np.stack(pixels)), labels, list(found.files), name=what, layout="nchw")
 
 
-def victim(images: Callable[[], Images], test: Images, seed: int, recipe: str = RECIPE, **how: Any) -> dict[str, Any]:
+def victim(
+    images: Callable[[], Images], test: Images, seed: int, recipe: str = RECIPE, model: str = "small_resnet", **how: Any
+) -> dict[str, Any]:
     """A small residual network trained on images, which are read now, and asked about others."""
     shown = images()
-    trained = miue.train_victim(shown, test, model="small_resnet", recipe=recipe, seed=seed, cache=False, **how)
+    trained = miue.train_victim(shown, test, model=model, recipe=recipe, seed=seed, cache=False, **how)
     return {"accuracy": trained.accuracy, "train_accuracy": trained.history[-1].train_accuracy, "n": len(shown)}
 
 
@@ -92,6 +97,22 @@ def copy(bench: Bench) -> None:
     bench.measure(make, part="copy")
     if not bench.out.exists():
         protect.images(bench.originals, bench.out, seed=1)
+
+
+def choice(bench: Bench) -> None:
+    """Methods, and sizes at which a perturbation is made, before half-width victims at 64 px."""
+    test = bench.test(64)
+    for method, made_at in CHOICES:
+        what = f"copy-{method}-{made_at}"
+        if not (bench.work / what).exists():
+            protect.images(bench.originals, bench.work / what, method=method, size=made_at, seed=1)
+        for handling in HARD:
+            for seed in SEEDS:
+                bench.measure(
+                    partial(victim, partial(bench.images, what, handling, 64), test, seed, model=SMALL),
+                    part="choice", method=method, made_at=made_at, handling=handling, size=64, seed=seed,
+                    recipe=RECIPE, victim=SMALL,
+                )  # fmt: skip
 
 
 def sizes(bench: Bench) -> None:
@@ -311,7 +332,7 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
     return told
 
 
-PARTS = {part.__name__: part for part in (copy, sizes, large, trainers, backbone, few, stream, limits)}
+PARTS = {part.__name__: part for part in (choice, copy, sizes, large, trainers, backbone, few, stream, limits)}
 
 
 def chosen(names: list[str]) -> Iterator[Callable[[Bench], None]]:
