@@ -29,7 +29,7 @@ PINNED = {
     "ar": "8621d292d9a8ee8b",
     "lsp": "c4a428aa1dde5eb9",
     "gratings": "532ea4326a1ef94a",
-    "weave": "2d27791758ddc9f2",
+    "weave": "cc87b7f1e226f410",
     "pil": "5102ea9203c9e119",
     "ops": "75bea8c79cadf9e8",
     "cuda": "ae1f1a3898db87d6",

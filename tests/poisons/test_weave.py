@@ -84,6 +84,11 @@ def test_the_seed_draws_which_class_has_which_stripes():
     assert one == same and sorted(one["coarse"]) == sorted(other["coarse"]) and one["coarse"] != other["coarse"]
 
 
+def test_a_class_that_comes_later_leaves_the_stripes_of_the_others():
+    three, five = (perturb(noise(20, classes), "weave", cache=False).record["notes"] for classes in (3, 5))
+    assert three["coarse"] == five["coarse"][:3] and three["fine"] == five["fine"][:3]
+
+
 def test_no_linear_function_reads_them_well():
     images = noise(600, classes=4)
     recipe = Recipe(epochs=10, lr=0.01, schedule="one_cycle", weight_decay=0.0, precision="float32")

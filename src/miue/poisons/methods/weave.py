@@ -32,6 +32,7 @@ from miue.poisons.passes import put
 
 WIDTH = 0.085  # of the band of coarse frequencies, to each side
 WOVEN = ("blue", "all")
+FEW = 10  # classes; with at most so many, one that comes later leaves the stripes of the others as they are
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ PRESETS = {name: Weave() for name in ("quick", "laptop", "paper")}
 def weave(task: Task) -> Made:
     """Draw both gratings of each class; the notes tell their frequencies, down and across, in cycles per pixel."""
     options: Weave = task.options
-    images, draws, classes = task.images, task.stream("perturbation"), len(task.images.classes)
+    images, draws = task.images, task.stream("perturbation")
     channels, *size = images.shape
+    count = max(len(images.classes), FEW)
     coarse, fine = (
-        known[torch.randperm(classes, generator=draws)]
-        for known in (keepers(classes, options.coarse), frequencies(classes, 0.25, 0.5))
+        known[torch.randperm(count, generator=draws)][: len(images.classes)]
+        for known in (keepers(count, options.coarse), frequencies(count, 0.25, 0.5))
     )
     begins = torch.rand(2, len(images), generator=draws)
     delta, limit = blank(images), task.budget.levels
