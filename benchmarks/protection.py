@@ -42,7 +42,7 @@ ROWS = Path("book/results/records/protection-imagenette224.jsonl")
 EACH, SEEDS = 200, (10, 11)  # images of each class, and seeds of victims
 RECIPE = "quick:epochs=20"
 SMALL = "small_resnet:width=0.5"
-CHOICES = (("weave", 64), ("weave", 32), ("gratings", 64), ("em", 32))
+CHOICES = (("weave", 64, "8/255"), ("weave", 64, "4/255"), ("em", 32, "8/255"), ("weave", 32, "8/255"))
 HARD = ("as published", "JPEG 75", "resized, then JPEG 50")
 
 
@@ -100,18 +100,18 @@ def copy(bench: Bench) -> None:
 
 
 def choice(bench: Bench) -> None:
-    """Methods, and sizes at which a perturbation is made, before half-width victims at 64 px."""
+    """Methods, sizes at which a perturbation is made, and budgets, before half-width victims at 64 px."""
     test = bench.test(64)
-    for method, made_at in CHOICES:
-        what = f"copy-{method}-{made_at}"
+    for method, made_at, epsilon in CHOICES:
+        what = f"copy-{method}-{made_at}-{epsilon.partition('/')[0]}"
         if not (bench.work / what).exists():
-            protect.images(bench.originals, bench.work / what, method=method, size=made_at, seed=1)
+            protect.images(bench.originals, bench.work / what, method=method, size=made_at, epsilon=epsilon, seed=1)
         for handling in HARD:
             for seed in SEEDS:
                 bench.measure(
                     partial(victim, partial(bench.images, what, handling, 64), test, seed, model=SMALL),
-                    part="choice", method=method, made_at=made_at, handling=handling, size=64, seed=seed,
-                    recipe=RECIPE, victim=SMALL,
+                    part="choice", method=method, made_at=made_at, epsilon=epsilon, handling=handling, size=64,
+                    seed=seed, recipe=RECIPE, victim=SMALL,
                 )  # fmt: skip
 
 
