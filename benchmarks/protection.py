@@ -5,9 +5,10 @@
 DATA holds imagenette224/{train,val} and tiny-imagenet32-jpeg.tar.xz. Rows go to book/results/records, one line each;
 what is there is not measured again. WORK gets the folders of images (about 1 GB).
 
-Parts: choice (of the default's method and size), copy (make it; seconds, memory), sizes (victims at 64 px after
-handling), large (victims at 224 px), trainers (other ways to train), backbone (features from other images), few (two
-classes among a hundred), stream (memory by the number of images), limits (what reports say of it).
+Parts: copy (make it; seconds, memory), sizes (victims at 64 px after handling; other methods, sizes and budgets beside
+the defaults), looks (what an audit sees), large (victims at 224 px), trainers (other ways to train), backbone (features
+from other images), few (two classes among a hundred), stream (memory by the number of images), limits (what reports say
+of it).
 """
 
 import multiprocessing
@@ -28,6 +29,7 @@ from PIL import Image
 
 import miue
 from miue import audit, protect
+from miue.audit.signs import signs
 from miue.audit.victims import Trainer, accuracy, of_victim
 from miue.data import photographs
 from miue.data.images import Images
@@ -41,8 +43,14 @@ from miue.victim import Victim
 ROWS = Path("book/results/records/protection-imagenette224.jsonl")
 EACH, SEEDS = 200, (10, 11)  # images of each class, and seeds of victims
 RECIPE = "quick:epochs=20"
-SMALL = "small_resnet:width=0.5"
-CHOICES = (("weave", 64, "8/255"), ("weave", 64, "4/255"), ("em", 32, "8/255"), ("weave", 32, "8/255"))
+VICTIM = "small_resnet:width=0.5"
+COPIES: dict[str, dict[str, Any]] = {
+    "copy": {},
+    "copy at 4/255": {"epsilon": "4/255"},
+    "copy by EM at 32 px": {"method": "em", "size": 32},
+    "copy at 32 px": {"size": 32},
+}
+"""By name: what the settings of a copy have in place of the defaults."""
 HARD = ("as published", "JPEG 75", "resized, then JPEG 50")
 
 
@@ -52,7 +60,7 @@ class Bench(Measured):
     def __init__(self, data: Path, work: Path) -> None:
         super().__init__(ROWS)
         self.data, self.work = data, work
-        self.originals, self.out = work / "originals", work / "copy"
+        self.originals = work / "originals"
         if not self.originals.exists():
             for folder in sorted((data / "imagenette224" / "train").iterdir()):
                 (work / "part" / folder.name).mkdir(parents=True, exist_ok=True)
@@ -64,9 +72,16 @@ class Bench(Measured):
         """A hundred held-out photographs of each class."""
         return miue.load(f"folder:{self.data / 'imagenette224'}", size=size, n_train=20, n_test=1000)[1]
 
+    def copied(self, what: str) -> Path:
+        """The folder of one of `COPIES`, made where it is not there."""
+        out = self.work / what.replace("/", " of ")
+        if not out.exists():
+            protect.images(self.originals, out, seed=1, **COPIES[what])
+        return out
+
     def images(self, what: str, handling: str, size: int) -> Images:
         """All originals or copies, as training sees them."""
-        folder = self.originals if what == "originals" else self.work / what / "publish"
+        folder = self.originals if what == "originals" else self.copied(what) / "publish"
         found = photographs.find(folder)
         jobs = [(label, file) for label, files in enumerate(found.files.values()) for file in files]
         pixels = [handled(photographs.read(folder / file).picture, handling, size) for _, file in jobs]
@@ -74,12 +89,10 @@ class Bench(Measured):
         return Images(torch.from_numpy(np.stack(pixels)), labels, list(found.files), name=what, layout="nchw")
 
 
-def victim(
-    images: Callable[[], Images], test: Images, seed: int, recipe: str = RECIPE, model: str = "small_resnet", **how: Any
-) -> dict[str, Any]:
+def victim(images: Callable[[], Images], test: Images, seed: int, recipe: str = RECIPE, **how: Any) -> dict[str, Any]:
     """A small residual network trained on images, which are read now, and asked about others."""
     shown = images()
-    trained = miue.train_victim(shown, test, model=model, recipe=recipe, seed=seed, cache=False, **how)
+    trained = miue.train_victim(shown, test, model=VICTIM, recipe=recipe, seed=seed, cache=False, **how)
     return {"accuracy": trained.accuracy, "train_accuracy": trained.history[-1].train_accuracy, "n": len(shown)}
 
 
@@ -87,46 +100,36 @@ def copy(bench: Bench) -> None:
     """The copy itself, by the command's defaults."""
 
     def make() -> dict[str, Any]:
-        shutil.rmtree(bench.out, ignore_errors=True)
-        made = protect.images(bench.originals, bench.out, seed=1)
+        shutil.rmtree(bench.work / "copy", ignore_errors=True)
+        made = protect.images(bench.originals, bench.work / "copy", seed=1)
         psnr = [row["psnr"] for row in made.rows]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        settings = {name: getattr(made.settings, name) for name in ("method", "surrogate", "epsilon", "preset", "size")}
+        settings = {name: getattr(made.settings, name) for name in ("method", "epsilon", "size")}
         return {"images": len(made.rows), "psnr": float(np.mean(psnr)), "peak_mib": round(peak), "settings": settings}
 
     bench.measure(make, part="copy")
-    if not bench.out.exists():
-        protect.images(bench.originals, bench.out, seed=1)
-
-
-def choice(bench: Bench) -> None:
-    """Methods, sizes at which a perturbation is made, and budgets, before half-width victims at 64 px."""
-    test = bench.test(64)
-    for method, made_at, epsilon in CHOICES:
-        what = f"copy-{method}-{made_at}-{epsilon.partition('/')[0]}"
-        if not (bench.work / what).exists():
-            protect.images(bench.originals, bench.work / what, method=method, size=made_at, epsilon=epsilon, seed=1)
-        for handling in HARD:
-            for seed in SEEDS:
-                bench.measure(
-                    partial(victim, partial(bench.images, what, handling, 64), test, seed, model=SMALL),
-                    part="choice", method=method, made_at=made_at, epsilon=epsilon, handling=handling, size=64,
-                    seed=seed, recipe=RECIPE, victim=SMALL,
-                )  # fmt: skip
 
 
 def sizes(bench: Bench) -> None:
-    """Victims at 64 px: untouched, and after what scrapers do."""
+    """Victims at 64 px: untouched, and after what scrapers do; all of that for the copy by the defaults alone."""
     test = bench.test(64)
-    for handling in HANDLINGS:
-        for what in ("originals", "copy"):
-            if what == "originals" and handling not in ("as published", "resized, then JPEG 50"):
-                continue
+    for what in ("originals", *COPIES):
+        for handling in HANDLINGS if what == "copy" else HARD:
             for seed in SEEDS:
                 bench.measure(
                     partial(victim, partial(bench.images, what, handling, 64), test, seed),
-                    part="sizes", what=what, handling=handling, size=64, seed=seed, recipe=RECIPE,
+                    part="sizes", what=what, handling=handling, size=64, seed=seed, recipe=RECIPE, victim=VICTIM,
                 )  # fmt: skip
+
+
+def looks(bench: Bench) -> None:
+    """What an audit sees of it, from the folder alone."""
+    for what in ("originals", *COPIES):
+
+        def one(what: str = what) -> dict[str, Any]:
+            return {"signs": {sign.about: sign.value for sign in signs(bench.images(what, "as published", 64))}}
+
+        bench.measure(one, part="looks", what=what, size=64)
 
 
 def large(bench: Bench) -> None:
@@ -136,7 +139,7 @@ def large(bench: Bench) -> None:
         for seed in SEEDS:
             bench.measure(
                 partial(victim, partial(half, bench, what, handling), test, seed, recipe),
-                part="large", what=what, handling=handling, size=224, seed=seed, recipe=recipe,
+                part="large", what=what, handling=handling, size=224, seed=seed, recipe=recipe, victim=VICTIM,
             )  # fmt: skip
 
 
@@ -149,26 +152,23 @@ def half(bench: Bench, what: str, handling: str) -> Images:
 def trainers(bench: Bench) -> None:
     """What a trainer can do: squeeze, train adversarially, hold clean images of the same classes."""
     test = bench.test(64)
-    attack = "adversarial_training:epsilon=8/255:steps=5:step=2/255"
-    ways = {"none": None, "iss:kind=grayscale": None, "iss:kind=jpeg": None, attack: "quick:epochs=20"}
-    for defense, recipe in ways.items():
+    for defense in ("iss:kind=grayscale", "iss:kind=jpeg", "adversarial_training:epsilon=8/255:steps=5:step=2/255"):
         for what in ("originals", "copy"):
             for seed in SEEDS:
-                how = {} if defense == "none" else {"defense": defense}
                 images = partial(bench.images, what, "as published", 64)
                 bench.measure(
-                    partial(victim, images, test, seed, recipe or RECIPE, **how),
-                    part="trainers", what=what, defense=defense, size=64, seed=seed, recipe=recipe or RECIPE,
+                    partial(victim, images, test, seed, defense=defense),
+                    part="trainers", what=what, defense=defense, size=64, seed=seed, recipe=RECIPE, victim=VICTIM,
                 )  # fmt: skip
     for share in (0.2, 0.5, 0.8):
         for seed in SEEDS:
             bench.measure(
                 partial(victim, partial(mixed, bench, share), test, seed),
-                part="coverage", share=share, size=64, seed=seed, recipe=RECIPE,
+                part="coverage", share=share, size=64, seed=seed, recipe=RECIPE, victim=VICTIM,
             )  # fmt: skip
             bench.measure(
                 partial(victim, partial(clean_part, bench, share), test, seed),
-                part="withheld", share=share, size=64, seed=seed, recipe=RECIPE,
+                part="withheld", share=share, size=64, seed=seed, recipe=RECIPE, victim=VICTIM,
             )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def backbone(bench: Bench) -> None:
         for seed in SEEDS:
             bench.measure(
                 partial(victim, partial(bench.images, what, "as published", 32), test, seed),
-                part="scratch", what=what, size=32, seed=seed, recipe=RECIPE,
+                part="scratch", what=what, size=32, seed=seed, recipe=RECIPE, victim=VICTIM,
             )  # fmt: skip
 
 
@@ -247,11 +247,11 @@ def few(bench: Bench) -> None:
         for seed in SEEDS:
 
             def one(images: Images = images, seed: int = seed) -> dict[str, Any]:
-                trained = miue.train_victim(images, test, model="small_resnet", recipe=RECIPE, seed=seed, cache=False)
+                trained = miue.train_victim(images, test, model=VICTIM, recipe=RECIPE, seed=seed, cache=False)
                 hit = test.subset((test.y < 2).nonzero()[:, 0])
                 return {"accuracy": trained.accuracy, "own_accuracy": miue.accuracy(trained, hit), "n": len(images)}
 
-            bench.measure(one, part="few", what=what, size=32, seed=seed, recipe=RECIPE)
+            bench.measure(one, part="few", what=what, size=32, seed=seed, recipe=RECIPE, victim=VICTIM)
 
 
 def stream(bench: Bench) -> None:
@@ -264,7 +264,7 @@ def stream(bench: Bench) -> None:
 
 
 def streamed(work: Path, data: Path, count: int) -> dict[str, Any]:
-    """Make so many large photographs, protect them without a surrogate, and say what that took."""
+    """Make so many large photographs, protect them, and say what that took."""
     folder, out = work / f"large-{count}", work / f"large-{count}-copy"
     for place, file in enumerate(sorted((data / "imagenette224" / "val").rglob("*.JPEG"))[:: 3900 // count][:count]):
         to = folder / f"{place % 2}" / f"{place}.jpg"
@@ -273,7 +273,7 @@ def streamed(work: Path, data: Path, count: int) -> dict[str, Any]:
             image.convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC).save(to, quality=92)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    protect.images(folder, out, method="lsp", seed=1, workers=2)
+    protect.images(folder, out, seed=1, workers=2)
     told = {"making_seconds": round(time.perf_counter() - began), "before_mib": round(before / 1024)}
     told["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     shutil.rmtree(folder), shutil.rmtree(out)
@@ -332,7 +332,7 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
     return told
 
 
-PARTS = {part.__name__: part for part in (choice, copy, sizes, large, trainers, backbone, few, stream, limits)}
+PARTS = {part.__name__: part for part in (copy, sizes, looks, large, trainers, backbone, few, stream, limits)}
 
 
 def chosen(names: list[str]) -> Iterator[Callable[[Bench], None]]:

@@ -39,11 +39,11 @@ class Settings(Options):
     """
 
     seed: Seed
-    method: str = "em"
+    method: str = "weave"
     surrogate: str = "small_resnet:width=0.5"
     epsilon: str = "8/255"
     preset: str = "laptop"
-    size: Annotated[int, Range(16, 512)] = 32
+    size: Annotated[int, Range(16, 512)] = 64
     format: Annotated[str, tuple(ENDINGS)] = "png"
     quality: Annotated[int, Range(1, 100)] = 95
     orientation: Annotated[str, ("apply", "keep")] = "apply"
