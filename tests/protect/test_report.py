@@ -42,6 +42,8 @@ def test_the_page_says_what_was_measured_and_leads_nowhere(photos, tmp_path, mon
     assert len(soup.find_all("img")) == 3 * report.SHOWN and all(image["alt"] for image in soup.find_all("img"))
     text = " ".join(soup.get_text(" ").split())
     assert f"{len(made.rows)} images in 2 classes were changed by at most 8 of 255 grey levels" in text
+    assert "at 16 pixels." in text and made.settings.surrogate not in text  # a formula asks no network
+    assert protect.Settings(seed=3, method="em").learned and not made.settings.learned
     assert all(name in text for name in BAD) and "the first of 2 frames: 2 files" in text
     row = found.victims.iloc[0]
     assert f"{100 * row['originals']:.1f} {100 * row['learned']:.1f} ({100 * row['low']:.1f} to" in text

@@ -27,7 +27,7 @@ class Settings(Options):
     Args:
         seed: of everything random. Who knows it and the method knows more of the perturbation than he should.
         method: one of `miue.poisons.METHODS` that keeps a budget, with options if wanted.
-        surrogate: networks whose gradients shape the perturbation, joined by a plus.
+        surrogate: networks whose gradients shape the perturbation, joined by a plus, where the method has any.
         epsilon: the budget, a fraction of the pixel range.
         preset: of the method: "quick", "laptop" or "paper".
         size: pixels at which the perturbation is made, 16 to 512; victims see images at about that size or above it.
@@ -58,6 +58,11 @@ class Settings(Options):
         if not method.bounded:
             raise InputError(f"method: {self.method} keeps no budget; take one that does")
         check(self.surrogate)
+
+    @property
+    def learned(self) -> bool:
+        """Whether networks shape the perturbation; else it comes from a formula."""
+        return poisons.find(self.method)[1].outer is not None
 
     @property
     def levels(self) -> int:
