@@ -194,3 +194,7 @@ def test_what_is_no_pair_of_methods_is_refused(pair):
 
 def test_a_pair_is_split_where_the_wave_stands():
     assert tables.pairs_of(["mi_ue:steps=1 ~ em:scope=class"]) == [("mi_ue:steps=1", "em:scope=class")]
+
+
+def test_a_spread_is_mean_and_range_in_percent():
+    assert tables.spread(pd.Series([0.102, 0.156])) == "12.9 (10 to 16)"

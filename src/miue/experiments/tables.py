@@ -264,6 +264,11 @@ def mean_differences(pairs: pd.DataFrame, by: Sequence[str] = ("method", "twin")
     return found.assign(low=found["mean"] - half, high=found["mean"] + half)
 
 
+def spread(values: pd.Series) -> str:
+    """Mean and range of fractions, written in percent without the sign: "59.5 (59 to 60)"."""
+    return f"{100 * values.mean():.1f} ({100 * values.min():.0f} to {100 * values.max():.0f})"
+
+
 def provenance() -> pd.DataFrame:
     """What made a page: versions, code and device, one line each."""
     return pd.Series(collect(), name="this page was made with").to_frame()

@@ -4,8 +4,7 @@ The defaults were chosen by measurement: 2,000 photographs of Imagenette at 224 
 for half-width small_resnets of 20 epochs, two for each copy (`benchmarks/protection.py`, part sizes). Of the 57 and
 52 % that they learn from originals, weave made at 64 px leaves 17 and 15 %; behind JPEG 75 it leaves 18 and 20 %
 (originals 58 and 53 %), behind JPEG 50 after the image was made small 15 and 30 % (51 and 52 %). With four grey
-levels in the place of eight one victim of two does not find it (24 and 54 %). EM made at 32 px had left small_resnets
-of the whole width 25 and 38 % of 59 and 63 %, and behind JPEG 75 43 and 40 %.
+levels in the place of eight one victim of two does not find it (24 and 54 %).
 """
 
 from dataclasses import dataclass
