@@ -60,6 +60,16 @@ def test_the_table_shows_means_over_seeds_in_the_order_given():
     assert [t.get_text() for t in axis.texts] == ["30", "90", "80"]
 
 
+def test_long_names_leave_room_for_the_table(recwarn):
+    figures.setup()
+    names = ["clean", "weave:share=1:aligned=false"]
+    table = pd.DataFrame({"method": names, "victim": "linear", "seed": 0, "test_accuracy": 0.5})
+    figure = figures.accuracy_table(table, "victim", 0.1)
+    figure.canvas.draw()
+    assert not [str(one.message) for one in recwarn if "collapsed" in str(one.message)]
+    assert figure.axes[0].get_position().width * figure.get_figwidth() > 0.4  # inches
+
+
 def test_gaps_name_a_method_also_where_its_label_rises_above_the_axis():
     gaps = {"accuracy_gap": [0.0, 0.4, 0.4, 0.4, 0.4], "mi_gap": [0.0, 0.1, 0.1, 0.1, 0.1]}
     texts = figures.gaps(pd.DataFrame({"method": ["clean", "em", "ar", "tap", "sem"], **gaps})).axes[0].texts

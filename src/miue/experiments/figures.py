@@ -204,7 +204,8 @@ def _heat(
     down, across = (list(dict.fromkeys(table[name])) for name in (rows, columns))
     means = table.assign(shown=values).pivot_table(index=rows, columns=columns, values="shown", sort=False)
     means = means.reindex(index=down, columns=across)
-    figure, axis = plt.subplots(figsize=(1.9 + 0.72 * len(across), 1.8 + 0.3 * len(down)))
+    beside = 1.9 + 0.08 * max(0, max(map(len, map(title, down))) - 14)  # inches, for names and colours
+    figure, axis = plt.subplots(figsize=(beside + 0.72 * len(across), 1.8 + 0.3 * len(down)))
     sns.heatmap(means, ax=axis, annot=True, fmt=".0f", cmap="cividis", vmin=low, vmax=high, cbar_kws={"label": label})
     axis.set(xlabel="", ylabel="", yticklabels=map(title, down))
     axis.set_xticklabels(_wrapped(across), rotation=40, ha="right", rotation_mode="anchor")
