@@ -8,6 +8,7 @@ from miue.defenses.avatar import Avatar
 from miue.defenses.base import Defense
 from miue.defenses.coin import COIN
 from miue.defenses.d_vae import DVAE
+from miue.defenses.notch import Notch
 from miue.defenses.projection import OrthogonalProjection
 from miue.defenses.sda_an import SDAAN
 from miue.defenses.squeezing import ISS
@@ -25,6 +26,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "gaussian_blur": GaussianBlur,
     "gaussian_noise": GaussianNoise,
     "coin": COIN,
+    "notch": Notch,
     "iss": ISS,
     "ueraser": UEraser,
     "orthogonal_projection": OrthogonalProjection,

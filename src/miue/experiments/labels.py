@@ -24,6 +24,7 @@ NAMES = {
     "ueraser": "UEraser",
     "avatar": "AVATAR",
     "coin": "COIN",
+    "notch": "notch filter",
     "sda_an": "SDA+AN",
     **{
         name: name.upper()
