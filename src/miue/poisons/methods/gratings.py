@@ -3,16 +3,16 @@
 Ours, read off this book's findings. A victim relies on what tells the class soonest, so delta should be easy to read by
 convolutions, and the class should be in it whatever the image shows. Natural images hold little at high frequencies,
 so stripes a few pixels wide stand out there at the budget of eight levels. They are the same in all channels, so that
-grey images keep them. Where the stripes begin is drawn for each image (`phase="image"`), so that a grating is as likely
-as its opposite: a linear function without offset names such a class in half of the cases at most. Convolutions followed
-by a mean over places do not ask where stripes begin.
+grey images keep them. Where the stripes begin is drawn for each image, so that a grating is as likely as its opposite:
+a linear function without offset names such a class in half of the cases at most. Convolutions followed by a mean over
+places do not ask where stripes begin.
 
-The frequencies are spread over a band, from `lowest` to half a cycle a pixel, each as far as can be from the others;
-small shifts leave them as they are. A band of low ones is `lowest=0.0625:highest=0.1875`.
+The frequencies are spread over a band, from a quarter to half a cycle a pixel, each as far as can be from the others;
+small shifts leave them as they are.
 
 It costs no pass over the data, so the presets are equal. AR (Sandoval-Segura et al., NeurIPS 2022) has textures of
 class-wise recursions in the same spirit, with an L2 norm of 1 instead of 1.7 for 32 x 32 pixels. Who knows of gratings
-can take them out: they are lines in the spectrum.
+can take them out (`miue.defenses.notch`): they are lines in the spectrum.
 
 Measured on 3,000 images of CIFAR-10 (JPEG-75 copy), preset quick, at most 60 passes, two perturbations, victims of
 thirty epochs: on clean test images a half-width small_resnet has 11, a quarter-width VGG-11 19, a two-layer perceptron
@@ -22,58 +22,30 @@ a small_resnet of fifteen epochs has 16 % (MI-UE 26, TAP 25, EM 48, clean 57 %).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from miue.errors import InputError, Range
 from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import put
 
-PHASES = ("image", "class")
+LOWEST = 0.25  # cycles a pixel, down or across, whichever has more
 STEPS = 16  # of the coarsest lattice of frequencies, in a cycle a pixel
 
-
-@dataclass(frozen=True)
-class Gratings(Options):
-    """Options of gratings.
-
-    Args:
-        lowest, highest: the band of the frequencies, cycles per pixel, the larger of down and across; from 0 to 0.5.
-        phase: where the stripes begin is drawn for each "image", or the same for a "class".
-        sharp: stripes with hard edges, that move every pixel by the budget; else a cosine.
-    """
-
-    lowest: Annotated[float, Range(0, 0.5)] = 0.25
-    highest: Annotated[float, Range(0, 0.5, above=True)] = 0.5
-    phase: Annotated[str, PHASES] = "image"
-    sharp: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lowest >= self.highest:
-            raise InputError(f"lowest: {self.lowest:g}; it must be below highest, {self.highest:g}")
-
-
-PRESETS = {name: Gratings() for name in ("quick", "laptop", "paper")}
+PRESETS = {name: Options() for name in ("quick", "laptop", "paper")}
 
 
 def gratings(task: Task) -> Made:
     """Draw gratings; the notes tell the frequency of each class, down and across, in cycles per pixel."""
-    options: Gratings = task.options
-    images, draws = task.images, task.stream("perturbation")
+    images = task.images
     channels, *size = images.shape
-    chosen = frequencies(len(images.classes), options.lowest, options.highest)
-    begins = torch.rand(len(images if options.phase == "image" else images.classes), generator=draws)
-    delta = blank(images)
+    chosen = frequencies(len(images.classes))
+    begins = torch.rand(len(images), generator=task.stream("perturbation"))
+    delta, limit = blank(images), task.budget.levels
     for index in images.chunks():
-        labels = images.y.cpu()[index]
-        begin = begins[index if options.phase == "image" else labels]
-        waves = torch.cos(2 * math.pi * (phases(chosen[labels], size) + begin[:, None, None]))
-        levels = task.budget.levels * (torch.where(waves < 0, -1.0, 1.0) if options.sharp else waves)
-        put(delta, index, levels.round()[:, None].expand(-1, channels, -1, -1))
+        turned = phases(chosen[images.y.cpu()[index]], size) + begins[index, None, None]
+        stripes = torch.where(torch.cos(2 * math.pi * turned) < 0, -limit, limit)
+        put(delta, index, stripes[:, None].expand(-1, channels, -1, -1))
     return Made(delta, {"frequencies": chosen.tolist()})
 
 
@@ -99,13 +71,13 @@ def lattice(count: int, inside: Callable[[Tensor], Tensor]) -> Tensor:
         steps *= 2
 
 
-def frequencies(count: int, lowest: float, highest: float) -> Tensor:
+def frequencies(count: int) -> Tensor:
     """Choose frequencies far from one another, (count, 2) cycles per pixel, down and across, none negative.
 
     From the points of a lattice in the band, the highest first, and then always the one whose nearest chosen one is
     farthest.
     """
-    points = lattice(count, lambda points: (points.amax(1) >= lowest) & (points.amax(1) <= highest))
+    points = lattice(count, lambda points: points.amax(1) >= LOWEST)
     chosen = [int((points.sum(1)).argmax())]
     nearest = (points - points[chosen[0]]).norm(dim=1)
     for _ in range(count - 1):

@@ -15,7 +15,7 @@ the coarse stripes lose little by it. Both are added there before the sign is ta
 whole budget.
 
 Which frequencies a class has is drawn. It costs no pass over the data, so the presets are equal. Who knows of it can
-take it out: it is two lines in the spectrum.
+take it out (`miue.defenses.notch`): it is two lines in the spectrum.
 """
 
 import math
@@ -63,7 +63,7 @@ def weave(task: Task) -> Made:
     count = max(len(images.classes), FEW)
     coarse, fine = (
         known[torch.randperm(count, generator=draws)][: len(images.classes)]
-        for known in (keepers(count, options.coarse), frequencies(count, 0.25, 0.5))
+        for known in (keepers(count, options.coarse), frequencies(count))
     )
     begins = torch.rand(2, len(images), generator=draws)
     delta, limit = blank(images), task.budget.levels
