@@ -142,7 +142,6 @@ def words(monkeypatch):
         ("ratios", [1.5], "ratios: ratio: 1.5; it must be a number from 0 to 1"),
         ("zetas", [-0.5], "zetas: mi_ue option zeta: -0.5; it must be a number from 0"),
         ("surrogate_epochs", [0], "surrogate_epochs: mi_ue option epochs: 0; it must be a whole number from 1"),
-        ("precisions", ["float99"], "precisions: recipe option precision: 'float99' does not exist"),
         ("recipe", "quick:epochs=0", "recipe option epochs: 0"),
     ],
 )

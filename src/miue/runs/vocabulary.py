@@ -9,15 +9,12 @@ from miue.experiments.trials import Setting, Trial
 
 BECOMES: dict[str, tuple[type[Setting] | type[Trial], str, str]] = {
     **{field.name: (Setting, field.name, "") for field in fields(Setting)},
-    "sizes": (Setting, "size", ""),
     "estimators": (Setting, "estimator", ""),
     "neural_slices": (Setting, "n_slices", ""),
-    "precisions": (Setting, "recipe", "quick:precision="),
     "methods": (Trial, "method", ""),
     "variants": (Trial, "method", ""),
     "victim": (Trial, "victim", ""),
     "victims": (Trial, "victim", ""),
-    "models": (Trial, "victim", ""),
     "surrogate": (Trial, "surrogate", ""),
     "surrogates": (Trial, "surrogate", ""),
     "other_surrogates": (Trial, "surrogate", ""),
@@ -35,7 +32,6 @@ BECOMES: dict[str, tuple[type[Setting] | type[Trial], str, str]] = {
 """Of what a value (each value of a list) becomes which field, and what is written before it there."""
 
 MAY_BE_EMPTY = (
-    "sizes",
     "ratios",
     "victim_seeds",
     "variants",
