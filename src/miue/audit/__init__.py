@@ -32,7 +32,7 @@ from miue.victim import train_victim
 __all__ = ["Audit", "Sign", "images"]
 
 HELD_OUT = 0.2
-COUNTERMEASURES = ("none", "iss:kind=grayscale", "iss:kind=jpeg")
+COUNTERMEASURES = ("none", "iss:kind=grayscale", "iss:kind=jpeg", "notch")
 FEWEST = 10  # images of a class with which a fifth tells something
 
 
