@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from miue import seeds
 from miue.data import photographs
 from miue.data.images import Images
 from miue.data.photographs import Unreadable
+from miue.defenses.detection import members_of
 from miue.errors import InputError, printable
 from miue.progress import track
 from miue.protect.private import Private
@@ -94,9 +94,7 @@ def _stem(name: str) -> str:
 
 def split(images: Images, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Places of the images to train on and of those held out: `share` of each class, one at least where it has two."""
-    order = torch.randperm(len(images), generator=seeds.stream(seed, "probe"))
-    labels, held = images.y[order], torch.zeros(len(images), dtype=torch.bool)
-    for label in labels.unique():
-        members = order[labels == label]
+    held = torch.zeros(len(images), dtype=torch.bool)
+    for members in members_of(images, seed, "probe"):
         held[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
     return (~held).nonzero()[:, 0], held.nonzero()[:, 0]

@@ -41,7 +41,7 @@ def mi(
     if context.invoked_subcommand:
         return
     check_estimator(estimator)
-    victim, images, shown, _, record = options.trained(
+    victim, images, shown, record = options.trained(
         data, root, n_train, n_test, size, poison, model, recipe, seed, set_
     )
     clean, perturbed = loop.features(victim.model, images), loop.features(victim.model, shown)

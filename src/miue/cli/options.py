@@ -114,8 +114,8 @@ def trained(
     defense: str | None = None,
     ratio: float = 1.0,
     classes: list[str] | None = None,
-) -> tuple[Victim, Images, Images, Images, dict[str, Any]]:
-    """Train (or find) the victim that the options describe; its images and its record come with it."""
+) -> tuple[Victim, Images, Images, dict[str, Any]]:
+    """Train (or find) the victim that the options describe; clean images, those shown and its record come with it."""
     changes = specs.pairs(set_ or [], "--set")
     recipes.recipe(recipe, **changes)
     check(model)
@@ -126,4 +126,4 @@ def trained(
     history = [vars(epoch) for epoch in victim.history]
     accuracy = {"test_accuracy_last": victim.accuracy, "test_accuracy_best": victim.best}
     record = {**victim.record, "poison": made_by, "metrics": accuracy, "history": history}
-    return victim, images, shown, test, record
+    return victim, images, shown, record

@@ -109,7 +109,7 @@ def train(
     if poison is None and (only or ratio != 1):
         given = "--only" if only else "--ratio"
         raise InputError(f"{given}: a part of what? Name the perturbation with --poison, or leave {given} out")
-    victim, _, _, _, record = options.trained(
+    victim, _, _, record = options.trained(
         data, root, n_train, n_test, size, poison, model, recipe, seed, set_, defense, ratio, only
     )
     for epoch in victim.history:

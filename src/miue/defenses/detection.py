@@ -147,7 +147,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     if not 0 < share < 1:
         raise InputError(f"share: {share}; it must lie between 0 and 1")
     seen, held_out = [], []
-    for members in _members(images, seed, "probe"):
+    for members in members_of(images, seed, "probe"):
         cut = round(share * len(members))
         if not 0 < cut < len(members):
             raise InputError(
@@ -158,7 +158,7 @@ def split(images: Images, share: float, seed: int) -> tuple[Images, Images]:
     return images.subset(torch.cat(seen)), images.subset(torch.cat(held_out))
 
 
-def _members(images: Images, seed: int, role: str) -> list[Tensor]:
+def members_of(images: Images, seed: int, role: str) -> list[Tensor]:
     """The places of each class's images, in random order; classes without images are left out."""
     generator = seeds.stream(seed, role)
     order = torch.randperm(len(images), generator=generator)
@@ -201,7 +201,7 @@ def detect(images: Images, clean: Images, *, margin: float = 0.15, share: float 
 
 def _cut_alike(one: Images, other: Images, seed: int) -> tuple[Images, Images]:
     """As many images of each class from both: as many as the one that has fewer of it holds."""
-    first, second = (_members(images, seed, "probe cut") for images in (one, other))
+    first, second = (members_of(images, seed, "probe cut") for images in (one, other))
     if len(first) != len(second):
         raise InputError(f"clean: it has images of {len(second)} classes, the others of {len(first)}")
     counts = [min(len(a), len(b)) for a, b in zip(first, second, strict=True)]

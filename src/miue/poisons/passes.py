@@ -87,7 +87,6 @@ class PGDPass:
         steps: sign-gradient steps on each batch.
         order: of the images, on the CPU.
         rounding: one of `ROUNDINGS`.
-        ascend: raise the loss instead of lowering it.
         begin: told the rows of `images` in each batch before its steps, for a loss that has to know them.
         flips: of the images that half of them are mirrored by for a pass, anew for each, on the CPU; their deltas are
             not. None: all as they are.
@@ -109,7 +108,6 @@ class PGDPass:
         steps: int,
         order: torch.Generator,
         rounding: str = "once",
-        ascend: bool = False,
         begin: Callable[[Tensor], object] | None = None,
         flips: torch.Generator | None = None,
         fixed: bool = False,
@@ -125,7 +123,7 @@ class PGDPass:
         self.replayed = fixed and begin is None and images.device.type != "cpu"
 
         def move(x: Tensor, y: Tensor, start: Tensor, step: Tensor | float) -> Tensor:
-            return pgd(loss, x, y, start, budget=budget, step=step, steps=steps, ascend=ascend)
+            return pgd(loss, x, y, start, budget=budget, step=step, steps=steps)
 
         self._move = Replay(move) if self.replayed else move
 

@@ -43,13 +43,11 @@ class PUE(EM):
     Args:
         sigma: largest standard deviation of the noise on each weight; every draw has a scale uniform in [0, sigma].
         draws: noisy networks that each step averages over.
-        noisy_surrogate: whether the surrogate, too, trains under this noise, one draw for each batch.
     """
 
     scope: Annotated[str, ("sample", "class")] = "class"
     sigma: Positive = 0.02
     draws: Count = 3
-    noisy_surrogate: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +75,8 @@ PRESETS = {
 def pue(task: Task) -> Made:
     """Generate provably unlearnable noise; the notes hold one row per round and why the rounds ended.
 
-    With a noisy surrogate, its accuracy on the perturbed images, which ends the rounds, is that under noise.
+    The surrogate, too, trains under the noise, one draw for each batch. Its accuracy on the perturbed images, which
+    ends the rounds, is that under noise.
     """
     options: PUE = task.options
     network, device = task.network(), task.images.device
@@ -91,8 +90,7 @@ def pue(task: Task) -> Made:
         drawn = [F.cross_entropy(forward(noisy, x, number)[0], labels) for _ in range(options.draws)]
         return loss_scale(number) * torch.stack(drawn).mean()
 
-    surrogate = noisy if options.noisy_surrogate else network
-    return minimise(task, surrogate, loss)
+    return minimise(task, noisy, loss)
 
 
 class NoisyWeights(nn.Module):

@@ -89,14 +89,10 @@ def read(env: BuildEnvironment, name: str) -> dict[str, Any]:
 class OfRecords(SphinxDirective):
     """What all directives here share: they are made again when a record changes."""
 
-    def read(self, name: str) -> dict[str, Any]:
-        """Return the record of a page, {} where there is none."""
-        return read(self.env, name)
-
     def trials(self) -> pd.DataFrame:
         """Return the trials of all published pages."""
         names = results(self.env)
-        return leaderboard.trials({name.removeprefix(RESULTS): self.read(name) for name in names})
+        return leaderboard.trials({name.removeprefix(RESULTS): read(self.env, name) for name in names})
 
 
 class Header(OfRecords):
@@ -104,7 +100,7 @@ class Header(OfRecords):
 
     def run(self) -> list[nodes.Node]:
         """Return an admonition with a list of facts and the command."""
-        record = self.read(self.env.docname)
+        record = read(self.env, self.env.docname)
         fields = nodes.field_list()
         for name, text in summary.facts(record).items():
             body = nodes.field_body("", nodes.paragraph("", text))
@@ -127,7 +123,7 @@ class ResultTable(OfRecords):
         """Return the table, one row for each page of a result that the book holds."""
         rows = []
         for name in results(self.env):
-            record = self.read(name)
+            record = read(self.env, name)
             given, made = record.get("parameters", {}), record.get("provenance", {})
             data, wall = record.get("metrics", {}).get("data", {}), record.get("wall_seconds")
             texts = [
