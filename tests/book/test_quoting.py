@@ -59,7 +59,7 @@ def table():
         (
             "mi_ue ~ clean, surrogate=lenet5",
             "\N{MINUS SIGN}47.0 points",
-            "MI-UE \N{MINUS SIGN} clean, 1 pairs, 95 % interval of the mean",
+            "MI-UE \N{MINUS SIGN} clean, 1 pair",
         ),
     ],
 )

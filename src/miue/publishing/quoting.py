@@ -126,8 +126,8 @@ def _difference(used: pd.DataFrame, pair: tuple[str, str], words: str) -> Quote:
     if differences.empty:
         raise InputError(f"measured: no two trials of {words!r} share their seeds")
     found = tables.mean_differences(differences, ["pair"]).iloc[0]
-    text = f"{100 * found['mean']:+.1f} points"
+    text, source = f"{100 * found['mean']:+.1f} points", f"{differences['pair'].iloc[0]}, 1 pair"
     if found["pairs"] > 1:
         text += f" ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
-    text = text.replace("-", "\N{MINUS SIGN}")
-    return Quote(text, f"{differences['pair'].iloc[0]}, {found['pairs']:.0f} pairs, 95 % interval of the mean")
+        source = f"{differences['pair'].iloc[0]}, {found['pairs']:.0f} pairs, 95 % interval of the mean"
+    return Quote(text.replace("-", "\N{MINUS SIGN}"), source)
