@@ -295,6 +295,7 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
     half, whole = of(partly, "em, ratio=0.5"), of(partly, "clean")
     training = "defense=adversarial_training:epsilon=8/255:steps=5:step=2/255"
     hardened = {name: of(squeezed, f"{name}, {training}") for name in ("weave", "clean")}
+    notched = {name: of(squeezed, f"{name}, defense=notch") for name in ("weave", "clean")}
     adversarial = {name: reported(f"{name}, training=at_8").text for name in ("em", "mi_ue", "clean")}
     sizes = pd.DataFrame(row for row in lines.whole(ROWS)[0] if row["part"] == "sizes")
     small = sizes.groupby(["what", "handling"])["accuracy"].mean().map("{:.0%}".format).str.replace("%", " %")
@@ -327,7 +328,9 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
         {
             "title": "Somebody who looks.",
             "text": "The default draws stripes, one kind for each class or person. Who averages the spectra of your "
-            "images sees them as lines, and can take them out; in a smooth sky anybody sees them.",
+            "images sees them as lines, and can take them out within seconds: with a filter that damps what stands out "
+            f"in a class a small network on 3,000 images of CIFAR-10 had {notched['weave']}, clean images gave "
+            f"{notched['clean']}. In a smooth sky anybody sees the stripes.",
         },
         {
             "title": "Features learned elsewhere.",
