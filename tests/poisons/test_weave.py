@@ -5,6 +5,7 @@ import torch
 from samples import fitted
 
 import miue
+from miue.defenses import build
 from miue.defenses.squeezing import ISS
 from miue.errors import InputError
 from miue.poisons import options, perturb
@@ -95,6 +96,19 @@ def test_no_linear_function_reads_them_well():
     shown = perturb(images, "weave", cache=False).apply(images)
     linear = fitted(shown.subset(torch.arange(400)), "linear", recipe)
     assert miue.accuracy(linear, shown.subset(torch.arange(400, 600))) < 0.6
+
+
+def test_with_drift_a_class_has_no_line_that_a_notch_filter_finds():
+    images, _ = miue.load("digits_m", n_train=1000)
+    notch = build("notch")
+
+    def outlasts(spec: str) -> float:
+        """What share of the stripes, along themselves, is there behind the filter."""
+        shown = perturb(images, spec, cache=False).apply(images)
+        clean, moved, kept = (part.x.float() for part in (images, shown, notch.prepare(shown, 0)))
+        return float(((moved - clean) * (kept - clean)).sum() / (moved - clean).square().sum())
+
+    assert outlasts("weave") < 0.5 and outlasts("weave:drift=0.025") > 0.7
 
 
 def test_what_is_none_is_refused():

@@ -49,6 +49,7 @@ OPTIONS = {
     "mine=-0.1": "MINE term reversed",
     "agreement=1": "agreement kept",
     "similarity=false": "no similarity",
+    "drift=0.025": "drifting",
 }
 """Options that say more in other words than by name and value."""
 

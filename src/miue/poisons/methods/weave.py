@@ -15,7 +15,8 @@ the coarse stripes lose little by it. Both are added there before the sign is ta
 whole budget.
 
 Which frequencies a class has is drawn. It costs no pass over the data, so the presets are equal. Who knows of it can
-take it out (`miue.defenses.notch`): it is two lines in the spectrum.
+take it out (`miue.defenses.notch`): it is two lines in the spectrum. With `drift` the stripes of each image lie a
+little beside those of its class, so that the class has no line but a hill, which such a filter finds less easily.
 """
 
 import math
@@ -44,12 +45,15 @@ class Weave(Options):
         share: of the coarse stripes where both are woven, from 0, fine ones alone, to 1, coarse ones alone.
         woven: where both are: in "blue", the last channel, or in "all" alike; elsewhere there are coarse ones alone.
         aligned: stripes begin where the image's own wave does; else anywhere.
+        drift: how far, in cycles a pixel, down and across, the frequencies of an image lie from those of its class at
+            most.
     """
 
     coarse: Annotated[float, Range(0.125, 0.75)] = 0.23
     share: Unit = 0.45
     woven: Annotated[str, WOVEN] = "blue"
     aligned: bool = True
+    drift: Annotated[float, Range(0, 0.0625)] = 0.0
 
 
 PRESETS = {name: Weave() for name in ("quick", "laptop", "paper")}
@@ -66,13 +70,14 @@ def weave(task: Task) -> Made:
         for known in (keepers(count, options.coarse), frequencies(count))
     )
     begins = torch.rand(2, len(images), generator=draws)
+    drifts = options.drift * (2 * torch.rand(2, len(images), 2, generator=draws) - 1)
     delta, limit = blank(images), task.budget.levels
     for index in images.chunks():
         x, y = (part.cpu() for part in images.batch(index))
         light = x.float().mean(1)
         waves = []
-        for known, begin in zip((coarse[y], fine[y]), begins[:, index], strict=True):
-            turned = phases(known, size)
+        for known, drift, begin in zip((coarse[y], fine[y]), drifts[:, index], begins[:, index], strict=True):
+            turned = phases(known + drift, size)
             start = own_phase(light, turned) if options.aligned else begin
             waves.append(torch.cos(2 * math.pi * (turned - start[:, None, None])))
         both = options.share * waves[0] + (1 - options.share) * waves[1]
