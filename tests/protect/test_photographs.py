@@ -96,7 +96,7 @@ def test_heic_is_read_where_the_plug_in_is_there(tmp_path):
 
 
 def read_of(image):
-    from miue.data.decoding import as_seen
+    from miue.data.seeing import as_seen
 
     return as_seen(image, 32)[0]
 

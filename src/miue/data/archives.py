@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from miue.data.decoding import answered, remembered
+from miue.data.digests import answered, remembered
 from miue.data.folders import hidden
 from miue.errors import InputError, printable
 from miue.progress import say

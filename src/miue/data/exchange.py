@@ -19,10 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
-from miue.data.decoding import as_seen, check_size
+from miue.data.decoding import check_size
 from miue.data.folders import ENDINGS, hidden
 from miue.data.images import Images
 from miue.data.labelled import as_levels, as_tensor, numbered
+from miue.data.seeing import as_seen
 from miue.errors import InputError, printable
 from miue.progress import say, track
 from miue.storage.files import atomic_folder, write_json

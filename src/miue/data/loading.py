@@ -12,7 +12,8 @@ import torch
 from miue.data import archives, digits_m
 from miue.data.arrays import whole
 from miue.data.choosing import long_tailed, subset
-from miue.data.decoding import MIN_SIZE, contents, read_folder
+from miue.data.decoding import MIN_SIZE, read_folder
+from miue.data.digests import contents
 from miue.data.folders import listing, parts
 from miue.data.images import Images
 from miue.errors import InputError, choose, printable

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from miue.data.decoding import UPRIGHT, as_seen, coloured, turned
 from miue.data.folders import entries, hidden, images_under
+from miue.data.seeing import UPRIGHT, as_seen, coloured, turned
 from miue.errors import InputError, printable
 from miue.storage.files import atomic
 

@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from miue.data.decoding import as_seen
+from miue.data.seeing import as_seen
 
 Step = Callable[[Image.Image], Image.Image]
 
