@@ -22,9 +22,8 @@ from PIL import Image
 
 from miue.data.archives import is_unpacked, unpacked
 from miue.data.decoding import DECODING, FORMATS
-from miue.data.digests import contents, digest
+from miue.data.digests import contents, digest, fingerprint
 from miue.data.folders import listing
-from miue.data.images import fingerprint
 from miue.data.seeing import as_seen
 from miue.errors import InputError
 from miue.storage.files import atomic, atomic_folder, cache_dir

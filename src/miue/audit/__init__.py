@@ -32,7 +32,13 @@ from miue.victim import train_victim
 __all__ = ["Audit", "Sign", "images"]
 
 HELD_OUT = 0.2
-COUNTERMEASURES = ("none", "iss:kind=grayscale", "iss:kind=jpeg", "notch")
+COUNTERMEASURES = {
+    "none": "nothing",
+    "iss:kind=grayscale": "make it grey",
+    "iss:kind=jpeg": "JPEG, quality 10",
+    "notch": "damp what stands out in the spectra of a class",
+}
+"""What is done to images before training, by name, and in the words of a report."""
 FEWEST = 10  # images of a class with which a fifth tells something
 
 

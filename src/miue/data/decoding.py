@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from miue.data.arrays import whole
-from miue.data.digests import contents, digest
+from miue.data.digests import contents, digest, fingerprint
 from miue.data.folders import listing
-from miue.data.images import Images, fingerprint, pieces
+from miue.data.images import Images, pieces
 from miue.data.seeing import as_seen
 from miue.errors import InputError, printable
 from miue.progress import say, track

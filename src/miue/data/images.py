@@ -1,9 +1,7 @@
 """`Images`: labelled images that everything else sees only as batches on a device."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from miue.data.arrays import Array
+from miue.data.digests import digest, fingerprints
 from miue.data.labelled import as_pixels, as_rows, as_whole, largest, numbered
 from miue.data.rows import Rows
 from miue.errors import InputError, printable
@@ -28,11 +27,6 @@ CHUNK_BYTES = 2**24  # of pixels that are in memory at once, where a set is gone
 def pieces(index: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
     """Split `index` into pieces of about `CHUNK_BYTES` of images of `shape`, one byte a value."""
     return index.split(max(1, CHUNK_BYTES // max(1, math.prod(shape))))
-
-
-def fingerprint(pixels: np.ndarray, label: int | np.integer) -> bytes:
-    """Eight bytes that tell images apart: a BLAKE2 digest of pixels (C, H, W) uint8 and label."""
-    return hashlib.blake2b(pixels.tobytes() + f"{label}".encode(), digest_size=8).digest()
 
 
 class Images:
@@ -329,19 +323,13 @@ class Images:
         return int((known != self._fingerprints).sum())
 
     def _digests(self) -> Tensor:
-        found: list[bytes] = []
-        with ThreadPoolExecutor() as pool:
-            over = pool.map if math.prod(self.shape) > 2**15 else map  # threads do not pay for smaller images
-            for index in track(self.chunks(), f"hashing {self.name}"):
-                x, y = (part.cpu().numpy() for part in self.batch(index))
-                found += over(fingerprint, x, y)
-        return torch.from_numpy(np.frombuffer(b"".join(found), dtype="<i8").copy())
+        return fingerprints(map(self.batch, track(self.chunks(), f"hashing {self.name}")))
 
     @cached_property
     def content_hash(self) -> str:
         """Hex digest of shape, class names, pixels and labels, in order; equal for equal content on every machine."""
         head = f"{self.shape} {self.classes}".encode()
-        return hashlib.blake2b(head + self.fingerprints.numpy().tobytes(), digest_size=16).hexdigest()
+        return digest(head + self.fingerprints.numpy().tobytes()).hex()
 
     def record(self) -> dict[str, Any]:
         """What a record says of the data: name, size, classes, content hash."""

@@ -43,6 +43,8 @@ def write(folder: Path, made: Protected, left: pd.DataFrame, found: "Audit | Non
     """
     import jinja2  # which comes with torch
 
+    from miue.audit import COUNTERMEASURES  # which reads protected copies
+
     text = files("miue.protect").joinpath("report.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
     ratios = [row["psnr"] for row in made.rows if row["psnr"] is not None]
@@ -60,6 +62,7 @@ def write(folder: Path, made: Protected, left: pd.DataFrame, found: "Audit | Non
         looked_at=len(pairs),
         pictures=[_pictures(*pair, levels=made.settings.levels) for pair in pairs[:SHOWN]],
         left=left.to_dict("records"),
+        countermeasures=COUNTERMEASURES,
         audit=None if found is None else found.to_json(),
         limits=measured(),
         notes=notes,
