@@ -17,15 +17,15 @@ Fourier transforms of every image. It holds classes C H W numbers: 60 MB for 100
 from dataclasses import dataclass
 
 import torch
+from scipy.ndimage import median_filter
 from torch import Tensor
-from torch.nn import functional
 
 from miue.data.images import Images
 from miue.defenses.base import Defense
 from miue.defenses.pixels import images_per_batch, rewrite
 from miue.errors import InputError, Positive
 
-REACH = 2  # frequencies to each side that count as neighbours
+SIDE = 5  # of the square of frequencies that count as neighbours
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Notch(Defense):
         for label in there:
             others = spectra[[other for other in there if other != label]]
             apart = spectra[label] - others.median(0).values
-            standing = apart - among_neighbours(apart)
+            around = median_filter(apart.cpu().numpy(), size=(1, SIDE, SIDE), mode="wrap")
+            standing = apart - torch.from_numpy(around).to(apart.device)
             standing[:, 0, 0] = 0  # the mean is no wave
             kept[label] = torch.where(standing > self.excess, (-standing).exp(), 1.0)
         return kept
@@ -82,10 +83,3 @@ def mean_log_spectra(images: Images) -> tuple[Tensor, list[int]]:
         x, y = images.batch(index)
         total.index_add_(0, y, (torch.fft.fft2(x.float() / 255).abs() + 1e-3).log())
     return total / count.clamp(min=1)[:, None, None, None], there
-
-
-def among_neighbours(spectrum: Tensor) -> Tensor:
-    """The median over each frequency and those beside it, of (C, H, W), which begins again at its edges."""
-    side = 2 * REACH + 1
-    around = functional.pad(spectrum[:, None], (REACH,) * 4, mode="circular").unfold(2, side, 1).unfold(3, side, 1)
-    return around[:, 0].flatten(-2).median(-1).values
