@@ -239,7 +239,7 @@ def few(bench: Bench) -> None:
     made = protect.images(bench.work / "own", bench.work / "own-copy", reference=bench.work / "others", seed=1, size=32)
     shown, _ = audit.reading.gather(made.publish, 32)
     originals, _ = audit.reading.gather(bench.work / "own", 32)
-    shown, originals = audit.reading.paired(shown, originals)
+    shown, originals, _ = audit.reading.paired(shown, originals)
     keys = {x.tobytes(): place for place, x in enumerate(originals.x.numpy())}
     pixels = train.x.clone()
     for row in own.nonzero()[:, 0].tolist():

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from miue import poisons
 from miue.data import loading
-from miue.poisons import base
+from miue.poisons import passes
 from miue.poisons.methods import mi_ue
 from miue.precision import LOSS_SCALE
 from miue.victim import train_victim
@@ -70,7 +70,7 @@ def rounding(where: str, number: str):
     mode = Rounding(*DTYPES[number])
 
     def on_outputs(*given):
-        loss = base.on_outputs(*given)
+        loss = passes.on_outputs(*given)
 
         def rounded(images, labels):
             with mode:

@@ -32,6 +32,8 @@ def test_perturb_train_and_measure(miue, image_folder, tmp_path):
     code, out, _ = miue("mi", *data, "--poison", file, *short, "--n-slices", 8, "--out", tmp_path / "m.json")
     assert code == 0 and "ceiling" in out and "within_class" in out
     assert json.loads((tmp_path / "m.json").read_text())["mutual_information"]["mi"]["unit"] == "nats"
+    code, out, _ = miue("mi", *data, "--poison", file, *short, "--n-slices", 1)
+    assert code == 0 and " over samples)" in out and "slices" not in out
 
 
 def test_a_defense_a_part_and_a_method_without_a_budget(miue, image_folder, tmp_path):

@@ -1,14 +1,18 @@
 """Somebody's own method, defense and estimator go in: as objects, and from a file."""
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from samples import some_images
 
+import miue
 from miue import defenses, perturb, train_victim
 from miue.errors import InputError
+from miue.experiments import plan
+from miue.experiments.records import Records
 from miue.experiments.trials import Setting, Trial
 from miue.mi import acceptance, sliced_mi, tasks
 from miue.runs import template
@@ -115,6 +119,14 @@ def test_a_trial_takes_what_stands_in_a_file(own):
     setting = Setting(preset="quick", recipe="quick", estimator=f"{own}:correlation")
     setting.check()
     Trial(f"{own}:stripes", "linear", f"{own}:Half:factor=0.1").check(setting)
+
+
+def test_a_plan_finds_what_was_measured_of_it(own, image_folder, tmp_path):
+    setting, trial = Setting(f"folder:{image_folder}", size=16, recipe="quick"), Trial(f"{own}:stripes", "linear")
+    train, _ = miue.load(setting.data, size=16)
+    row = asdict(trial) | {"test_accuracy": 0.5, "content_hash": train.content_hash}
+    Records(tmp_path / "rows.jsonl", setting).add(row)
+    assert plan.make([trial], setting, tmp_path / "rows.jsonl").recorded == 1
 
 
 @pytest.mark.parametrize(

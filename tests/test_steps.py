@@ -54,6 +54,9 @@ def test_a_damaged_victim_is_named(images, tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InputError, match=r"v\.safetensors is cut off or no file"):
         Victim.load(file)
+    perturb(images, "random", cache=False).save(file)
+    with pytest.raises(InputError, match=r"v\.safetensors holds no victim"):
+        Victim.load(file)
 
 
 def test_other_code_makes_another_key(images, monkeypatch):

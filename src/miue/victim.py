@@ -81,14 +81,17 @@ class Victim:
 
         Raises:
             FileNotFoundError: there is no such file.
-            InputError: it is damaged.
+            InputError: it is damaged, or no victim.
         """
         state, header = tensors.load(path)
-        spec = header["spec"]
-        model = build(spec.pop("name"), spec.pop("n_classes"), **spec)
-        model.load_state_dict(state)
-        history = [Epoch(**row) for row in header["history"]]
-        return cls(model.to(default_device()).eval(), history, header["record"])
+        try:
+            spec = header["spec"]
+            model = build(spec.pop("name"), spec.pop("n_classes"), **spec)
+            model.load_state_dict(state)
+            history, record = [Epoch(**row) for row in header["history"]], header["record"]
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise tensors.Damaged(f"{path} holds no victim ({error})") from None
+        return cls(model.to(default_device()).eval(), history, record)
 
 
 def train_victim(

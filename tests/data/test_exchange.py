@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 import miue
 from miue import Images
+from miue.data import archives
 from miue.errors import InputError
 
 PIXELS = some_images(n=6, classes=3, size=8).x
@@ -413,3 +414,7 @@ def test_a_folder_that_cannot_be_finished_leaves_nothing(error, message, perturb
     with pytest.raises(type(error), match=message):
         perturbed.to_folder(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_may_end_in_capitals():
+    assert archives.stem("photos/Pets.ZIP") == "Pets"

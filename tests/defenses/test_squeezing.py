@@ -82,3 +82,9 @@ def test_bad_options_are_refused():
     with pytest.raises(InputError, match="grayscale needs images of 1 or 3 channels, not 4"):
         squeezed(some_images(channels=4), kind="grayscale")
     assert squeezed(some_images(channels=4), kind="bit_depth").shape[1] == 4
+
+
+def test_images_of_which_either_end_may_be_the_channels_stay_as_they_are():
+    images = Images(torch.zeros(4, 8, 8, 8, dtype=torch.uint8), [0, 1, 0, 1], layout="nchw", names=list("abcd"))
+    done = build("gaussian_blur").prepare(images, 0)
+    assert done.shape == (8, 8, 8) and done.names.tolist() == list("abcd")

@@ -102,6 +102,7 @@ def test_a_part_of_the_images_is_perturbed():
         counts[ratio] = (part.delta != 0).flatten(1).any(1)
         assert part.record["part"]["perturbed"] == int(counts[ratio].sum()) == round(80 * ratio)
         assert torch.equal(part.apply(images).x[~counts[ratio]], images.x[~counts[ratio]])
+    assert not poison.part(images, classes=[]).delta.any()
     assert (counts[0.25] <= counts[0.5]).all()  # a larger ratio keeps those of a smaller one
     assert not torch.equal(counts[0.5], (poison.part(images, ratio=0.5, seed=4).delta != 0).flatten(1).any(1))
 

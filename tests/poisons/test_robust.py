@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from samples import some_images
 
 from miue.pgd import Budget, pgd
-from miue.poisons import options, perturb
+from miue.poisons import METHODS, options, perturb
 from miue.poisons.eot import adversarial, against, expect
 from miue.poisons.passes import PGDPass
 from miue.training.loop import BatchContext
@@ -44,6 +44,10 @@ def test_an_attack_raises_the_loss_within_its_radius(batch):
     for moved in (drawn, attacked):
         assert 3 < 255 * (moved - x).abs().max() < 4.001 and moved.min() >= 0 and moved.max() <= 1
     assert loss(attacked, y) > loss(drawn, y) + 0.1
+
+
+def test_methods_that_share_their_code_keep_their_names(images):
+    assert small(images, METHODS["sem"]).record["method"] == "sem"
 
 
 def test_the_surrogate_is_trained_on_attacked_images_with_their_labels(images):

@@ -64,27 +64,28 @@ def test_copies_are_paired_with_their_originals_by_name(tmp_path):
     }
     wanted = {str(name): x for name, x in zip(originals.names, originals.x, strict=True)}
     for place in (out, out / "publish"):  # by the manifest
-        copy, clean = reading.paired(reading.gather(place, 16)[0], originals)
+        copy, clean, without = reading.paired(reading.gather(place, 16)[0], originals)
+        assert without == []
         assert all(torch.equal(wanted[str(name)], x) for name, x in zip(copy.names, clean.x, strict=True))
     shutil.copytree(out / "publish", tmp_path.with_name("bare"))
-    copy, clean = reading.paired(reading.gather(tmp_path.with_name("bare"), 16)[0], originals)  # by the names
+    copy, clean, _ = reading.paired(reading.gather(tmp_path.with_name("bare"), 16)[0], originals)  # by the names
     sources = {row["name"]: row["source"] for row in made.rows}
     assert all(torch.equal(wanted[sources[str(name)]], x) for name, x in zip(copy.names, clean.x, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (
-            lambda at: (at / "red" / "3.png").unlink(),
-            "against: holds no original of 1 of the 24 images, as of red/3.png",
-        ),
-        (lambda at: (at / "red").rename(at / "blue"), "holds no original of 12 of the 24"),
-    ],
-)
-def test_originals_that_do_not_fit_are_refused(harm, message, tmp_path):
+def test_copies_without_an_original_are_left_out_and_named(tmp_path):
     copy, originals = folder(tmp_path / "a", PLAIN), folder(tmp_path / "b", PLAIN)
-    harm(originals)
+    (originals / "red" / "3.png").unlink()
+    found = audit.images(copy, originals, **FEW)
+    assert found.unreadable == {"red/3.png": "has no original"} and found.record["data"]["n"] == 23
+
+
+@pytest.mark.parametrize(("name", "message"), [("red", "other classes"), ("", "no original of the 24 images")])
+def test_originals_that_do_not_fit_are_refused(name, message, tmp_path):
+    copy, originals = folder(tmp_path / "a", PLAIN), folder(tmp_path / "b", PLAIN)
+    for one in list(originals.iterdir()):
+        if one.name.startswith(name):
+            one.rename(originals / f"{one.name}-2")
     with pytest.raises(InputError, match=message):
         audit.images(copy, originals, **FEW)
 

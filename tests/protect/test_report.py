@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from miue import audit, protect
 from miue.cli import app
+from miue.errors import InputError
 from miue.protect import report
 from miue.protect.handling import HANDLINGS, handled
 from miue.protect.survival import survival
@@ -76,10 +77,23 @@ def test_the_command_makes_goes_on_and_verifies(photos, tmp_path):
     assert "metadata: stripped" in done.output and (tmp_path / "out" / "private" / "report.html").exists()
     again = run("protect", photos, "--out", tmp_path / "out", "--no-victims")
     assert ", 0 of them now" in again.output
+    (photos / "other" / "1.png").rename(tmp_path / "1.png")
+    without = run("protect", photos, "--out", tmp_path / "out", "--no-victims")
+    assert without.exit_code == 0 and "1 are protected and no longer in the folder: other/1.png" in without.output
+    (tmp_path / "1.png").rename(photos / "other" / "1.png")
     assert run("protect", photos, "--out", tmp_path / "out", "--verify").exit_code == 0
     (tmp_path / "out" / "publish" / "other" / "0.png").unlink()
     wrong = run("protect", photos, "--out", tmp_path / "out", "--verify")
     assert wrong.exit_code == 1 and "checked: 1 are wrong" in wrong.output
+
+
+def test_a_manifest_that_is_no_manifest_is_named_in_one_line(photos, tmp_path):
+    run("protect", photos, "--out", tmp_path / "out", *QUICK, "--no-victims")
+    with (tmp_path / "out" / "private" / "manifest.jsonl").open("a") as file:
+        file.write("x\n")
+    for words in (["protect", photos, "--out", tmp_path / "out"], ["audit", tmp_path / "out"]):
+        with pytest.raises(InputError, match=r"manifest\.jsonl has a line that is no JSON"):
+            run(*words)
 
 
 def test_the_command_audits_and_writes_a_record(photos, tmp_path):

@@ -56,7 +56,7 @@ class Audit:
             which the victim names another class than of their copy), `information` and its `ceiling` (nats) between
             features of image and copy; else empty.
         record: sizes, seeds, recipe, images, machine; JSON.
-        unreadable: files that could not be read, and why.
+        unreadable: files that could not be read, or have no original where originals are given, and why.
     """
 
     victims: pd.DataFrame
@@ -102,7 +102,7 @@ def images(
         most: images that are trained on and asked about, classes in proportion: of more, so many are drawn.
 
     Raises:
-        InputError: a folder that cannot be read, too few classes or images, an original that is missing.
+        InputError: a folder that cannot be read, too few classes or images, originals of none of them.
     """
     check_size(size)
     recipes.recipe(recipe)
@@ -115,9 +115,11 @@ def images(
     if against is not None:
         originals, others = reading.gather(Path(against), size, "against")
         unreadable |= {f"against: {file}": why for file, why in others.items()}
-        shown, clean = reading.paired(shown, originals)
-    drawn = subset(shown, "most", min(most, len(shown)), 0).ids  # the ids of what was read are its places
-    shown, clean = shown.subset(drawn), None if clean is None else clean.subset(drawn)
+        shown, clean, without = reading.paired(shown, originals)
+        unreadable |= dict.fromkeys(without, "has no original")
+    count = min(most, len(shown))
+    shown = subset(shown, "most", count, 0)
+    clean = None if clean is None else subset(clean, "most", count, 0)
     trainers = victims.chosen(list(models), recipe, backbone)
     rows = [
         {"victim": trainer.name, "countermeasure": against_it} | _learned(trainer, against_it, shown, clean, seeds)

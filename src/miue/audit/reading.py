@@ -60,13 +60,16 @@ def gather(folder: Path, size: int, argument: str = "folder") -> tuple[Images, d
     return images, unreadable
 
 
-def paired(images: Images, originals: Images) -> tuple[Images, Images]:
+def paired(images: Images, originals: Images) -> tuple[Images, Images, list[str]]:
     """Cut two sets to the photographs that both hold, in the same order and with the same ids.
 
     A copy has the name of its original, whatever the ending of either, or that name with another ending behind it.
 
+    Returns:
+        Both sets, and the names of the copies that have no original.
+
     Raises:
-        InputError: a copy without an original; other classes.
+        InputError: no copy has an original; other classes.
     """
     assert images.names is not None and originals.names is not None
     places = {str(name): place for place, name in enumerate(originals.names)}
@@ -76,16 +79,16 @@ def paired(images: Images, originals: Images) -> tuple[Images, Images]:
     stems = Counter(map(_stem, left))
     by_stem = {_stem(name): place for name, place in left.items() if stems[_stem(name)] == 1}
     found = {name: by_stem[_stem(name)] for name in names if _stem(name) in by_stem} | found
-    if missing := [name for name in names if name not in found]:
-        first = printable(missing[0])
-        raise InputError(f"against: holds no original of {len(missing)} of the {len(images)} images, as of {first}")
+    if not found:
+        raise InputError(printable(f"against: holds no original of the {len(images)} images, as of {names[0]}"))
     if images.classes != originals.classes:
         raise InputError("against: has other classes; it must hold the folders of the same classes")
-    chosen = originals.subset(torch.tensor([found[name] for name in names]))
+    images = images.subset(torch.tensor([place for place, name in enumerate(names) if name in found]))
+    chosen = originals.subset(torch.tensor([found[name] for name in names if name in found]))
     chosen.ids, chosen.names = images.ids, images.names
     if not torch.equal(chosen.y, images.y):
         raise InputError("against: holds originals in folders of other classes; they must lie in the same ones")
-    return images, chosen
+    return images, chosen, [name for name in names if name not in found]
 
 
 def _stem(name: str) -> str:

@@ -17,6 +17,7 @@ from miue.data.images import Images
 from miue.defenses import build as defense_of
 from miue.errors import InputError, printable
 from miue.models import Network, build_for, wrap
+from miue.storage.tensors import Damaged
 from miue.training import features
 from miue.victim import Victim, train_victim
 
@@ -126,8 +127,8 @@ def _loaded(file: Path) -> Victim:
         return Victim.load(file)
     except FileNotFoundError:
         raise InputError(printable(f"backbone: {file} does not exist")) from None
-    except (KeyError, TypeError) as error:
-        raise InputError(printable(f"backbone: {file} holds no trained network ({error})")) from None
+    except Damaged as error:
+        raise InputError(printable(f"backbone: {error}")) from None
 
 
 def accuracy(ask: Answers, images: Images) -> float:

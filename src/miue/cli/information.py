@@ -46,15 +46,16 @@ def mi(
     )
     clean, perturbed = loop.features(victim.model, images), loop.features(victim.model, shown)
     settings: dict[str, Any] = {"n_slices": n_slices, "seed": seed}
-    measured = vars(with_controls(clean, perturbed, images.y, estimator=estimator, **settings))
+    measured = dict(vars(with_controls(clean, perturbed, images.y, estimator=estimator, **settings)))
     left_out = {}
     try:
         measured["given_class"] = conditional_mi(clean, perturbed, images.y, estimator, **settings)
     except InputError as error:  # a class is too small, or its features collapsed
         left_out["given_class"] = str(error)
     for name, estimate in measured.items():
-        samples = "" if estimate.stderr_samples is None else f", {estimate.stderr_samples:.4f} over samples"
-        typer.echo(f"{name:13s} {estimate.value:8.4f} nats (standard error {estimate.stderr:.4f} over slices{samples})")
+        errors = {estimate.stderr_kind: estimate.stderr, "samples": estimate.stderr_samples}
+        told = ", ".join(f"{error:.4f} over {kind}" for kind, error in errors.items() if error is not None)
+        typer.echo(f"{name:13s} {estimate.value:8.4f} nats" + (f" (standard error {told})" if told else ""))
     for name, reason in left_out.items():
         typer.echo(f"{name:13s} left out: {reason}")
     records = {name: estimate.record() for name, estimate in measured.items()}

@@ -54,7 +54,7 @@ def at(path: Path) -> Path | None:
 def stem(path: str) -> str:
     """The last part of `path` without the ending of an archive."""
     name = PurePosixPath(path).name
-    return next((name.removesuffix(ending) for ending in ENDINGS if name.lower().endswith(ending)), name)
+    return next((name[: -len(ending)] for ending in ENDINGS if name.lower().endswith(ending)), name)
 
 
 def unpacked(archive: Path) -> Path:

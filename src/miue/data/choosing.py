@@ -55,7 +55,7 @@ def long_tailed(images: Images, ratio: float, seed: int = 0) -> Images:
     """
     if ratio == 1:
         return images
-    shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
     kept = []
     for label in range(len(images.classes)):
         members = shuffled[images.y.cpu()[shuffled] == label]

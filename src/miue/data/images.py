@@ -240,7 +240,8 @@ class Images:
     def with_pixels(self, x: Tensor) -> "Images":
         """The same images (labels, ids, classes, names) with other pixels: `x` is (N, C, H, W) uint8."""
         names = None if self.names is None else self.names.tolist()
-        return Images(x, self.y, self.classes, ids=self.ids, name=self.name, names=names, layout="nchw")
+        images = Images(x, self.y, self.classes, ids=self.ids, name=self.name, names=names, layout="nchw")
+        return images.on(self.device)
 
     def joined(self, other: "Images") -> "Images":
         """These images and then those of `other`, copied into memory, with new ids (the positions) and no names.

@@ -21,7 +21,7 @@ from miue.defenses.adversarial import AdversarialTraining
 from miue.defenses.ueraser import UEraser
 from miue.errors import InputError
 from miue.experiments import bench
-from miue.experiments.records import matching, refuse_other
+from miue.experiments.records import matching, measured, refuse_other
 from miue.experiments.text import aligned
 from miue.experiments.trials import CLEAN, NONE, WITHHELD, Setting, Trial
 from miue.pgd import in_levels
@@ -141,11 +141,11 @@ def make(
     for trial in wanted:
         trial.check(setting)
     unique = list(dict.fromkeys(wanted))
-    measured = matching(records, setting) if records is not None and records.exists() else []
-    missing = [trial for trial in unique if not any(asdict(trial).items() <= row.items() for row in measured)]
+    rows = matching(records, setting) if records is not None and records.exists() else []
+    missing = [trial for trial in unique if measured(rows, trial) is None]
     train, test = loading.load(setting.data, root, setting.n_train, setting.n_test, setting.size)
     if records is not None:
-        refuse_other(measured, records, train)
+        refuse_other(rows, records, train)
     kept: dict[str, Poison | None] = {}
     shown: dict[str, Images | None] = {}  # what victims are trained on; None while its perturbation is not made
     made: dict[str, Step] = {}

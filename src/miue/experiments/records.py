@@ -53,9 +53,8 @@ class Records:
     def find(self, trial: Trial) -> dict[str, Any] | None:
         """The row of `trial`, if it has been measured, be it by another process meanwhile."""
         self._refresh()
-        asked = asdict(trial)
-        wanted = portable_row(asked)
-        return next((row | asked for row in self.rows if wanted.items() <= row.items()), None)
+        row = measured(self.rows, trial)
+        return None if row is None else row | asdict(trial)
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, unless another process has kept one of the same trial meanwhile: that stays the only one."""
@@ -63,7 +62,7 @@ class Records:
         with self._alone():
             self._refresh()
             own = {field.name: row.get(field.name) for field in fields(Trial)}
-            if any(own.items() <= other.items() for other in self.rows):
+            if first(self.rows, own) is not None:
                 return
             self._cut()
             self._append(row)
@@ -133,6 +132,16 @@ def refuse_other(rows: Sequence[dict[str, Any]], path: Path, train: Images) -> N
         )
 
 
+def measured(rows: Sequence[dict[str, Any]], trial: Trial) -> dict[str, Any] | None:
+    """The row of `trial` among those of a file; None where it has not been measured."""
+    return first(rows, portable_row(asdict(trial)))
+
+
+def first(rows: Sequence[dict[str, Any]], values: dict[str, Any]) -> dict[str, Any] | None:
+    """The first row that holds all these values."""
+    return next((row for row in rows if values.items() <= row.items()), None)
+
+
 def portable_row(row: dict[str, Any]) -> dict[str, Any]:
     """A row in which files of somebody's own are named so that it means the same on another machine."""
     return {name: portable(value) if isinstance(value, str) else value for name, value in row.items()}
@@ -145,6 +154,6 @@ def _parsed(path: Path) -> tuple[Setting, list[dict[str, Any]]]:
         version, setting = head.get("version", 1), head["setting"]
         if version == VERSION:
             return Setting(**setting), rows
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"records: {path} is damaged or no file of trials ({error})") from None
     raise InputError(f"records: {path} is of version {version}; it must be {VERSION}, so measure into another file")

@@ -96,7 +96,8 @@ def find(method: str | Method | Callable[..., Any]) -> tuple[str, Method, dict[s
     """
     if not isinstance(method, str):
         made = method if isinstance(method, Method) else method_of(method)
-        return getattr(made.make, "__name__", "own"), made, {}
+        ours = (name for name, one in METHODS.items() if one is made)
+        return next(ours, getattr(made.make, "__name__", "own")), made, {}
     name, written = parse(method)
     known = specs.find("method", name, METHODS)
     return name, known if isinstance(known, Method) else method_of(known), written

@@ -86,7 +86,7 @@ def read(
         "method": "foreign",
         "options": {"kind": kind, "key": key, "scale": scale, "layout": layout, "rows": rows},
         "passes": 0,
-        "model": None,
+        "surrogate": None,
         "bounded": budget is not None,
         "epsilon": None if budget is None else budget.epsilon,
         "levels": largest if budget is None else budget.levels,

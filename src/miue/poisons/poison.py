@@ -118,9 +118,8 @@ class Poison:
         """
         labels = torch.full((len(self.ids),), -1)
         labels[self.rows(images)] = images.y.cpu()
-        wanted = [
-            images.classes.index(choose("class", str(name), images.classes)) for name in classes or images.classes
-        ]
+        eligible = images.classes if classes is None else classes
+        wanted = [images.classes.index(choose("class", str(name), images.classes)) for name in eligible]
         kept = drawn(self.ids, torch.isin(labels, torch.tensor(wanted)), ratio, seed)
         delta = memory.zeros(self.delta.shape, self.delta.dtype, "cpu")
         for rows in pieces(kept.nonzero()[:, 0], images.shape):

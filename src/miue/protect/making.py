@@ -191,8 +191,8 @@ class _Work:
             before = private.written.get(source)
             if source.startswith(BEFORE) or (before is not None and before["source_digest"] == row["digest"]):
                 continue
-            name = photographs.named(_inside(source, row["class"]), settings.format, taken)
-            jobs.append((source, name if before is None else before["name"]))
+            inside = _inside(source, row["class"])
+            jobs.append((source, before["name"] if before else photographs.named(inside, settings.format, taken)))
 
         def one(job: tuple[str, str]) -> dict[str, Any] | Unreadable:
             source, name = job

@@ -38,7 +38,7 @@ class Private:
     Attributes:
         settings: how it is made.
         classes: names, in the order of their numbers; new ones come behind.
-        read: a row for each image at working size: source, class, digest, stat, reference.
+        read: a row for each image at working size: source, class, digest, stat.
         written: a row for each protected image, by its source.
     """
 
@@ -133,6 +133,7 @@ class Private:
         with writing(file), file.open("ab") as out:
             out.write(pixels.tobytes())
             out.flush()
+            os.fsync(out.fileno())  # before the line that counts them
         lines.append(self.folder / "working.jsonl", row)
         self.read.append(row)
 

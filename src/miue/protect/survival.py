@@ -18,6 +18,8 @@ SAMPLE = 48  # images that are looked at
 def survival(folder: Path, made: Protected, size: int) -> pd.DataFrame:
     """Measure how much of the perturbation training would still see.
 
+    Images whose originals are gone are left out.
+
     Args:
         folder: the originals.
         made: the protected copy.
@@ -29,10 +31,11 @@ def survival(folder: Path, made: Protected, size: int) -> pd.DataFrame:
         with it, over its own with itself; and `added`, the length of what is there besides, which storing an image
         anew adds, over the perturbation's own. What is left may drown in it.
     """
-    places = torch.randperm(len(made.rows), generator=seeds.stream(0, "probe"))[:SAMPLE].tolist()
+    rows = [row for row in made.rows if row["source"] not in made.gone]
+    places = torch.randperm(len(rows), generator=seeds.stream(0, "probe"))[:SAMPLE].tolist()
     names = [name for name in HANDLINGS if "crop" not in name]
     products, energies = (dict.fromkeys(names, 0.0) for _ in range(2))
-    for row in track([made.rows[place] for place in places], "handling images"):
+    for row in track([rows[place] for place in places], "handling images"):
         pictures = [photographs.read(file).picture for file in (folder / row["source"], made.publish / row["name"])]
         whole = None
         for name in names:

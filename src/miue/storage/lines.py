@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from miue.errors import InputError
 from miue.storage.files import writing
 
 
@@ -31,7 +32,7 @@ def whole(path: Path, start: int = 0) -> tuple[list[Any], int]:
     """Read the lines of a file that have an end, from byte `start` on, and how many bytes they are; none of no file.
 
     Raises:
-        ValueError: a line is no JSON.
+        InputError: a line is no JSON.
     """
     if not path.exists():
         return [], 0
@@ -39,4 +40,7 @@ def whole(path: Path, start: int = 0) -> tuple[list[Any], int]:
         file.seek(start)
         text = file.read()
     text = text[: text.rfind(b"\n") + 1]
-    return [json.loads(one) for one in text.splitlines()], len(text)
+    try:
+        return [json.loads(one) for one in text.splitlines()], len(text)
+    except ValueError as error:
+        raise InputError(f"file: {path} has a line that is no JSON ({error})") from None
