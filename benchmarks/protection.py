@@ -5,7 +5,7 @@
 DATA holds imagenette224/{train,val} and tiny-imagenet32-jpeg.tar.xz. Rows go to book/results/records, one line each;
 what is there is not measured again. WORK gets the folders of images (about 1 GB).
 
-Parts: copy (make it; seconds, memory), sizes (victims at 64 px after handling; other methods, sizes and budgets beside
+Parts: copy (make it; seconds, memory), audited (what `miue audit` finds, and how long that takes), sizes (victims at 64 px after handling; other methods, sizes and budgets beside
 the defaults), looks (what an audit sees), large (victims at 224 px), trainers (other ways to train), backbone (features
 from other images), few (two classes among a hundred), stream (memory by the number of images), limits (what reports say
 of it).
@@ -109,6 +109,16 @@ def copy(bench: Bench) -> None:
         return {"images": len(made.rows), "psnr": float(np.mean(psnr)), "peak_mib": round(peak), "settings": settings}
 
     bench.measure(make, part="copy")
+
+
+def audited(bench: Bench) -> None:
+    """The audit of the copy against its originals, by the command's defaults."""
+
+    def one() -> dict[str, Any]:
+        found = audit.images(bench.copied("copy"), bench.originals)
+        return {"victims": found.victims.to_dict("records"), "perturbed": found.perturbed, **found.compared}
+
+    bench.measure(one, part="audited", what="copy", size=64)
 
 
 def sizes(bench: Bench) -> None:
@@ -342,7 +352,7 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
     return told
 
 
-PARTS = {part.__name__: part for part in (copy, sizes, looks, large, trainers, backbone, few, stream, limits)}
+PARTS = {part.__name__: part for part in (copy, audited, sizes, looks, large, trainers, backbone, few, stream, limits)}
 
 
 def chosen(names: list[str]) -> Iterator[Callable[[Bench], None]]:

@@ -81,7 +81,7 @@ def images(
     folder: str | Path,
     against: str | Path | None = None,
     *,
-    models: Sequence[str] = ("small_resnet", "vgg11:width=0.25"),
+    models: Sequence[str] = ("small_resnet:width=0.5", "vgg11:width=0.25"),
     recipe: str = "quick",
     size: int = 64,
     seeds: Sequence[int] = (0, 1),
