@@ -5,10 +5,11 @@
 DATA holds imagenette224/{train,val} and tiny-imagenet32-jpeg.tar.xz. Rows go to book/results/records, one line each;
 what is there is not measured again. WORK gets the folders of images (about 1 GB).
 
-Parts: copy (make it; seconds, memory), audited (what `miue audit` finds, and how long that takes), sizes (victims at 64 px after handling; other methods, sizes and budgets beside
-the defaults), looks (what an audit sees), large (victims at 224 px), trainers (other ways to train), backbone (features
-from other images), few (two classes among a hundred), stream (memory by the number of images), limits (what reports say
-of it).
+Parts: copy (make it; seconds, memory), audited (what `miue audit` finds, and how long that takes), sizes (victims at
+64 px after handling; other methods, sizes and budgets beside the defaults), looks (what an audit sees), large (victims
+at 224 px), trainers (other ways to train; adversarial training of such images is in the ladder on photographs),
+backbone (features from other images), few (two classes among a hundred), stream (memory by the number of images),
+limits (what reports say of it).
 """
 
 import multiprocessing
@@ -46,6 +47,7 @@ RECIPE = "quick:epochs=20"
 VICTIM = "small_resnet:width=0.5"
 COPIES: dict[str, dict[str, Any]] = {
     "copy": {},
+    "copy with drifting stripes": {"method": "weave:drift=0.025"},
     "copy at 4/255": {"epsilon": "4/255"},
     "copy by EM at 32 px": {"method": "em", "size": 32},
     "copy at 32 px": {"size": 32},
@@ -90,10 +92,10 @@ class Bench(Measured):
         return Images(torch.from_numpy(np.stack(pixels)), labels, list(found.files), name=what, layout="nchw")
 
 
-def victim(images: Callable[[], Images], test: Images, seed: int, recipe: str = RECIPE, **how: Any) -> dict[str, Any]:
+def victim(images: Callable[[], Images], test: Images, seed: int, **how: Any) -> dict[str, Any]:
     """A small residual network trained on images, which are read now, and asked about others."""
-    shown = images()
-    trained = miue.train_victim(shown, test, model=VICTIM, recipe=recipe, seed=seed, cache=False, **how)
+    shown, how = images(), {"model": VICTIM, "recipe": RECIPE} | how
+    trained = miue.train_victim(shown, test, seed=seed, cache=False, **how)
     return {"accuracy": trained.accuracy, "train_accuracy": trained.history[-1].train_accuracy, "n": len(shown)}
 
 
@@ -144,13 +146,13 @@ def looks(bench: Bench) -> None:
 
 
 def large(bench: Bench) -> None:
-    """Victims at 224 px, half of the images."""
-    test, recipe = bench.test(224).subset(torch.arange(0, 1000, 2)), "quick:epochs=15"
+    """Victims at 224 px, of a quarter of their width, half of the images."""
+    test, how = bench.test(224).subset(torch.arange(0, 1000, 2)), {"model": "small_resnet:width=0.25", "recipe": RECIPE}
     for what, handling in (("originals", "as published"), ("copy", "as published"), ("copy", "JPEG 75")):
         for seed in SEEDS:
             bench.measure(
-                partial(victim, partial(half, bench, what, handling), test, seed, recipe),
-                part="large", what=what, handling=handling, size=224, seed=seed, recipe=recipe, victim=VICTIM,
+                partial(victim, partial(half, bench, what, handling), test, seed, **how),
+                part="large", what=what, handling=handling, size=224, seed=seed, recipe=RECIPE, victim=how["model"],
             )  # fmt: skip
 
 
@@ -161,9 +163,9 @@ def half(bench: Bench, what: str, handling: str) -> Images:
 
 
 def trainers(bench: Bench) -> None:
-    """What a trainer can do: squeeze, train adversarially, hold clean images of the same classes."""
+    """What a trainer can do: squeeze, filter, hold clean images of the same classes."""
     test = bench.test(64)
-    for defense in ("iss:kind=grayscale", "iss:kind=jpeg", "adversarial_training:epsilon=8/255:steps=5:step=2/255"):
+    for defense in ("iss:kind=grayscale", "iss:kind=jpeg", "notch"):
         for what in ("originals", "copy"):
             for seed in SEEDS:
                 images = partial(bench.images, what, "as published", 64)
