@@ -1,11 +1,12 @@
 """What all methods share: what they are asked for and return, and `make`, which turns their work into a `Poison`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from miue import errors, seeds
 from miue.data.images import Images
@@ -69,9 +70,14 @@ class Task:
         """The surrogate, freshly drawn, on the images' device."""
         return surrogate_network(self.surrogate, self.images, self.seed)
 
+    def train(self, network: Module, images: Images, recipe: Recipe, **how: Any) -> Iterator[Epoch]:
+        """Train `network` as `loop.epochs` does, with the seeds of a surrogate, by all processes together."""
+        streams, device = seeds.surrogate(self.seed), self.images.device
+        return loop.epochs(network, images, recipe, seed=streams, device=device, ranks=self.ranks, **how)
+
     def learn(
         self,
-        network: Network,
+        network: Module,
         label: str,
         *,
         defense: Defense | None = None,
@@ -93,8 +99,8 @@ class Task:
         rows: list[dict[str, float]] = []
         keep, recipe = self.keep.part("surrogate"), self.options.surrogate
         keep.hold(rows=rows, **held)
-        how: dict[str, Any] = {"seed": seeds.surrogate(self.seed), "device": self.images.device, "keep": keep}
-        for done in track(loop.epochs(network, self.images, recipe, defense=defense, **how), label, recipe.epochs):
+        trained = self.train(network, self.images, recipe, defense=defense, keep=keep)
+        for done in track(trained, label, recipe.epochs):
             if each is not None:
                 each(done)
             rows.append(_row(done))
@@ -126,9 +132,7 @@ class Task:
         rows: list[dict[str, float]] = []
         delta, recipe = blank(self.images, torch.float16), self.options.surrogate
         self.keep.hold(delta=delta, order_of_passes=pgd_pass.order, trace=rows, **held)
-        how: dict[str, Any] = {"seed": seeds.surrogate(self.seed), "device": self.images.device, "keep": self.keep}
-        shown = self.images.plus(delta)
-        trained = loop.epochs(network, shown, recipe, defense=defense, ranks=self.ranks, **how)
+        trained = self.train(network, self.images.plus(delta), recipe, defense=defense, keep=self.keep)
         for done in track(trained, label, recipe.epochs):
             renew()
             pgd_pass(delta, self.options.step)

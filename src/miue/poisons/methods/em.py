@@ -27,7 +27,6 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from miue import seeds
 from miue.errors import Count, InputError, Range, Share
 from miue.models.frozen import Frozen
 from miue.pgd import sign_steps
@@ -150,8 +149,7 @@ def alternate(task: Task, network: nn.Module, move: Callable[[Tensor], object], 
     each_round = trained_on + (options.passes / surrogate.epochs - 1)
     rounds: list[dict[str, Any]] = []
     task.keep.hold(delta=delta, rounds=rounds, **held)
-    how: dict[str, Any] = {"seed": seeds.surrogate(task.seed), "device": images.device, "ranks": task.ranks}
-    trained = loop.epochs(network, poisoned, surrogate, keep=task.keep, **how)
+    trained = task.train(network, poisoned, surrogate, keep=task.keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", surrogate.epochs):
         move(delta)
         fitted = task.ranks.mean(loop.accuracy(network, poisoned), len(images))  # so that all of them stop

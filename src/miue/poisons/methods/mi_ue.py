@@ -25,7 +25,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from miue import seeds
 from miue.data.images import Images
 from miue.errors import Count, InputError, NotNegative, Positive, Share, Unit, Whole
 from miue.losses import agreement_term, distance_term, information_term, similarity_term
@@ -197,10 +196,7 @@ def mi_ue(task: Task) -> Made:
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, order_of_passes=order, draws=draws, waiting_of_passes=pgd_pass.waiting, trace=trace)
     attack = adversarial(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
-    streams = seeds.surrogate(task.seed)
-    trained = loop.epochs(
-        network, poisoned, surrogate, seed=streams, device=images.device, defense=attack, keep=keep, ranks=task.ranks
-    )
+    trained = task.train(network, poisoned, surrogate, defense=attack, keep=keep)
     for done in track(trained, "MI-UE, surrogate epochs", surrogate.epochs):
         epoch, turn = divmod(done.epoch - 1, turns)
         if (epoch + 1) % options.every and epoch < last:

@@ -30,7 +30,6 @@ from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import put
 from miue.poisons.patterns import CIFAR
 from miue.progress import track
-from miue.training import loop
 from miue.training.recipes import Recipe
 
 
@@ -66,13 +65,13 @@ PRESETS = {name: PIL(surrogate=_SURROGATE) for name in ("quick", "laptop", "pape
 def pil(task: Task) -> Made:
     """Generate perturbations; the notes tell how the classifier was fitted, and the loss before and after the steps."""
     options: PIL = task.options
-    images, budget, seed = task.images, task.budget, task.seed
-    streams = seeds.surrogate(seed)
+    images, budget = task.images, task.budget
     inputs = math.prod(images.shape)
-    with seeds.globally(streams.weights):  # the scale lets one learning rate fit images of every size
+    with seeds.globally(
+        seeds.surrogate(task.seed).weights
+    ):  # the scale lets one learning rate fit images of every size
         linear = Linear(inputs, len(images.classes), scale=math.sqrt(CIFAR / inputs))
-    trained = loop.epochs(linear, images, options.surrogate, seed=streams, device=images.device)
-    *_, last = track(trained, "PIL, linear surrogate", options.surrogate.epochs)
+    last = task.learn(linear, "PIL, surrogate epochs")[-1]
     delta = blank(images, torch.float16)
     before = after = 0.0
     for index in track(torch.arange(len(images)).split(options.pass_batch), "PIL, perturbations"):
@@ -90,7 +89,7 @@ def pil(task: Task) -> Made:
         with torch.no_grad():
             before += len(index) * float(loss(torch.zeros_like(pixels)))
             after += len(index) * float(loss(moved))
-    notes = {"surrogate_loss": last.loss, "surrogate_accuracy": last.train_accuracy}
+    notes = {name: last[name] for name in ("surrogate_loss", "surrogate_accuracy")}
     return Made(delta, notes | {"loss_before": before / len(images), "loss_after": after / len(images)})
 
 

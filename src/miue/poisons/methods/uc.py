@@ -144,15 +144,10 @@ def _surrogate(task: Task) -> Network:
     """Build the surrogate and train it on the clean images, as far as `options.pretext` wants that."""
     images, options = task.images, task.options
     outputs = len(images.classes) if options.pretext == "labels" else 4
-    streams, keep = seeds.surrogate(task.seed), task.keep.part("surrogate")
-    network = build_for(images, task.surrogate, seed=streams.weights, outputs=outputs).to(images.device)
+    weights = seeds.surrogate(task.seed).weights
+    network = build_for(images, task.surrogate, seed=weights, outputs=outputs).to(images.device)
     if options.pretext != "untrained":
-        turned = Turned() if options.pretext == "rotation" else None
-        trained = loop.epochs(
-            network, images, options.surrogate, seed=streams, device=images.device, defense=turned, keep=keep
-        )
-        for _ in track(trained, "UC, surrogate epochs", options.surrogate.epochs):
-            pass
+        task.learn(network, "UC, surrogate epochs", defense=Turned() if options.pretext == "rotation" else None)
     return network.eval()
 
 
