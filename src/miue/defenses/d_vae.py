@@ -92,14 +92,13 @@ class DVAE(Defense):
 
     def train(self, images: Images, stage: Stage, seed: int, label: str) -> "Disentangler":
         """Train a network on `images` and return it in evaluation mode; `label` stands beside the progress."""
-        streams = seeds.victim(seed)
-        with seeds.globally(streams.weights):
+        with seeds.globally(seeds.derived(seed, "victim weights")):
             network = Disentangler(images.shape, len(images.classes), self.width, self.latent)
         network = network.to(images.device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), self.lr)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
-        order = torch.Generator().manual_seed(streams.order)
-        noise = torch.Generator(images.device).manual_seed(streams.noise)
+        order = seeds.stream(seed, "victim order")
+        noise = seeds.stream(seed, "victim noise", images.device)
         for epoch in track(range(self.epochs), label):
             for index in torch.randperm(len(images), generator=order).split(self.fit_batch):
                 x, y = images.batch(index)

@@ -182,13 +182,12 @@ def pretrained(
     loss_of = OBJECTIVES[choose("objective", objective, OBJECTIVES)]
     for argument, value, least in (("images", len(images), 4), ("epochs", epochs, 1), ("batch", batch, 4)):
         whole(argument, value, least)
-    streams = seeds.victim(seed)
     device = torch.device(device or default_device())
-    network = build_for(images, model, seed=streams.weights, outputs=max(2, len(images.classes)))
+    network = build_for(images, model, seed=seeds.derived(seed, "victim weights"), outputs=max(2, len(images.classes)))
     learner = Projecting(network, seeds.derived(seed, "victim projection")).to(device)
     optimizer = torch.optim.Adam(learner.parameters(), lr, weight_decay=1e-6)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    order, augmentation = (torch.Generator().manual_seed(own) for own in (streams.order, streams.augmentation))
+    order, augmentation = (seeds.stream(seed, f"victim {what}") for what in ("order", "augmentation"))
     shown = images.on(device)
 
     def views_of(x: Tensor) -> Tensor:

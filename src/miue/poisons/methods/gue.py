@@ -214,7 +214,7 @@ def gue(task: Task) -> Made:
     if len(images) < 2:
         raise InputError(f"images: {len(images)} image; GUE needs at least 2")
     game = _Game(task)
-    order = torch.Generator().manual_seed(seeds.surrogate(task.seed).order)
+    order = task.stream("surrogate order")
     trace: list[dict[str, float]] = []
     keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, order=order, trace=trace)
     for epoch in track(range(keep.restore() + 1, options.epochs + 1), "GUE, epochs"):

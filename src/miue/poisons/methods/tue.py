@@ -119,14 +119,13 @@ def class_separability(delta: Tensor, labels: Tensor) -> Tensor:
 def tue(task: Task) -> Made:
     """Generate a TUE perturbation; the notes hold one row per round, with the CSD of one batch from all classes."""
     options: TUE = task.options
-    images, budget, seed, keep = task.images, task.budget, task.seed, task.keep
-    streams = seeds.surrogate(seed)
+    images, budget, keep = task.images, task.budget, task.keep
     order, draws = task.stream("pgd order"), task.stream("perturbation")
-    learning = tuple(torch.Generator().manual_seed(own) for own in (streams.order, streams.augmentation))
+    learning = task.stream("surrogate order"), task.stream("surrogate augmentation")
     delta = uniform(images, budget, draws, torch.float16)
     poisoned = images.plus(delta)
     probe = balanced_batches(images.y, options.batch, order)[0].to(images.device)
-    projection = seeds.derived(seed, "surrogate projection")
+    projection = seeds.derived(task.seed, "surrogate projection")
     network = Projecting(task.network(), projection).to(images.device)
     optimizer = torch.optim.Adam(network.parameters(), options.lr, weight_decay=options.weight_decay)
 
