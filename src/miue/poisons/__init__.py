@@ -55,18 +55,18 @@ from miue.training.loop import default_device
 __all__ = ["METHODS", "Method", "Poison", "find", "find_perturbation", "options", "perturb"]
 
 METHODS: dict[str, Method] = {
-    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "surrogate.epochs", split=True),
-    "em": Method(em.em, em.PRESETS, "surrogate.epochs", split=True),
-    "rem": Method(rem_sem.robust, rem_sem.REM_PRESETS, "surrogate.epochs", split=True),
-    "sem": Method(rem_sem.robust, rem_sem.SEM_PRESETS, "surrogate.epochs", split=True),
+    "mi_ue": Method(mi_ue.mi_ue, mi_ue.PRESETS, "epochs", split=True),
+    "em": Method(em.em, em.PRESETS, "epochs", split=True),
+    "rem": Method(rem_sem.robust, rem_sem.REM_PRESETS, "epochs", split=True),
+    "sem": Method(rem_sem.robust, rem_sem.SEM_PRESETS, "epochs", split=True),
     "tap": Method(tap.tap, tap.PRESETS, "steps"),
-    "aue": Method(aue_aap.aue, aue_aap.AUE_PRESETS, "surrogate.epochs"),
+    "aue": Method(aue_aap.aue, aue_aap.AUE_PRESETS, "epochs"),
     "aap": Method(aue_aap.aap, aue_aap.AAP_PRESETS, "steps"),
-    "entf": Method(entf.entf, entf.PRESETS, "surrogate.epochs"),
-    "llock": Method(llock.llock, llock.PRESETS, "surrogate.epochs"),
+    "entf": Method(entf.entf, entf.PRESETS, "epochs"),
+    "llock": Method(llock.llock, llock.PRESETS, "epochs"),
     "tue": Method(tue.tue, tue.PRESETS, "rounds"),
     "gue": Method(gue.gue, gue.PRESETS, "epochs"),
-    "pue": Method(pue.pue, pue.PRESETS, "surrogate.epochs"),
+    "pue": Method(pue.pue, pue.PRESETS, "epochs"),
     "uc": Method(uc.uc, uc.PRESETS, "epochs_of_generator"),
     "ar": Method(ar.ar, ar.PRESETS),
     "lsp": Method(lsp.lsp, lsp.PRESETS),
@@ -126,31 +126,22 @@ def options(
     """
     name, known, written = find(method)
     changes = merged(str(name), written, changes)
-    chosen = _changed(name, known, preset, changes)
+    chosen = _changed(name, known.presets[choose("preset", preset, known.presets)], changes)
     outer = known.outer
-    if passes is None or outer is None or (rounds := outer.removeprefix("surrogate.")) in changes:
+    if passes is None or outer is None or outer in changes:
         return chosen
 
     def taken(count: int) -> float:
-        return _rounds(chosen, outer, count).passes
+        return _changed(name, chosen, {outer: count}).passes
 
     if not taken(1) <= passes < math.inf:
-        raise InputError(f"passes: {passes:g}; {method} takes {taken(1):g} for a single round of its {rounds}")
+        raise InputError(f"passes: {passes:g}; {method} takes {taken(1):g} for a single round of its {outer}")
     most = bisect_right(range(1, MOST_ROUNDS), passes + 1e-9, key=taken)
-    return chosen if most == MOST_ROUNDS - 1 else _rounds(chosen, outer, most)
+    return chosen if most == MOST_ROUNDS - 1 else _changed(name, chosen, {outer: most})
 
 
-def _rounds(chosen: Any, outer: str, count: int) -> Any:
-    """The same options with `count` for the option `outer`."""
-    of_surrogate = outer.removeprefix("surrogate.")
-    if of_surrogate == outer:
-        return replace(chosen, **{outer: count})
-    return replace(chosen, surrogate=replace(chosen.surrogate, **{of_surrogate: count}))
-
-
-def _changed(name: str, method: Method, preset: str, changes: dict[str, Any]) -> Any:
-    """The options of a preset with changes, of which those of the surrogate's recipe go there."""
-    chosen = method.presets[choose("preset", preset, method.presets)]
+def _changed(name: str, chosen: Any, changes: dict[str, Any]) -> Any:
+    """Options with changes, of which those of the surrogate's recipe go there."""
     if not hasattr(chosen, "surrogate"):
         return override(chosen, changes, name)
     of_surrogate = {f.name for f in fields(chosen.surrogate)} - {f.name for f in fields(chosen)}

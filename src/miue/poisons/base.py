@@ -197,8 +197,8 @@ class Method:
     Args:
         make: called with a `Task`, returns what was `Made`.
         presets: "quick", "laptop" and "paper".
-        outer: the option whose number the passes rise with, "surrogate.epochs" or a field of its own; None where no
-            pass goes through a surrogate.
+        outer: the option, or field of the surrogate's recipe, that the passes rise with; None where no pass goes
+            through a surrogate.
         bounded: whether it respects the budget; the methods that do not are marked wherever they appear.
         split: whether processes may share the images, where each has a delta of its own: nothing but the surrogate is
             common to them.
