@@ -16,7 +16,6 @@ from miue.models.handed import Spec, title
 from miue.pgd import Budget, fit_to_images
 from miue.poisons.passes import ROUNDINGS, Loss, PGDPass, put
 from miue.poisons.poison import Poison
-from miue.poisons.shards import own_share
 from miue.precision import arithmetic, precision
 from miue.progress import track
 from miue.ranks import ALONE, Ranks
@@ -139,13 +138,17 @@ class Task:
             rows.append(_row(done))
         return delta, rows
 
-    def round_of(self, recipe: Recipe) -> tuple[Recipe, float]:
-        """The recipe of rounds that train on all images once at most, and the share of them that a round takes."""
-        count = len(self.images)
-        if recipe.batches_per_epoch is not None:
-            once = loop.batches(count, replace(recipe, batches_per_epoch=None))
-            recipe = replace(recipe, batches_per_epoch=min(recipe.batches_per_epoch, once))
-        return recipe, min(1.0, loop.batches(count, recipe) * recipe.batch / count)
+    def own_share(self) -> "Task":
+        """This task as one of several processes works on it: its share of the surrogate's batch, and a seed of its own.
+
+        Raises:
+            InputError: the processes cannot share that batch.
+        """
+        if self.ranks.count == 1:
+            return self
+        surrogate = replace(self.options.surrogate, batch=self.ranks.share(self.options.surrogate.batch))
+        seed = seeds.of_rank(self.seed, self.ranks.number)
+        return replace(self, options=replace(self.options, surrogate=surrogate), seed=seed)
 
     def stream(self, role: str, device: torch.device | str = "cpu") -> torch.Generator:
         """The random numbers of one role, one of `miue.seeds.ROLES`."""
@@ -268,7 +271,7 @@ def make(method: Method, name: str, task: Task) -> Poison:
     trained = getattr(options, "surrogate", None)  # the recipe of a surrogate, where there is one
     number = precision("float32" if trained is None else trained.precision, images.device)
     with arithmetic(number):
-        made = method.make(own_share(replace(task, images=ordered)))
+        made = method.make(replace(task, images=ordered).own_share())
     delta, largest = whole(ordered, made.delta), 0
     for index in ordered.chunks():
         x, _ = ordered.batch(index)

@@ -1,14 +1,12 @@
-"""A perturbation that several processes share: what each works on, and the files, a shard of each and one index."""
+"""The files of a perturbation that several processes share: a shard of each, and one index."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from miue import seeds
 from miue.data.images import Images
 from miue.errors import InputError
 from miue.ranks import Ranks
@@ -16,22 +14,7 @@ from miue.storage import memory, tensors
 from miue.storage.files import atomic
 
 if TYPE_CHECKING:
-    from miue.poisons.base import Task
     from miue.poisons.poison import Poison
-
-
-def own_share(task: "Task") -> "Task":
-    """The task as one of several processes works on it: its share of the surrogate's batch, and a seed of its own.
-
-    Raises:
-        InputError: the processes cannot share that batch.
-    """
-    if task.ranks.count == 1:
-        return task
-    surrogate = replace(task.options.surrogate, batch=task.ranks.share(task.options.surrogate.batch))
-    return replace(
-        task, options=replace(task.options, surrogate=surrogate), seed=seeds.of_rank(task.seed, task.ranks.number)
-    )
 
 
 def save(part: "Poison", path: str | Path, images: Images, ranks: Ranks) -> None:

@@ -145,14 +145,18 @@ def alternate(task: Task, network: nn.Module, move: Callable[[Tensor], object], 
     options, images = task.options, task.images
     delta = blank(images, torch.float16)
     poisoned = images.plus(delta)
-    surrogate, trained_on = task.round_of(options.surrogate)
+    surrogate, count = options.surrogate, len(images)
+    if surrogate.batches_per_epoch is not None:  # a round trains on all images once at most
+        once = loop.batches(count, replace(surrogate, batches_per_epoch=None))
+        surrogate = replace(surrogate, batches_per_epoch=min(surrogate.batches_per_epoch, once))
+    trained_on = min(1.0, loop.batches(count, surrogate) * surrogate.batch / count)
     each_round = trained_on + (options.passes / surrogate.epochs - 1)
     rounds: list[dict[str, Any]] = []
     task.keep.hold(delta=delta, rounds=rounds, **held)
     trained = task.train(network, poisoned, surrogate, keep=task.keep)
     for done in track(trained, f"{type(options).__name__}, rounds at most", surrogate.epochs):
         move(delta)
-        fitted = task.ranks.mean(loop.accuracy(network, poisoned), len(images))  # so that all of them stop
+        fitted = task.ranks.mean(loop.accuracy(network, poisoned), count)  # so that all of them stop
         rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})
         if fitted > options.stop_accuracy:
             break
