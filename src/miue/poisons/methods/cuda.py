@@ -25,8 +25,6 @@ from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import put
 from miue.progress import track
 
-BATCH = 256
-
 
 @dataclass(frozen=True)
 class CUDA(Options):
@@ -55,7 +53,7 @@ def cuda(task: Task) -> Made:
     images = task.images
     filters = draw_filters(len(images.classes), options, task.stream("perturbation")).to(images.device)
     delta = blank(images, torch.int16)
-    for index in track(torch.arange(len(images)).split(BATCH), "CUDA"):
+    for index in track(images.chunks(), "CUDA"):
         x, y = images.batch(index)
         blurred = convolve(x.float(), filters[y])
         largest = blurred.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)  # a black image stays black

@@ -21,11 +21,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from miue.data.images import Images
+from miue.data.images import Images, pieces
 from miue.poisons.base import Made, Options, Task, blank
-
-BATCH = 256
-
 
 PRESETS = {name: Options() for name in ("quick", "laptop", "paper")}
 
@@ -48,7 +45,7 @@ def ops(task: Task) -> Made:
         colour, place = divmod(int(score.argmax()), score.shape[1])
         free[colour, place] = False
         row, column = divmod(place, width)
-        for index in members.split(BATCH):
+        for index in pieces(members, images.shape):
             x, _ = images.batch(index)
             target = colours[colour].to(x.device, torch.int16)
             delta[index.to(delta.device), :, row, column] = (target - x[:, :, row, column]).to(delta)
@@ -70,7 +67,7 @@ def evenness(images: Images, members: Tensor, colours: Tensor) -> Tensor:
         (K, H * W) float64 on the CPU, 0 or above.
     """
     total, squares = torch.zeros(2, len(colours), images.shape[1] * images.shape[2], dtype=torch.float64)
-    for index in members.split(BATCH):
+    for index in pieces(members, images.shape):
         x = images.batch(index)[0].flatten(2).to(torch.int16)
         for number, colour in enumerate(colours.to(x.device, torch.int16)):
             change = (x - colour[:, None]).abs().double()
