@@ -98,7 +98,6 @@ def pgd(
     budget: Budget,
     step: float | Tensor,
     steps: int,
-    ascend: bool = False,
 ) -> Tensor:
     """Move `delta` by sign-gradient steps on `objective(x + delta, y)`, inside the budget and the pixel range.
 
@@ -111,7 +110,6 @@ def pgd(
         budget: the L-infinity limit.
         step: length of a step, as a fraction of the pixel range; a number, or a scalar on the device of `x`.
         steps: number of steps.
-        ascend: go up instead of down.
 
     Returns:
         (B, C, H, W) float32 levels, not rounded, on which x + delta lies in [0, 255] but for float32 rounding.
@@ -123,7 +121,7 @@ def pgd(
     def loss(moving: Tensor) -> Tensor:
         return objective(pixels + moving, y)
 
-    return 255 * sign_steps(loss, delta.float() / 255, low, high, step=step, steps=steps, ascend=ascend)
+    return 255 * sign_steps(loss, delta.float() / 255, low, high, step=step, steps=steps)
 
 
 def attack(

@@ -27,12 +27,12 @@ from miue.errors import Count, InputError, Range, Unit
 SCHEDULE_STEPS = 1000
 
 
-def signal_left(steps: int = SCHEDULE_STEPS) -> Tensor:
-    """How much of an image's variance is left after 0, 1, ... steps of noise: (steps + 1,) float64, from 1 down.
+def signal_left() -> Tensor:
+    """How much of an image's variance is left after 0, 1, ... steps of noise: (1001,) float64, from 1 down.
 
     The linear schedule of DDPM; "alpha bar" there, with the clean image at index 0.
     """
-    beta = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64)
+    beta = torch.linspace(1e-4, 0.02, SCHEDULE_STEPS, dtype=torch.float64)
     return torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
 
 
