@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from miue.data.folders import entries, hidden, images_under
-from miue.data.seeing import UPRIGHT, as_seen, coloured, turned
+from miue.data.seeing import UPRIGHT, as_seen, coloured, on_white, turned
 from miue.errors import InputError, printable
 from miue.storage.files import atomic
 
@@ -214,9 +214,7 @@ def write(
         exif[ORIENTATION] = NUMBERS[photograph.turn]
     how: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality, "subsampling": 0}
     if kind == "jpeg" and picture.mode in ("LA", "RGBA"):
-        mode = picture.mode.removesuffix("A")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA")).convert(mode)
+        picture = on_white(picture).convert(picture.mode.removesuffix("A"))
     if profile := photograph.about.get("icc_profile"):
         how["icc_profile"] = profile
     if len(exif):

@@ -33,7 +33,7 @@ def as_seen(image: Image.Image, size: int | None = None) -> tuple[np.ndarray, li
     Raises:
         ValueError: nothing says which of its values is white. What is damaged raises errors of all sorts.
     """
-    seen, notes = _colours(image), []
+    seen, notes = on_white(coloured(image)), []
     turn, damaged = turned(image)
     if damaged:
         notes.append(UNKNOWN)
@@ -54,12 +54,11 @@ def turned(image: Image.Image) -> tuple[Image.Transpose | None, bool]:
         return None, True
 
 
-def _colours(image: Image.Image) -> Image.Image:
-    """The image as RGB on white; see `coloured` for the errors."""
-    seen = coloured(image)
-    if seen.mode == "RGB":
-        return seen
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+def on_white(image: Image.Image) -> Image.Image:
+    """An image of mode L, LA, RGB or RGBA as RGB on white."""
+    if image.mode == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def coloured(image: Image.Image) -> Image.Image:

@@ -17,6 +17,7 @@ from miue import seeds
 from miue.data import photographs
 from miue.data.images import Images
 from miue.data.photographs import Photograph
+from miue.data.seeing import on_white
 from miue.errors import printable
 from miue.poisons.measures import visibility
 from miue.protect.making import Protected
@@ -95,8 +96,7 @@ def _pairs(folder: Path, made: Protected) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 def _middle(photograph: Photograph) -> np.ndarray:
-    picture = photograph.picture.convert("RGBA")
-    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    picture = on_white(photograph.picture)
     height, width = min(SIDE, picture.height), min(SIDE, picture.width)
     top, left = (picture.height - height) // 2, (picture.width - width) // 2
     return np.asarray(picture)[top : top + height, left : left + width]  # pixels as they are
