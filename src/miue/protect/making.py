@@ -57,8 +57,32 @@ class Protected:
     new: int = 0
 
 
-def make(folder: Path, out: Path, reference: Path | None, workers: int | None, wanted: dict[str, Any]) -> Protected:
-    """Make a protected copy of a folder; see `miue.protect.images`."""
+def images(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    workers: int | None = None,
+    **settings: Any,
+) -> Protected:
+    """Make a protected copy of a folder of images, or go on with one, or add the images that are new.
+
+    Originals are only read. The copy lies in `out`: what may be published in `publish`, what must not be in `private`.
+    Memory holds as many images as there are workers. A stopped call goes on when it is called again.
+
+    Args:
+        folder: holds a folder for each class or person, or one person's images. What is no image is counted, what
+            cannot be read is named.
+        out: beside `folder`, not in it.
+        reference: a folder of other images, which stay as they are: what a single class is told from.
+        workers: images that are read or written at the same time; by default one for each core.
+        **settings: see `Settings`; a copy that was begun keeps its own. The seed is drawn if none is given.
+
+    Raises:
+        InputError: folders in one another, no images, one class without a reference, another setting than before.
+        OSError: the disk is full.
+    """
+    folder, out, reference = Path(folder), Path(out), None if reference is None else Path(reference)
     apart(folder, out, reference)
     found = photographs.find(folder)
     others = Found({}, Counter()) if reference is None else photographs.find(reference)
@@ -71,7 +95,7 @@ def make(folder: Path, out: Path, reference: Path | None, workers: int | None, w
     check_writable(out / "private" / "settings.json")
     private = Private(out)
     with private.alone():
-        private.open(wanted, secrets.randbits(31))
+        private.open(settings, secrets.randbits(31))
         private.add_classes([*found.files, *(BEFORE + name for name in others.files)])
         work = _Work(private, workers or max(1, os.cpu_count() or 1))
         work.read(folder, found, "")
