@@ -265,8 +265,8 @@ class _Generation:
 
     def make(self, keep: Checkpoint) -> Poison:
         images = self.images.on(self.device)
-        task = Task(images, self.surrogate, self.budget, self.options, self.seed, keep, self.ranks)
-        return make(self.method, self.name, task)
+        task = Task(images, self.surrogate, self.budget, self.options, self.seed, keep, self.ranks, self.name)
+        return make(self.method, task)
 
 
 def _how(

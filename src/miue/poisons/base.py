@@ -1,6 +1,6 @@
 """What all methods share: what they are asked for and return, and `make`, which turns their work into a `Poison`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from miue.pgd import Budget, fit_to_images
 from miue.poisons.passes import ROUNDINGS, Loss, PGDPass, put
 from miue.poisons.poison import Poison
 from miue.precision import arithmetic, precision
-from miue.progress import track
+from miue.progress import T, track
 from miue.ranks import ALONE, Ranks
 from miue.storage import memory
 from miue.storage.checkpoint import Checkpoint
@@ -55,6 +55,7 @@ class Task:
         keep: where a method that takes long keeps its state.
         ranks: the processes that share the work. The images are those of this one, batch of the surrogate and seed its
             own; a method hands `ranks` to the training of its surrogate, and lets all agree where they could part.
+        name: of the method.
     """
 
     images: Images
@@ -64,6 +65,7 @@ class Task:
     seed: int = 0
     keep: Checkpoint = field(default_factory=Checkpoint)
     ranks: Ranks = ALONE
+    name: str = "method"
 
     def network(self) -> Network:
         """The surrogate, freshly drawn, on the images' device."""
@@ -77,7 +79,6 @@ class Task:
     def learn(
         self,
         network: Module,
-        label: str,
         *,
         defense: Defense | None = None,
         each: Callable[[Epoch], object] | None = None,
@@ -87,7 +88,6 @@ class Task:
 
         Args:
             network: the surrogate.
-            label: of the progress.
             defense: under which it is trained.
             each: called after every epoch.
             **held: what that changes, for the checkpoint.
@@ -99,7 +99,7 @@ class Task:
         keep, recipe = self.keep.part("surrogate"), self.options.surrogate
         keep.hold(rows=rows, **held)
         trained = self.train(network, self.images, recipe, defense=defense, keep=keep)
-        for done in track(trained, label, recipe.epochs):
+        for done in self.track(trained, "surrogate epochs", recipe.epochs):
             if each is not None:
                 each(done)
             rows.append(_row(done))
@@ -110,7 +110,6 @@ class Task:
         network: Network,
         pgd_pass: PGDPass,
         renew: Callable[[], object],
-        label: str,
         *,
         defense: Defense | None = None,
         **held: Any,
@@ -121,7 +120,6 @@ class Task:
             network: the surrogate.
             pgd_pass: lowers what delta is to lower.
             renew: makes its loss that of the network as it stands, before each pass.
-            label: of the progress.
             defense: under which the surrogate is trained.
             **held: what the loss draws from, for the checkpoint.
 
@@ -132,7 +130,7 @@ class Task:
         delta, recipe = blank(self.images, torch.float16), self.options.surrogate
         self.keep.hold(delta=delta, order_of_passes=pgd_pass.order, trace=rows, **held)
         trained = self.train(network, self.images.plus(delta), recipe, defense=defense, keep=self.keep)
-        for done in track(trained, label, recipe.epochs):
+        for done in self.track(trained, "surrogate epochs", recipe.epochs):
             renew()
             pgd_pass(delta, self.options.step)
             rows.append(_row(done))
@@ -149,6 +147,10 @@ class Task:
         surrogate = replace(self.options.surrogate, batch=self.ranks.share(self.options.surrogate.batch))
         seed = seeds.of_rank(self.seed, self.ranks.number)
         return replace(self, options=replace(self.options, surrogate=surrogate), seed=seed)
+
+    def track(self, items: Iterable[T], counted: str, total: int | None = None) -> Iterator[T]:
+        """Yield `items` and show how far the method is, as `miue.progress.track` does."""
+        return track(items, f"{self.name}, {counted}", total)
 
     def stream(self, role: str, device: torch.device | str = "cpu") -> torch.Generator:
         """The random numbers of one role, one of `miue.seeds.ROLES`."""
@@ -258,7 +260,7 @@ def uniform(images: Images, budget: Budget, generator: torch.Generator, dtype: t
     return delta
 
 
-def make(method: Method, name: str, task: Task) -> Poison:
+def make(method: Method, task: Task) -> Poison:
     """Run `method` on `images` in the order of their ids, so that the order they come in does not matter.
 
     Raises:
@@ -277,18 +279,18 @@ def make(method: Method, name: str, task: Task) -> Poison:
         x, _ = ordered.batch(index)
         levels = delta[index.to(delta.device)].to(x.device)
         if method.bounded and int(levels.abs().max()) > budget.levels:
-            raise AssertionError(f"{name} left its budget of {budget.levels} levels")
+            raise AssertionError(f"{task.name} left its budget of {budget.levels} levels")
         fitted = fit_to_images(levels, x)
         largest = max(largest, int(fitted.abs().max()))
         put(delta, index, fitted)
     if not largest:
         given = ", ".join(f"{key} {value:.3g}" for key, value in asdict(options).items() if type(value) in (int, float))
         raise InputError(
-            f"{name}: delta is 0 everywhere once it is rounded to whole grey levels; some pixel must move by half a "
-            f"level ({given})"
+            f"{task.name}: delta is 0 everywhere once it is rounded to whole grey levels; some pixel must move by half "
+            f"a level ({given})"
         )
     record = {
-        "method": name,
+        "method": task.name,
         "options": asdict(options),
         "passes": options.passes if made.passes is None else made.passes,
         "passes_allowed": options.passes,

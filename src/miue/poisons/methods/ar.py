@@ -53,7 +53,7 @@ PRESETS = {name: AR() for name in ("quick", "laptop", "paper")}
 def ar(task: Task) -> Made:
     """Draw autoregressive noise; the notes tell how many weights were rejected and what share was clipped."""
     options: AR = task.options
-    images, budget = task.images, task.budget
+    images = task.images
     generator = task.stream("perturbation")
     channels, height, width = images.shape
     shape = (height + options.crop, width + options.crop)
@@ -65,7 +65,7 @@ def ar(task: Task) -> Made:
         field = recur(noise, by_class[labels].flatten(0, 1))
         return field.view(len(labels), channels, *shape)[..., options.crop :, options.crop :]
 
-    return from_patterns(images, draw, l2=options.l2, budget=budget, label="AR", rejected=rejected)
+    return from_patterns(task, draw, l2=options.l2, rejected=rejected)
 
 
 def draw_taps(count: int, generator: torch.Generator) -> Tensor:

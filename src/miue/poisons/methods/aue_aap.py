@@ -95,8 +95,8 @@ def aue(task: Task) -> Made:
 
     frozen = Frozen(network, options.surrogate.precision)
     pgd_pass = options.pgd_pass(task, _on_views(frozen, cross_entropy, options.strength, draws), order)
-    label, seen = "AUE, surrogate epochs", Viewed(options.strength)
-    delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, label, defense=seen, draws=draws)
+    seen = Viewed(options.strength)
+    delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, defense=seen, draws=draws)
     return Made(delta, {"epochs": trace})
 
 
@@ -105,7 +105,7 @@ def aap(task: Task) -> Made:
     options: AAP = task.options
     images, keep = task.images, task.keep
     network = task.network()
-    trace = task.learn(network, "AAP, surrogate epochs", defense=Viewed(options.strength))
+    trace = task.learn(network, defense=Viewed(options.strength))
 
     def objective(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         return loss_of_each(logits, labels, options.targeted).mean()

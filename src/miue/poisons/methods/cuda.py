@@ -23,7 +23,6 @@ from torch import Tensor
 from miue.errors import InputError, Positive, Range
 from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import put
-from miue.progress import track
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def cuda(task: Task) -> Made:
     images = task.images
     filters = draw_filters(len(images.classes), options, task.stream("perturbation")).to(images.device)
     delta = blank(images, torch.int16)
-    for index in track(images.chunks(), "CUDA"):
+    for index in task.track(images.chunks(), "images"):
         x, y = images.batch(index)
         blurred = convolve(x.float(), filters[y])
         largest = blurred.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)  # a black image stays black

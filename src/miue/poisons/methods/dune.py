@@ -34,7 +34,6 @@ from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.passes import Loss, put
 from miue.precision import loss_scale, precision
-from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
@@ -132,7 +131,7 @@ def _ensemble(task: Task) -> tuple[nn.ModuleList, list[dict[str, float]]]:
             if done.epoch == max(1, round(number * epochs / options.members)):
                 member.load_state_dict(network.state_dict())
 
-    return members, task.learn(network, "DUNE, surrogate epochs", each=store, members=members)
+    return members, task.learn(network, each=store, members=members)
 
 
 def _colours(task: Task, error: Loss) -> Tensor:
@@ -142,7 +141,7 @@ def _colours(task: Task, error: Loss) -> Tensor:
     draws = task.stream("perturbation")
     colours = torch.zeros(len(images.classes), images.shape[0], device=images.device)
     keep.hold(colours=colours, draws=draws)
-    for label in track(range(keep.restore(), len(colours)), "DUNE, colours"):
+    for label in task.track(range(keep.restore(), len(colours)), "colours"):
         members = (images.y.cpu() == label).nonzero()[:, 0]
         if len(members):
             some = torch.randperm(len(members), generator=draws)[: math.ceil(options.share * len(members))]

@@ -33,7 +33,6 @@ from miue.pgd import sign_steps
 from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.mine_term import Mine
 from miue.poisons.passes import Loss, balanced_batches, put
-from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 from miue.training.step import loss_of
@@ -154,7 +153,7 @@ def alternate(task: Task, network: nn.Module, move: Callable[[Tensor], object], 
     rounds: list[dict[str, Any]] = []
     task.keep.hold(delta=delta, rounds=rounds, **held)
     trained = task.train(network, poisoned, surrogate, keep=task.keep)
-    for done in track(trained, f"{type(options).__name__}, rounds at most", surrogate.epochs):
+    for done in task.track(trained, "rounds at most", surrogate.epochs):
         move(delta)
         fitted = task.ranks.mean(loop.accuracy(network, poisoned), count)  # so that all of them stop
         rounds.append({"round": done.epoch, "surrogate_loss": done.loss, "accuracy_on_perturbed": fitted})

@@ -86,7 +86,7 @@ def entf(task: Task) -> Made:
     images, keep = task.images, task.keep
     network = task.network()
     attacked = adversarial(options.surrogate_epsilon, options.surrogate_steps)
-    trace = task.learn(network, "EntF, surrogate epochs", defense=attacked)
+    trace = task.learn(network, defense=attacked)
     clean = loop.features(network, images)
     centres = class_centres(clean, images.y, len(images.classes))
 

@@ -32,7 +32,6 @@ from miue.errors import Count, InputError, Positive, Range, Width
 from miue.models import Network, forward
 from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import balanced_batches, put
-from miue.progress import track
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ def gue(task: Task) -> Made:
     order = task.stream("surrogate order")
     trace: list[dict[str, float]] = []
     keep.hold(classifier=game.classifier, leader=game.generator, optimizer=game.optimizer, order=order, trace=trace)
-    for epoch in track(range(keep.restore() + 1, options.epochs + 1), "GUE, epochs"):
+    for epoch in task.track(range(keep.restore() + 1, options.epochs + 1), "epochs"):
         rows = [game.play(*images.batch(index)) for index in balanced_batches(images.y, options.batch, order)]
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         if not math.isfinite(sum(means.values())):

@@ -49,7 +49,7 @@ PRESETS = {name: LSP() for name in ("quick", "laptop", "paper")}
 def lsp(task: Task) -> Made:
     """Draw linearly separable patches; the notes tell the side of the squares and what share was clipped."""
     options: LSP = task.options
-    images, budget = task.images, task.budget
+    images = task.images
     generator = task.stream("perturbation")
     channels, height, width = images.shape
     patch = patch_side(options.patch, images.shape, len(images.classes))
@@ -61,7 +61,7 @@ def lsp(task: Task) -> Made:
         painted = points.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
         return painted[..., :height, :width]
 
-    return from_patterns(images, draw, l2=options.l2, budget=budget, label="LSP", patch=patch)
+    return from_patterns(task, draw, l2=options.l2, patch=patch)
 
 
 def patch_side(largest: int, shape: tuple[int, int, int], n_classes: int) -> int:

@@ -34,7 +34,6 @@ from miue.models.heads import label_sets
 from miue.poisons.base import Made, PgdOptions, Task, blank
 from miue.poisons.eot import adversarial, expect
 from miue.poisons.passes import on_outputs
-from miue.progress import track
 from miue.training import loop
 from miue.training.recipes import Recipe
 
@@ -197,7 +196,7 @@ def mi_ue(task: Task) -> Made:
     keep.hold(delta=delta, order_of_passes=order, draws=draws, waiting_of_passes=pgd_pass.waiting, trace=trace)
     attack = adversarial(options.surrogate_epsilon, options.surrogate_steps) if options.surrogate_epsilon else None
     trained = task.train(network, poisoned, surrogate, defense=attack, keep=keep)
-    for done in track(trained, "MI-UE, surrogate epochs", surrogate.epochs):
+    for done in task.track(trained, "surrogate epochs", surrogate.epochs):
         epoch, turn = divmod(done.epoch - 1, turns)
         if (epoch + 1) % options.every and epoch < last:
             continue

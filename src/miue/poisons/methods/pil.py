@@ -29,7 +29,6 @@ from miue.pgd import sign_steps
 from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import put
 from miue.poisons.patterns import CIFAR
-from miue.progress import track
 from miue.training.recipes import Recipe
 
 
@@ -71,10 +70,10 @@ def pil(task: Task) -> Made:
         seeds.surrogate(task.seed).weights
     ):  # the scale lets one learning rate fit images of every size
         linear = Linear(inputs, len(images.classes), scale=math.sqrt(CIFAR / inputs))
-    last = task.learn(linear, "PIL, surrogate epochs")[-1]
+    last = task.learn(linear)[-1]
     delta = blank(images, torch.float16)
     before = after = 0.0
-    for index in track(torch.arange(len(images)).split(options.pass_batch), "PIL, perturbations"):
+    for index in task.track(torch.arange(len(images)).split(options.pass_batch), "perturbations"):
         x, y = images.batch(index)
         pixels = x.float() / 255
 

@@ -86,6 +86,5 @@ def robust(task: Task) -> Made:
 
     frozen = Frozen(network, options.surrogate.precision)
     pgd_pass = options.pgd_pass(task, expect(on_outputs(frozen, cross_entropy), options.eot, draws, inner), order)
-    label, held = "Robust noise, surrogate epochs", {"draws": draws, "noise": noise}
-    delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, label, defense=trainer, **held)
+    delta, trace = task.in_turns(network, pgd_pass, frozen.refresh, defense=trainer, draws=draws, noise=noise)
     return Made(delta, {"epochs": trace})

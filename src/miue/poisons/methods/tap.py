@@ -29,7 +29,6 @@ from miue.models.frozen import Frozen
 from miue.poisons.base import Made, PgdOptions, Task, blank, uniform, whole
 from miue.poisons.mine_term import Mine
 from miue.poisons.passes import put
-from miue.progress import track
 from miue.storage.checkpoint import Checkpoint
 from miue.training import loop
 from miue.training.augment import flip_crop
@@ -74,14 +73,14 @@ def tap(task: Task) -> Made:
     options: TAP = task.options
     images, keep = task.images, task.keep
     network = task.network()
-    curve = task.learn(network, "TAP, surrogate epochs")
+    curve = task.learn(network)
     order, draws = task.stream("pgd order"), task.stream("perturbation")
     critics = task.stream("perturbation critic")
     best = blank(images)
     lowest = torch.full((len(images),), torch.inf, device=images.device)
     rows: list[dict[str, float]] = []
     keep.hold(best=best, lowest=lowest, order=order, draws=draws, critics=critics, rows=rows)
-    for restart in track(range(keep.restore() + 1, options.restarts + 1), "TAP, restarts"):
+    for restart in task.track(range(keep.restore() + 1, options.restarts + 1), "restarts"):
         mine = Mine(options.mine, network, critics)
         delta = whole(images, _attack(task, network, mine, order, draws, keep.part(f"restart-{restart}")))
         losses = _losses(network, images.plus(delta), options)

@@ -32,7 +32,6 @@ from miue.models.frozen import Frozen
 from miue.pgd import pgd
 from miue.poisons.base import Made, Options, Task, uniform
 from miue.poisons.passes import ROUNDINGS, Loss, balanced_batches, on_outputs, put
-from miue.progress import track
 from miue.training.contrastive import Projecting, nt_xent, train_round, two_views
 
 
@@ -137,7 +136,7 @@ def tue(task: Task) -> Made:
     trace: list[dict[str, float]] = []
     keep.hold(delta=delta, network=network, optimizer=optimizer, order=order, draws=draws, trace=trace)
     keep.hold(surrogate_order=learning[0], surrogate_augmentation=learning[1])
-    for number in track(range(keep.restore() + 1, options.rounds + 1), "TUE, rounds"):
+    for number in task.track(range(keep.restore() + 1, options.rounds + 1), "rounds"):
         row: dict[str, float] = {"round": number}
         if options.contrastive:
             row["surrogate_loss"] = train_round(

@@ -35,7 +35,6 @@ from miue.pgd import Budget
 from miue.poisons.base import Made, Options, Task, blank
 from miue.poisons.passes import Loss, Objective, on_outputs, put
 from miue.precision import loss_scale, precision
-from miue.progress import track
 from miue.training import loop
 from miue.training.augment import flip_crop
 from miue.training.recipes import Recipe
@@ -123,7 +122,7 @@ def uc(task: Task) -> Made:
     loss = on_outputs(Frozen(network, options.surrogate.precision), divergence(centres.to(images.device)))
     rows: list[dict[str, Any]] = []
     keep.hold(of_cluster=of_cluster, rows=rows, **streams._asdict())
-    for cluster in track(range(keep.restore(), options.clusters), "UC, clusters"):
+    for cluster in task.track(range(keep.restore(), options.clusters), "clusters"):
         members = (cluster_of == cluster).nonzero()[:, 0]
         pool = members if options.pool == "cluster" else torch.arange(len(images))
         target = (cluster + 1) % options.clusters
@@ -147,7 +146,7 @@ def _surrogate(task: Task) -> Network:
     weights = seeds.surrogate(task.seed).weights
     network = build_for(images, task.surrogate, seed=weights, outputs=outputs).to(images.device)
     if options.pretext != "untrained":
-        task.learn(network, "UC, surrogate epochs", defense=Turned() if options.pretext == "rotation" else None)
+        task.learn(network, defense=Turned() if options.pretext == "rotation" else None)
     return network.eval()
 
 
