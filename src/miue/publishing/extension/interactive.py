@@ -10,13 +10,14 @@ import pandas as pd
 from docutils import nodes
 from matplotlib.colors import to_hex
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 from miue.experiments.figures import COLOURS
 from miue.experiments.interactive import Interactive
 from miue.experiments.labels import title
 from miue.experiments.trials import NONE
 from miue.publishing import leaderboard
-from miue.publishing.extension.records import OfRecords
+from miue.publishing.extension.records import trials
 
 VEGA = "vega-6"
 """Folder of Vega, Vega-Lite and Vega-Embed in `_static`, as published."""
@@ -25,12 +26,12 @@ OF_SETTING = ["data", "n_train", "victim", "recipe", "surrogate", "allowed"]
 """What tells the settings of the plot apart, in the order in which it is told until they are."""
 
 
-class Plot(OfRecords):
+class Plot(SphinxDirective):
     """`{miue-leaderboard-plot}`: the leaderboard as a plot, undefended victims at the budget of 8/255."""
 
     def run(self) -> list[nodes.Node]:
         """Return the figure, or nothing while no setting holds three perturbations."""
-        rows = compared(leaderboard.rows(self.trials()))
+        rows = compared(leaderboard.rows(trials(self.env)))
         return [nodes.raw("", _drawn(rows)._repr_mimebundle_()["text/html"], format="html")] if len(rows) else []
 
 

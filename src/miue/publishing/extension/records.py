@@ -86,16 +86,12 @@ def read(env: BuildEnvironment, name: str) -> dict[str, Any]:
     return run_folder.read_object(path)
 
 
-class OfRecords(SphinxDirective):
-    """What all directives here share: they are made again when a record changes."""
-
-    def trials(self) -> pd.DataFrame:
-        """Return the trials of all published pages."""
-        names = results(self.env)
-        return leaderboard.trials({name.removeprefix(RESULTS): read(self.env, name) for name in names})
+def trials(env: BuildEnvironment) -> pd.DataFrame:
+    """Return the trials of all published pages; what asks is made again when a record changes."""
+    return leaderboard.trials({name.removeprefix(RESULTS): read(env, name) for name in results(env)})
 
 
-class Header(OfRecords):
+class Header(SphinxDirective):
     """`{miue-header}`: the box at the head of a result."""
 
     def run(self) -> list[nodes.Node]:
@@ -116,7 +112,7 @@ class Header(OfRecords):
         return [box]
 
 
-class ResultTable(OfRecords):
+class ResultTable(SphinxDirective):
     """`{miue-results}`: each published page with what its record says of data, scale, time and code."""
 
     def run(self) -> list[nodes.Node]:
@@ -141,7 +137,7 @@ class ResultTable(OfRecords):
         return [table(heads, rows, [30, 8, 8, 6, 17, 12, 8, 8, 9], "miue-results")]
 
 
-class Leaderboard(OfRecords):
+class Leaderboard(SphinxDirective):
     """`{miue-leaderboard}`: every trial, its seeds summed up."""
 
     def run(self) -> list[nodes.Node]:
@@ -151,7 +147,7 @@ class Leaderboard(OfRecords):
                 *(nodes.Text(write(row[name])) for name, write in COLUMNS.values()),
                 links(RESULTS + page for page in row["pages"]),
             ]
-            for row in leaderboard.rows(self.trials()).to_dict("records")
+            for row in leaderboard.rows(trials(self.env)).to_dict("records")
         ]
         made = table([*COLUMNS, "Pages"], rows, kind="miue-leaderboard")
         for cell in list(made.findall(nodes.paragraph)):  # the library shows what a cell holds in its menus, tags too
@@ -162,13 +158,13 @@ class Leaderboard(OfRecords):
         return [nodes.container("", made, classes=["miue-frame"])]
 
 
-class ClaimTable(OfRecords):
+class ClaimTable(SphinxDirective):
     """`{miue-claims}`: claim, paper's number, verdict, numbers and pages."""
 
     def run(self) -> list[nodes.Node]:
         """Return the table, one row for each claim."""
         rows = []
-        for found in claims.verdicts(self.trials()):
+        for found in claims.verdicts(trials(self.env)):
             judged = nodes.inline("", f" Judged: {found.how}.", classes=["miue-how"])
             claim = nodes.inline("", "", nodes.Text(found.text), judged)
             against = f" Most strongly against it: {found.against}." if found.against else ""
