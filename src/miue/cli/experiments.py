@@ -7,7 +7,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from miue import specs
+from miue import runs, specs
 from miue.cli.options import CellLimit, RunLimit, Table, report, report_table, writable
 from miue.experiments import bench as benchmark
 from miue.experiments.text import aligned
@@ -15,7 +15,8 @@ from miue.models import MODELS
 from miue.precision import PRECISIONS
 from miue.progress import duration
 from miue.publishing import build as builder
-from miue.publishing import copies, printing
+from miue.publishing import copies, printing, publication
+from miue.runs import listing
 from miue.runs.execution import CELL, RUN
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -33,8 +34,6 @@ def run(
     limit: RunLimit = RUN,
 ) -> None:
     """Execute an experiment template with checked parameters."""
-    from miue import runs
-
     given = specs.pairs(parameter or [], "-p", as_text=True)
     if dry_run:
         planned, least = runs.dry_run(template, given, out=out), min(cell_limit, limit)
@@ -57,8 +56,6 @@ def list_runs(
     json_: Json = False,
 ) -> None:
     """List runs: state, data, parameters, accuracies, times."""
-    from miue.runs import listing
-
     table = listing.listed(folder, specs.pairs(where or [], "--where", as_text=True), sort)
     if json_:
         typer.echo(table.to_json(orient="records", indent=2, force_ascii=False))
@@ -72,9 +69,7 @@ def diff(
     json_: Json = False,
 ) -> None:
     """Compare two runs: parameters, provenance and numbers that differ."""
-    from miue.runs import listing, load
-
-    found = listing.differences(load(one), load(other))
+    found = listing.differences(runs.load(one), runs.load(other))
     if json_:
         typer.echo(json.dumps(found.to_dict(orient="records"), indent=2, ensure_ascii=False))
         return
@@ -90,8 +85,6 @@ def publish(
     book: Annotated[Path, typer.Option(help="The repository that holds the book.")] = Path("."),
 ) -> None:
     """Copy the executed pages of runs that ended well into book/results/: all of them, or none."""
-    from miue.publishing import publication
-
     for page in publication.publish(folder, name, book):
         typer.echo(f"page: {page}")
 
