@@ -136,19 +136,18 @@ def _read(name: str, where: Path, size: int | None, anew: bool, seed: int, label
     return read_folder(copy / "train", 32, title, anew), read_folder(copy / "test", 32, title, anew)
 
 
-def check_name(name: str) -> str:
-    """Return `name` if `load` knows it; whether the images are there, only loading tells.
+def check_name(name: str) -> None:
+    """Refuse a name that `load` does not know; whether the images are there, only loading tells.
 
     Raises:
-        InputError: it does not; the message lists what exists.
+        InputError: the message lists what exists.
     """
     if not isinstance(name, str):
-        return choose("data", name, DATASETS)
+        choose("data", name, DATASETS)
     base, _ = _named(name)
     kind, _, path = base.partition(":")
     if not (kind == "folder" and path):
         choose("data", base, DATASETS)
-    return name
 
 
 def settled(name: str, root: Path) -> str:

@@ -45,14 +45,13 @@ DISCRETE: dict[str, Estimator] = {"ross": mi_ross}
 """The same where y is a class, (n,) labels."""
 
 
-def check_estimator(name: str) -> str:
-    """Return `name` if `sliced_mi` takes it for numbers: one of `ESTIMATORS`, or "FILE.py:NAME".
+def check_estimator(name: str) -> None:
+    """Refuse what `sliced_mi` does not take for numbers: all but `ESTIMATORS` and "FILE.py:NAME".
 
     Raises:
-        InputError: it does not.
+        InputError: it is neither.
     """
     find("estimator", name, ESTIMATORS)
-    return name
 
 
 def sliced_mi(
