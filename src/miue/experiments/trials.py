@@ -180,7 +180,7 @@ class Trial:
         return outer is not None and poisons.options(self.method, setting.preset).passes > 0
 
     def _surrogate_in_epochs(self, setting: Setting) -> bool:
-        """Whether `train.epochs` trains the surrogate: by a recipe, unless it keeps its random weights."""
+        """Whether `training.loop.epochs` trains the surrogate: by a recipe, unless it keeps its random weights."""
         chosen = poisons.options(self.method, setting.preset)
         return hasattr(chosen, "surrogate") and getattr(chosen, "pretext", None) != "untrained"
 

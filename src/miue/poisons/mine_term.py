@@ -45,7 +45,7 @@ class Mine:
         self._value = torch.zeros(())
 
     def on_outputs(self, frozen: Frozen, objective: Objective) -> Loss:
-        """Do what `base.on_outputs` does, with the term added; `look` and `begin` have to be called before."""
+        """Do what `passes.on_outputs` does, with the term added; `look` and `begin` have to be called before."""
 
         def regularised(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
             return objective(logits, features, labels) + self.weight * self.estimate(features)

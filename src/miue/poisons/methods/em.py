@@ -63,7 +63,7 @@ class EM(PgdOptions):
 
     @property
     def passes(self) -> float:
-        """A round trains on at most all images (on 1,280 of them, as published) and pgd passes once over them."""
+        """A round trains on at most all images (on 1,280 of them, as published); a pgd pass goes over them once."""
         return self.surrogate.epochs * (1 + (self.steps if self.scope == "sample" else 1))
 
 

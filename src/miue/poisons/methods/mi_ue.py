@@ -1,8 +1,8 @@
 """MI-UE: perturbations that lower the mutual information of clean and perturbed features (the paper's method).
 
 Zhu, Miao, Dong & Gao, ICLR 2026 (arXiv 2603.03725): train a surrogate on the perturbed images; after every
-epoch, pgd pass once over the data with sign-gradient descent on the MI-UE loss of the network's features. Options leave
-out either term of the loss, average it over flips and crops, or train the surrogate adversarially.
+epoch, go once over the data with sign-gradient descent on the MI-UE loss of the network's features. Options leave out
+either term of the loss, average it over flips and crops, or train the surrogate adversarially.
 
 What the presets bring, with small_resnet as surrogate and victim (times on two cores of an AMD EPYC):
 
