@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from miue.models.network import Network, forward
+from miue.models.network import Network, evaluating, forward
 from miue.precision import precision
 
 __all__ = ["Frozen"]
@@ -50,10 +50,8 @@ class Frozen:
 
 
 def _folded(network: nn.Module) -> nn.Module:
-    mode = network.training
-    try:
-        return fuse(network.eval())
-    except Exception:  # torch.fx raises whatever the network's code makes of its stand-ins for tensors
-        return copy.deepcopy(network)
-    finally:
-        network.train(mode)
+    with evaluating(network):
+        try:
+            return fuse(network)
+        except Exception:  # torch.fx raises whatever the network's code makes of its stand-ins for tensors
+            return copy.deepcopy(network)

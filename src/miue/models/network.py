@@ -1,5 +1,7 @@
 """What all networks are: a feature extractor and a linear head, which return `(logits, features)`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,3 +39,14 @@ def forward(model: nn.Module, x: Tensor, precision: str = "float32") -> tuple[Te
     with halves(precision, x.device):
         logits, features = model(x.contiguous(memory_format=torch.channels_last))
     return logits.float(), features.float()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Keep `network` in evaluation mode; afterwards it has its own again."""
+    mode = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(mode)

@@ -1,12 +1,13 @@
 """The stages of a network from input to features, so that a quantity can be measured layer by layer."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from miue.errors import InputError
-from miue.models import Network, forward
+from miue.models.network import Network, evaluating, forward
 from miue.precision import arithmetic
 from miue.specs import parse
 
@@ -90,14 +91,8 @@ def activations(model: Network, images: Tensor, precision: str = "float32") -> d
 
         return hook
 
-    hooks = [module.register_forward_hook(keep(name)) for name, module in layers(model)]
-    mode = model.training
-    model.eval()
-    try:
-        with arithmetic(precision):
-            forward(model, images, precision)
-    finally:
-        model.train(mode)
-        for hook in hooks:
-            hook.remove()
+    with evaluating(model), arithmetic(precision), ExitStack() as hooks:
+        for name, module in layers(model):
+            hooks.enter_context(module.register_forward_hook(keep(name)))
+        forward(model, images, precision)
     return seen

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from miue import seeds
 from miue.data.images import Images
 from miue.errors import InputError
-from miue.models import forward
+from miue.models.network import evaluating, forward
 from miue.precision import arithmetic, loss_scale, precision
 from miue.progress import skip, tell
 from miue.ranks import ALONE, Ranks
@@ -216,16 +216,12 @@ class Trained(Protocol):
 def _outputs(given: nn.Module | Trained, images: Images, precision: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (logits, features, labels) in evaluation mode, leaving the model's own mode as it was."""
     model = given if isinstance(given, nn.Module) else given.model
-    device = next(model.parameters()).device
-    view, mode = images.on(device), model.training
-    model.eval()
-    try:
+    view = images.on(next(model.parameters()).device)
+    with evaluating(model):
         for index in torch.arange(len(view)).split(_at_once(view)):
             x, y = view.batch(index)
             logits, features = forward(model, x.float() / 255, precision)
             yield logits, features, y
-    finally:
-        model.train(mode)
 
 
 def _at_once(images: Images) -> int:

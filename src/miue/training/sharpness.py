@@ -16,6 +16,7 @@ from torch.func import functional_call
 
 from miue.data.images import Images
 from miue.errors import InputError
+from miue.models.network import evaluating
 from miue.precision import arithmetic
 from miue.training.loop import Trained
 
@@ -61,13 +62,9 @@ def sharpness(given: nn.Module | Trained, images: Images, *, radius: float = 0.0
     if steps < 1:
         raise InputError(f"steps: {steps}; it must be at least 1")
     network = given if isinstance(given, nn.Module) else given.model
-    view, mode = images.on(next(network.parameters()).device), network.training
-    network.eval()
-    try:
-        with arithmetic("float32"):
-            return {name: max(_changes(network, name, view, radius, steps)) for name in _layers(network)}
-    finally:
-        network.train(mode)
+    view = images.on(next(network.parameters()).device)
+    with evaluating(network), arithmetic("float32"):
+        return {name: max(_changes(network, name, view, radius, steps)) for name in _layers(network)}
 
 
 def _layers(network: nn.Module) -> list[str]:
