@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -115,7 +114,7 @@ def measure(
         training_work=_work(passes.training),
         attack_work=_work(passes.attack),
         batch=fitting,
-        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        measured=provenance.now(),
         device=name,
     )
     if not foreign:

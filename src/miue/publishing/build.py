@@ -1,6 +1,5 @@
 """The book: its chapters executed, Jupyter Book, and a check of the pages that came out."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from miue import progress
 from miue.publishing import chapters, publication
 from miue.publishing.page_check import check
+from miue.runs import notebook
 from miue.runs.execution import waiting
 from miue.runs.watch import passed_on
 from miue.storage import cache, code
@@ -96,7 +96,7 @@ def _sources(root: Path) -> str:
     """Digest of all that the pages are made of: the book, its settings, the package, Jupyter Book itself."""
     settings = [root / name for name in ("_config.yml", "_toc.yml", "constraints.txt")]
     files = sorted(f for f in [*settings, *(root / "book").rglob("*")] if f.is_file() and f.suffix != ".pyc")
-    contents = {str(f.relative_to(root)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    contents = {str(f.relative_to(root)): notebook.sha256(f) for f in files}
     told = {"code": code.code_hash("miue"), "jupyter_book": version("jupyter-book")}
     return cache.key(contents=contents, repository=os.environ.get("MIUE_REPOSITORY", ""), **told)
 

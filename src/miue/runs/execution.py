@@ -139,7 +139,7 @@ def _own_code(values: dict[str, Any]) -> list[str]:
     """Digests of the files of somebody's own that parameters name as `FILE.py:NAME`."""
     texts = [text for value in values.values() for text in (value if isinstance(value, list) else [value])]
     files = {specs.file_of(text) for text in texts if isinstance(text, str)} - {None}
-    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file is not None)
+    return sorted(notebook.sha256(file) for file in files if file is not None)
 
 
 @dataclass
@@ -168,7 +168,7 @@ class _Execution:
             "parameters": notebook.shorten(self.values, {self.template.root: "."}),
             "cells": {"done": 0, "total": self.total},
             "error": None,
-            "started": run_folder.now(),
+            "started": provenance.now(),
             "ended": None,
             "wall_seconds": None,
             "notebook": self.target.name,
@@ -241,7 +241,7 @@ class _Execution:
         self.status |= {
             "cells": {"done": done, "total": self.total},
             "error": error or None,
-            "ended": run_folder.now(),
+            "ended": provenance.now(),
             "wall_seconds": round(time.monotonic() - self.clock, 1),
             "notebook_sha256": notebook.sha256(self.target) if self.target.is_file() else None,
         }

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +86,6 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def now() -> str:
-    """The time as records write it, such as "2026-03-05T10:00:00+00:00"."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager

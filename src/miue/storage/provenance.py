@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import tomllib
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     """What of the machine decides whether a number comes out the same bit for bit."""
     name, threads = machine(device)
     return {"torch": torch.__version__, "device": name, "threads": threads}
+
+
+def now() -> str:
+    """The time as records write it, such as "2026-03-05T10:00:00+00:00"."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def collect(device: torch.device | str | None = None) -> dict[str, Any]:

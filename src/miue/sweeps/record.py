@@ -10,8 +10,7 @@ import pandas as pd
 
 from miue import progress
 from miue.runs import Run
-from miue.runs.run_folder import now
-from miue.storage import files
+from miue.storage import files, provenance
 from miue.sweeps.order import Report, tail
 from miue.sweeps.spec import Spec
 
@@ -53,7 +52,7 @@ class Record:
             "template": spec.template.name,
             **about,
             "process": os.getpid(),
-            "started": now(),
+            "started": provenance.now(),
             "ended": None,
             "runs": list(self.runs.values()),
         }
@@ -110,7 +109,7 @@ class Record:
         stopped, failed = self._in(WAITING, RUNNING), self._in(FAILED)
         for number in self._in(RUNNING):
             self.runs[number]["state"] = INTERRUPTED
-        self.status |= {"state": INTERRUPTED if stopped else FAILED if failed else DONE, "ended": now()}
+        self.status |= {"state": INTERRUPTED if stopped else FAILED if failed else DONE, "ended": provenance.now()}
         self.write()
 
     def write(self) -> None:
