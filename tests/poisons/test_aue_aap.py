@@ -1,5 +1,7 @@
 """AUE and AAP: what they make is found in views of the images, and training and steps see nothing else."""
 
+from statistics import mean
+
 import pytest
 import torch
 from samples import some_images
@@ -65,12 +67,12 @@ def test_untargeted_views_are_no_longer_taken_for_their_class(images, surrogate)
 
 
 def test_noise_of_aue_makes_views_of_what_cannot_be_learned_easy():
-    noise = some_images(classes=3, size=12)
-    weak, strong = (make(noise, "aue", epsilon=levels / 255) for levels in (1, 24))
-    found = [poison.record["notes"]["epochs"][-1] for poison in (weak, strong)]
-    assert found[1]["surrogate_accuracy"] > found[0]["surrogate_accuracy"] + 0.2
-    assert found[1]["surrogate_loss"] < 0.8 * found[0]["surrogate_loss"]
-    assert [row["epoch"] for row in strong.record["notes"]["epochs"]] == [1, 2, 3, 4, 5, 6]
+    noise = some_images(n=48, classes=3, size=12)
+    weak, strong = (make(noise, "aue", epsilon=levels / 255).record["notes"]["epochs"] for levels in (1, 24))
+    found = [mean(row["surrogate_accuracy"] for row in rows[-3:]) for rows in (weak, strong)]
+    assert found[1] > found[0] + 0.15
+    assert strong[-1]["surrogate_loss"] < 0.8 * weak[-1]["surrogate_loss"]
+    assert [row["epoch"] for row in strong] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("method", ["aue", "aap"])
