@@ -165,8 +165,8 @@ def half(bench: Bench, what: str, handling: str) -> Images:
 def trainers(bench: Bench) -> None:
     """What a trainer can do: squeeze, filter, hold clean images of the same classes."""
     test = bench.test(64)
-    for defense in ("iss:kind=grayscale", "iss:kind=jpeg", "notch"):
-        for what in ("originals", "copy"):
+    for defense in ("notch", "iss:kind=jpeg", "iss:kind=grayscale"):
+        for what in ("originals", "copy", "copy with drifting stripes"):
             for seed in SEEDS:
                 images = partial(bench.images, what, "as published", 64)
                 bench.measure(
