@@ -56,7 +56,6 @@ class LabelSets(nn.Linear):
     def __init__(self, width: int, classes: Sequence[str]) -> None:
         labels, sets = label_sets(classes)
         super().__init__(width, len(labels))
-        self.labels = labels
         self.register_buffer("sets", sets.float())
 
     def of_labels(self, features: Tensor) -> Tensor:
@@ -69,8 +68,11 @@ class LabelSets(nn.Linear):
         return logits @ self.get_buffer("sets").T - F.softplus(logits).sum(1, keepdim=True)
 
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """The mean over labels of binary cross-entropies, of scores (B, classes) and classes (B,)."""
-        return F.nll_loss(scores, targets) / len(self.labels)
+        """The sum over labels of binary cross-entropies, of scores (B, classes) and classes (B,).
+
+        The sum, not the mean, so that it pulls on a network as the cross-entropy of single labels does, and recipes fit.
+        """
+        return F.nll_loss(scores, targets)
 
 
 class Captions(nn.Linear):
