@@ -70,7 +70,7 @@ class LabelSets(nn.Linear):
     def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         """The sum over labels of binary cross-entropies, of scores (B, classes) and classes (B,).
 
-        The sum, not the mean, so that it pulls on a network as the cross-entropy of single labels does, and recipes fit.
+        The sum, not the mean: it pulls on a network as the cross-entropy of single labels does, so that recipes fit.
         """
         return F.nll_loss(scores, targets)
 
