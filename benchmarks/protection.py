@@ -344,8 +344,8 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
             "images may see where they lie, and take them out. Stripes that lie alike in all images of a class are "
             "gone within seconds: behind a filter that damps what stands out in a class a small network on 3,000 "
             f"images of CIFAR-10 had {notched['weave']}, clean images gave {notched['clean']}. The default lets them "
-            f"lie a little apart from image to image, and that filter leaves {notched[SHIPPED]}; a better one was not "
-            "tried. In a smooth sky anybody sees the stripes.",
+            f"lie a little apart from image to image, and that filter leaves {notched[SHIPPED]}; one that looks "
+            "more closely may find more. In a smooth sky anybody sees the stripes.",
         },
         {
             "title": "Features learned elsewhere.",
