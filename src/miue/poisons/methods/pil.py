@@ -66,9 +66,8 @@ def pil(task: Task) -> Made:
     options: PIL = task.options
     images, budget = task.images, task.budget
     inputs = math.prod(images.shape)
-    with seeds.globally(
-        seeds.surrogate(task.seed).weights
-    ):  # the scale lets one learning rate fit images of every size
+    weights = seeds.surrogate(task.seed).weights
+    with seeds.globally(weights):  # the scale lets one learning rate fit images of every size
         linear = Linear(inputs, len(images.classes), scale=math.sqrt(CIFAR / inputs))
     last = task.learn(linear)[-1]
     delta = blank(images, torch.float16)
