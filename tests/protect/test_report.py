@@ -87,6 +87,16 @@ def test_the_command_makes_goes_on_and_verifies(photos, tmp_path):
     assert wrong.exit_code == 1 and "checked: 1 are wrong" in wrong.output
 
 
+def test_a_class_whose_originals_went_stops_no_report(photos, tmp_path):
+    folder = photos / "third"
+    folder.mkdir()
+    picture(90).save(folder / "0.png")
+    run("protect", photos, "--out", tmp_path / "out", *QUICK, "--no-victims")
+    (folder / "0.png").unlink()
+    done = run("protect", photos, "--out", tmp_path / "out")
+    assert done.exit_code == 0 and "no original is left of third" in done.output and "report: " in done.output
+
+
 def test_a_manifest_that_is_no_manifest_is_named_in_one_line(photos, tmp_path):
     run("protect", photos, "--out", tmp_path / "out", *QUICK, "--no-victims")
     with (tmp_path / "out" / "private" / "manifest.jsonl").open("a") as file:

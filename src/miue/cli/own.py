@@ -76,8 +76,10 @@ def protect(
     made = protecting.images(images, out, reference=reference, workers=workers, **given)
     _tell(made)
     left = survival(images, made, size=report.SEEN)
-    found = None
-    if victims and len({row["class"] for row in made.rows}) > 1:
+    found, classes = None, {row["class"] for row in made.rows}
+    if bare := classes - {row["class"] for row in made.rows if row["source"] not in made.gone}:
+        typer.echo(f"note: no networks are trained, for no original is left of {printable(', '.join(sorted(bare)))}")
+    elif victims and len(classes) > 1:
         found = auditing.images(made.publish, images, size=report.SEEN)
         tell_audit(found)
     typer.echo(f"report: {report.write(images, made, left, found)}")
