@@ -182,6 +182,7 @@ def _body(page: Any, name: str, pages: set[str], folder: str) -> str:
         if id(tag) not in drawn:
             tag["id"] = f"{_place(name)}--{tag['id']}"
     for tag in article.find_all(src=True):
+        tag.attrs.pop("loading", None)  # paper shows all at once
         if not urlsplit(tag["src"]).scheme:
             tag["src"] = f"{folder}/{_target(name, tag['src'])}"
     for link in article.find_all("a", href=True):

@@ -72,7 +72,8 @@ class Card(SphinxDirective):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
         uri = "/" + Path(os.path.relpath(place, self.env.srcdir)).as_posix()
-        return nodes.container("", nodes.image(uri=uri, alt=alt), classes=["miue-finding-figure"])
+        image = nodes.image(uri=uri, alt=alt, loading="lazy")  # a page may hold dozens of cards
+        return nodes.container("", image, classes=["miue-finding-figure"])
 
 
 class Measured(SphinxRole):
