@@ -21,7 +21,8 @@ PAGE = """<html><head><link rel="stylesheet" href="../_static/miue.css"/><script
 TEXTS = {
     "index": '<p><a href="one.html#why">why</a> <a href="../genindex.html">index</a></p><h2>Contents</h2>',
     "one": '<p id="why"><img loading="lazy" src="../_images/a%20b.svg"/>'
-    '<a href="#why">here</a> <a href="index.html">up</a></p><svg><g id="clip"></g></svg><details class="hide"><p>secret</p></details>',
+    '<a href="#why">here</a> <a href="index.html">up</a></p>'
+    '<svg><g id="clip"></g></svg><details class="hide"><p>secret</p></details>',
     "two": '<table><tr><td><p style="width: 3000px">wide</p></td></tr></table><a href="https://example.org/">far</a>',
 }
 
