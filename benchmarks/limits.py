@@ -200,7 +200,8 @@ def sharpnesses(bench: Bench) -> None:
             "sharpness": by_epoch,
         }
 
-    bench.meet(train, ("random", "em", "mi_ue", "tap", "lsp"), SEEDS, learned, part="sharpness", victim=NETWORK)
+    methods = ("random", "em", "mi_ue", "mi_ue:objective=information", "tap", "lsp")
+    bench.meet(train, methods, SEEDS, learned, part="sharpness", victim=NETWORK)
 
 
 PARTS = {part.__name__: part for part in (unbalanced, sets, unlabelled, captions, photographs, sharpnesses)}
