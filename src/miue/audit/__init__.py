@@ -32,6 +32,9 @@ from miue.victim import train_victim
 __all__ = ["Audit", "Sign", "images"]
 
 HELD_OUT = 0.2
+RECIPE = "quick:batch=32:epochs=30:lr=0.1"
+"""Of networks from scratch. A folder has few images: in batches of 128 they are too few steps to find either what the
+images show or what was added."""
 COUNTERMEASURES = {
     "none": "nothing",
     "iss:kind=grayscale": "make it grey",
@@ -82,7 +85,7 @@ def images(
     against: str | Path | None = None,
     *,
     models: Sequence[str] = ("small_resnet:width=0.5", "vgg11:width=0.25"),
-    recipe: str = "quick",
+    recipe: str = RECIPE,
     size: int = 64,
     seeds: Sequence[int] = (0, 1),
     backbone: str | Path | None = None,

@@ -116,7 +116,7 @@ def audit(
     folder: Folder,
     against: Annotated[Path | None, typer.Option(help="Folder of the originals.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Network to train; repeatable (default: two small).")] = None,
-    recipe: options.RecipeName = "quick",
+    recipe: options.RecipeName = auditing.RECIPE,
     size: Annotated[int, typer.Option(help="Pixels to which images are resized.")] = 64,
     seeds: Annotated[int, typer.Option(help="How often each network is trained.", min=1)] = 2,
     backbone: Annotated[Path | None, typer.Option(help="File of a victim whose features are taken over.")] = None,
