@@ -249,15 +249,20 @@ def few(bench: Bench) -> None:
             if name == "others":
                 chosen = chosen.subset(torch.arange(0, len(chosen), 20))
             chosen.to_folder(folder)
-    made = protect.images(bench.work / "own", bench.work / "own-copy", reference=bench.work / "others", seed=1, size=32)
-    shown, _ = audit.reading.gather(made.publish, 32)
     originals, _ = audit.reading.gather(bench.work / "own", 32)
-    shown, originals, _ = audit.reading.paired(shown, originals)
-    keys = {x.tobytes(): place for place, x in enumerate(originals.x.numpy())}
-    pixels = train.x.clone()
-    for row in own.nonzero()[:, 0].tolist():
-        pixels[row] = shown.x[keys[train.x[row].numpy().tobytes()]]
-    for what, images in (("originals", train), ("copy", train.with_pixels(pixels))):
+    for what in ("originals", "copy", "straight stripes"):
+        images = train
+        if what != "originals":
+            made = protect.images(
+                bench.work / "own", bench.work / f"own, {what}", reference=bench.work / "others", seed=1, size=32,
+                **COPIES[what],
+            )  # fmt: skip
+            shown, clean, _ = audit.reading.paired(audit.reading.gather(made.publish, 32)[0], originals)
+            copies = dict(zip((x.tobytes() for x in clean.x.numpy()), shown.x, strict=True))
+            pixels = train.x.clone()
+            for row in own.nonzero()[:, 0].tolist():
+                pixels[row] = copies[train.x[row].numpy().tobytes()]
+            images = train.with_pixels(pixels)
         for seed in SEEDS:
 
             def one(images: Images = images, seed: int = seed) -> dict[str, Any]:
