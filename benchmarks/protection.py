@@ -225,7 +225,7 @@ def backbone(bench: Bench) -> None:
                     partial(taken_over, trainer, partial(bench.images, what, "as published", 32), test, seed),
                     part="backbone", what=what, trainer=trainer.name, size=32, seed=seed,
                 )  # fmt: skip
-    for what in ("originals", "copy"):
+    for what in ("originals", "copy", "straight stripes"):
         for seed in SEEDS:
             bench.measure(
                 partial(victim, partial(bench.images, what, "as published", 32), test, seed),
