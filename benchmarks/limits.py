@@ -38,7 +38,7 @@ from miue.training.sharpness import sharpness
 ROWS = Path("book/results/records/limits.jsonl")
 NETWORK = "small_resnet:width=0.5"
 RECIPE, COUNT, FEWER = "quick", 3000, 2000  # of images
-LONGER = "quick:epochs=30"  # in fifteen epochs clean victims hardly begin to fit sets and captions
+LONGER = "quick:epochs=30"  # in fifteen epochs clean victims hardly fit sets, captions and small classes
 SEEDS = (0, 1)
 
 Answers = Callable[[Images], np.ndarray]
@@ -92,7 +92,7 @@ def unbalanced(bench: Bench) -> None:
     steps = -(-FEWER // 128)  # of an epoch, as many as on the whole set: few images are no short training
 
     def learned(test: Images, images: Images, seed: int) -> dict[str, Any]:
-        how = {"model": NETWORK, "recipe": RECIPE, "batches_per_epoch": steps}
+        how = {"model": NETWORK, "recipe": LONGER, "batches_per_epoch": steps}
         model = miue.train_victim(images, test, seed=10 + seed, **how)
         return {"accuracy": model.accuracy, "by_class": by_class(model.model, test)}
 
@@ -101,7 +101,8 @@ def unbalanced(bench: Bench) -> None:
             train, test = bench.load(f"{data}:tail={ratio}", n_train=FEWER, n_test=n_test)
             counts = train.y.bincount().tolist()
             tried = methods + balanced * (ratio > 1)  # in classes of one size they change nothing
-            bench.meet(train, tried, SEEDS, partial(learned, test), part="unbalanced", ratio=ratio, counts=counts)
+            row = {"part": "unbalanced", "ratio": ratio, "counts": counts, "recipe": LONGER}
+            bench.meet(train, tried, SEEDS, partial(learned, test), **row)
 
 
 def precision(model: Network, images: Images) -> float:
