@@ -50,6 +50,10 @@ OPTIONS = {
     "agreement=1": "agreement kept",
     "similarity=false": "no similarity",
     "drift=0.025": "drifting",
+    "balance=loss": "balanced loss",
+    "balance=batches": "balanced batches",
+    "sets=true": "shared labels",
+    "objective=information": "information",
 }
 """Options that say more in other words than by name and value."""
 
