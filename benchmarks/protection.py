@@ -343,7 +343,7 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
             "text": "These are small residual networks, trained at the size for which the copy was made. VGG-11 "
             f"learned {whole(vgg['learned'])} from copies and {whole(vgg['originals'])} from originals. At half the "
             f"size, of two residual networks one had {whole(low)} and the other {whole(high)}, as if nothing had been "
-            f"done; at 224 pixels a narrow one had {told_of['large', 'copy', 'as published', '']}, and "
+            f"done; at 224 pixels narrow ones had {told_of['large', 'copy', 'as published', '']}, and "
             f"{told_of['large', 'originals', 'as published', '']} from the originals.",
         },
         {
