@@ -170,9 +170,8 @@ def retrieved(train: Images, test: Images, methods: tuple[str, ...], bench: Benc
 def captions(bench: Bench) -> None:
     """Captions that tell digit, photograph and place."""
     train, test = bench.load("digits_m:labels=captions", n_train=COUNT, n_test=1000)
-    retrieved(
-        train, test, ("random", "em", "mi_ue", "mi_ue:sets=true", "lsp"), bench, "captions", "quick:epochs=30:lr=0.05"
-    )
+    methods = ("random", "em", "mi_ue", "mi_ue:sets=true", "lsp")
+    retrieved(train, test, methods, bench, "captions", f"{LONGER}:lr=0.05")
 
 
 def photographs(bench: Bench) -> None:

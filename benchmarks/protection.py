@@ -301,7 +301,7 @@ def streamed(work: Path, data: Path, count: int) -> dict[str, Any]:
     return told
 
 
-def whole(share: float) -> str:
+def percent(share: float) -> str:
     """Write a share as whole percents."""
     return f"{share:.0%}".replace("%", " %")
 
@@ -325,9 +325,9 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
     adversarial = {name: reported(f"{name}, training=at_8").text for name in ("em", "mi_ue", "clean")}
     rows = pd.DataFrame(lines.whole(ROWS)[0]).fillna({"handling": "", "trainer": ""})
     means = rows.groupby(["part", "what", "handling", "trainer"])["accuracy"].mean().dropna()
-    told_of = means.map(whole)
+    told_of = means.map(percent)
     small, kept = told_of["sizes"].droplevel("trainer"), told_of["backbone"].xs("linear on backbone", level="trainer")
-    shared = rows.groupby(["part", "share"])["accuracy"].mean().map(whole)
+    shared = rows.groupby(["part", "share"])["accuracy"].mean().map(percent)
     (audited,) = rows.loc[rows["part"] == "audited", "victims"]
     vgg = next(row for row in audited if row["victim"].startswith("vgg11"))
     low, high = sorted(rows.loc[(rows["part"] == "scratch") & (rows["what"] == "copy"), "accuracy"])
@@ -341,9 +341,9 @@ def limits(bench: Bench | None = None) -> list[dict[str, str]]:
         {
             "title": "Other networks, other sizes.",
             "text": "These are small residual networks, trained at the size for which the copy was made. VGG-11 "
-            f"learned {whole(vgg['learned'])} from copies and {whole(vgg['originals'])} from originals. At half the "
-            f"size, of two residual networks one had {whole(low)} and the other {whole(high)}, as if nothing had been "
-            f"done; at 224 pixels narrow ones had {told_of['large', 'copy', 'as published', '']}, and "
+            f"learned {percent(vgg['learned'])} from copies and {percent(vgg['originals'])} from originals. At half "
+            f"the size, of two residual networks one had {percent(low)} and the other {percent(high)}, as if nothing "
+            f"had been done; at 224 pixels narrow ones had {told_of['large', 'copy', 'as published', '']}, and "
             f"{told_of['large', 'originals', 'as published', '']} from the originals.",
         },
         {
