@@ -128,23 +128,32 @@ def sets(bench: Bench) -> None:
 
 
 def probed(network: Network, images: Images, test: Images) -> float:
-    """Accuracy of a linear classifier on the features of a network."""
+    """Accuracy of a linear classifier on the features of a network, fitted on these images."""
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     linear.fit(miue.features(network, images).numpy(), images.y.numpy())
     return float(linear.score(miue.features(network, test).numpy(), test.y.numpy()))
 
 
 def unlabelled(bench: Bench) -> None:
-    """Victims that learn without labels, and one with, before perturbations made with labels and without."""
+    """Victims that learn without labels, and one with, before perturbations made with labels and without.
+
+    Each is probed by a classifier that sees the images as published, and by one that sees the clean ones: the second
+    tells what the features are worth, the first what the perturbation does to the classifier as well. A network that
+    was not trained shows what the classifier does alone.
+    """
     methods = ("random", "em", "mi_ue", "tap", "lsp", "tue", "tue:separability=0")
     train, test = bench.load("cifar10", n_train=COUNT, n_test=2000)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
         trained = miue.train_victim(images, test, model=NETWORK, recipe=RECIPE, seed=10 + seed)
-        told = {"labels": trained.accuracy, "labels_probe": probed(trained.model, images, test)}
+        weights = seeds.victim(10 + seed).weights
+        untrained = miue.models.build(NETWORK, len(images.classes), seed=weights).eval()
+        networks = {"untrained": untrained, "with_labels": trained.model}
         for objective in OBJECTIVES:
-            model = pretrained(images, model=NETWORK, objective=objective, epochs=40, seed=10 + seed)
-            told[objective] = probed(model, images, test)
+            networks[objective] = pretrained(images, model=NETWORK, objective=objective, epochs=40, seed=10 + seed)
+        told = {"accuracy": trained.accuracy}
+        for name, network in networks.items():
+            told |= {name: probed(network, images, test), f"{name}_clean": probed(network, train, test)}
         return told
 
     bench.meet(train, methods, SEEDS, learned, part="unlabelled")
