@@ -141,7 +141,7 @@ def unlabelled(bench: Bench) -> None:
     tells what the features are worth, the first what the perturbation does to the classifier as well. A network that
     was not trained shows what the classifier does alone.
     """
-    methods = ("random", "em", "mi_ue", "tap", "lsp", "tue", "tue:separability=0", "aue", "aap")
+    methods = ("random", "em", "mi_ue", "tap", "lsp", "tue", "tue:separability=0", "aue", "aap", "weave")
     train, test = bench.load("cifar10", n_train=COUNT, n_test=2000)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
