@@ -101,5 +101,5 @@ def test_shipped_sweeps_fit_their_templates(path, tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     monkeypatch.setenv("MIUE_DATA", str(tmp_path))
     expected = {"all_images": 1, "ladder": 2, "methods": 5, "paper": 8, "paper_sets": 2}
-    expected |= {"reasons": 9, "recipes": 6, "scales": 6, "seeds": 6, "field": 2, "weave": 3}
+    expected |= {"reasons": 9, "recipes": 6, "scales": 6, "seeds": 6, "field": 2, "weave": 2}
     assert len(sweeps.read(path).runs) == expected.get(path.stem, 1)
