@@ -182,7 +182,7 @@ def test_of_many_images_some_are_drawn_from_every_class(tmp_path):
 
 @pytest.mark.slow
 def test_the_usual_recipe_finds_in_few_images_what_they_show_and_what_was_added():
-    train, test = miue.load("digits_m", n_train=400, n_test=300)
+    train, test = miue.load("digits_m", n_train=600, n_test=300)
     copy = miue.perturb(train, "weave:drift=0.025", preset="quick", cache=False).apply(train)
     trainer = victims.from_scratch("small_resnet:width=0.5", audit.RECIPE)
     clean, shown = (victims.accuracy(trainer.train(images, None, 0), test) for images in (train, copy))
