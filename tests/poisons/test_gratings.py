@@ -46,10 +46,10 @@ def test_the_stripes_of_a_class_begin_anywhere_so_that_no_linear_function_reads_
 
 @pytest.mark.slow
 def test_a_small_network_reads_them_at_once():
-    images, _ = miue.load("digits_m", n_train=2000, n_test=10)
+    images, _ = miue.load("digits_m", n_train=2300, n_test=10)
     shown = perturb(images, "gratings", cache=False).apply(images)
-    seen, asked = shown.subset(torch.arange(1900)), shown.subset(torch.arange(1900, 2000))
-    recipe = "quick:epochs=10"
+    seen, asked = shown.subset(torch.arange(1900)), shown.subset(torch.arange(1900, 2300))
+    recipe = "quick:epochs=15"
     known = miue.train_victim(seen, asked, model="small_resnet:width=0.5", recipe=recipe, cache=False)
-    clean = miue.accuracy(known, images.subset(torch.arange(1900, 2000)))
-    assert known.accuracy > 0.75 and clean < 0.5
+    clean = miue.accuracy(known, images.subset(torch.arange(1900, 2300)))
+    assert known.accuracy > 0.7 and clean < 0.5
