@@ -52,4 +52,4 @@ def test_a_small_network_reads_them_at_once():
     recipe = "quick:epochs=15"
     known = miue.train_victim(seen, asked, model="small_resnet:width=0.5", recipe=recipe, cache=False)
     clean = miue.accuracy(known, images.subset(torch.arange(1900, 2300)))
-    assert known.accuracy > 0.7 and clean < 0.5
+    assert known.accuracy > 0.75 and clean < 0.5
