@@ -4,9 +4,10 @@
 
 Images are 3 x 224 x 224, a thousand of them, drawn from the photographs that scikit-learn ships and taken up again and
 again, each time with a delta of its own; so nothing but the delta grows. The network is linear, for what is asked is
-what the images cost, and not the network; what a ResNet-18 costs is measured beside it, on few. Every count runs in a
-process of its own. Rows go to book/results/records/large-sets.jsonl. 127,000 images take 38 GB of disk, in the cache
-folder.
+what the images cost, and not the network; what a ResNet-18 costs is measured beside it, on few. After an epoch over
+many copies of these images it is sure of most of them, so that steps move few pixels; they take their time all the
+same. Every count runs in a process of its own. Rows go to book/results/records/large-sets.jsonl. 127,000 images take
+38 GB of disk, in the cache folder.
 """
 
 import multiprocessing

@@ -127,6 +127,11 @@ def sets(bench: Bench) -> None:
     bench.meet(train, methods, SEEDS, learned, network, part="sets", recipe=LONGER)
 
 
+def untrained(images: Images, seed: int) -> Network:
+    """A network as the victim that meets a perturbation of this seed begins."""
+    return miue.models.build(NETWORK, len(images.classes), seed=seeds.victim(10 + seed).weights)
+
+
 def probed(network: Network, images: Images, test: Images) -> float:
     """Accuracy of a linear classifier on the features of a network, fitted on these images."""
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
@@ -146,9 +151,7 @@ def unlabelled(bench: Bench) -> None:
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
         trained = miue.train_victim(images, test, model=NETWORK, recipe=RECIPE, seed=10 + seed)
-        weights = seeds.victim(10 + seed).weights
-        untrained = miue.models.build(NETWORK, len(images.classes), seed=weights).eval()
-        networks = {"untrained": untrained, "with_labels": trained.model}
+        networks = {"untrained": untrained(images, seed).eval(), "with_labels": trained.model}
         for objective in OBJECTIVES:
             networks[objective] = pretrained(images, model=NETWORK, objective=objective, epochs=40, seed=10 + seed)
         told = {"accuracy": trained.accuracy}
@@ -198,8 +201,7 @@ def sharpnesses(bench: Bench) -> None:
     train, test = bench.load("cifar10", n_train=COUNT, n_test=2000)
 
     def learned(images: Images, seed: int) -> dict[str, Any]:
-        weights = seeds.victim(10 + seed).weights
-        network = miue.models.build(NETWORK, len(images.classes), seed=weights)
+        network = untrained(images, seed)
         some, by_epoch = images.subset(torch.arange(0, len(images), 12)), []
         for done in epochs(network, images, recipe(RECIPE), seed=10 + seed, device="cpu"):
             if done.epoch % 3 == 0:
